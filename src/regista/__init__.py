@@ -1,0 +1,45 @@
+"""Medical image registration: two scans in, a trustworthy alignment out."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from regista.core import Grid, Image, LabelImage, Mesh, PointSet
+    from regista.io import read, read_labels, read_points, read_transform, write
+    from regista.registration import Plan, Result, load_plan, register
+    from regista.transforms import resample
+
+# Lazy, so that `import regista` stays quick: name -> module that defines it.
+_HOME = {
+    **dict.fromkeys(("Grid", "Image", "LabelImage", "Mesh", "PointSet"), "regista.core"),
+    **dict.fromkeys(("read", "read_labels", "read_points", "read_transform", "write"), "regista.io"),
+    **dict.fromkeys(("Plan", "Result", "load_plan", "register"), "regista.registration"),
+    "resample": "regista.transforms",
+}
+__version__ = "0.1.0"
+__all__ = [
+    "Grid",
+    "Image",
+    "LabelImage",
+    "Mesh",
+    "Plan",
+    "PointSet",
+    "Result",
+    "__version__",
+    "load_plan",
+    "read",
+    "read_labels",
+    "read_points",
+    "read_transform",
+    "register",
+    "resample",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'regista' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,123 @@
+"""`RunRecord`: what a registration did, in full, so that it can be judged and repeated."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Status(enum.StrEnum):
+    """How a registration, or one stage of it, ended."""
+
+    CONVERGED = "converged"
+    STEP_LIMIT = "step limit"
+    DIVERGED = "diverged"
+    NON_FINITE = "non-finite"
+    FOLDED = "folded"
+    CANCELLED = "cancelled"
+
+    @property
+    def ok(self) -> bool:
+        """Whether the result may be used."""
+        return self in (Status.CONVERGED, Status.STEP_LIMIT)
+
+
+@dataclass(frozen=True)
+class LevelHistory:
+    """Course of one level of one stage.
+
+    Parameters
+    ----------
+    stage, level : str, int
+        Name of the stage, index of the level (0 is the coarsest).
+    shrink : tuple of int
+        Shrink factor along each axis.
+    values : tuple of float
+        Dissimilarity after each step (lower is better).
+    status : Status
+        Why the level ended.
+    seconds : float
+        Time spent.
+    """
+
+    stage: str
+    level: int
+    shrink: tuple[int, ...]
+    values: tuple[float, ...]
+    status: Status
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything needed to judge and repeat a run; written as ``record.json``."""
+
+    status: Status
+    history: tuple[LevelHistory, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 1
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    measures: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    peak_memory_bytes: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        from dataclasses import asdict
+
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return the record as indented JSON text."""
+        return json.dumps(self.to_dict(), indent=2, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)
+
+
+def hash_array(array: NDArray[np.generic]) -> str:
+    """Return a short SHA-256 of an array's type, shape and bytes."""
+    array = np.ascontiguousarray(array)
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(array.data)
+    return digest.hexdigest()[:16]
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions that can change a result."""
+    versions = {"python": platform.python_version(), "platform": f"{sys.platform}-{platform.machine()}"}
+    for name in ("regista", "numpy", "numba", "scipy", "SimpleITK", "nibabel"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # a vendored or frozen install
+            versions[name] = "unknown"
+    return versions
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident memory of this process so far."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such counter in the standard library
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
