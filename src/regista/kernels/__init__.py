@@ -1,0 +1,1 @@
+"""Array-only numerics in voxel coordinates: `cpu` (Numba) and `reference` (slow, obviously right)."""
