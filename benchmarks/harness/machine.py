@@ -1,0 +1,50 @@
+"""What the figures were measured on, and where the images are."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("regista", "numpy", "numba", "SimpleITK", "antspyx", "picsl_greedy")
+
+
+def data_folder(given: str | None = None) -> Path:
+    """Return the folder of test images: ``--data``, ``REGISTA_DATA``, or ``../shared/data``."""
+    folder = Path(given or os.environ.get("REGISTA_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        raise SystemExit(
+            f"no folder of images at {folder}: name it with --data or the variable REGISTA_DATA "
+            "(docs/benchmarks/index.md says what it holds)"
+        )
+    return folder
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything measured."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def describe(threads: int) -> str:
+    """Return one line for the head of a table."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    text = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"{processor()}, {cores} cores available, {threads} threads; {platform.system()}; {text}"
