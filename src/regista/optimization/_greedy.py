@@ -1,0 +1,74 @@
+"""Greedy diffeomorphic descent: a field grown by composition with small smooth updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regista.core import PlanError
+from regista.kernels.cpu.filters import gaussian_filter
+from regista.kernels.cpu.update import compose_small, largest_norm
+
+Field = NDArray[np.float32]
+Force = Callable[[Field, Field, Field], float]
+"""``force(field, scratch, out) -> value``: value of the cost at `field`, descent force written to `out`."""
+
+
+@dataclass
+class GreedyState:
+    """The field, its two work buffers and the history of values (buffers are reused from step to step)."""
+
+    field: Field
+    scratch: Field
+    update: Field
+    values: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GreedyDiffeomorphic:
+    """Compositive updates ``u ← G_field * (s v + u∘(id + s v))`` with ``v = G_update * force``.
+
+    The factor ``s`` makes the longest vector of each update `step_vox` voxels long, so every update is
+    invertible and so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000).
+
+    Parameters
+    ----------
+    step_vox : float
+        Longest vector of an update, voxels of the level.
+    update_sigma_vox, field_sigma_vox : float
+        Standard deviation of the Gaussians that smooth update and field, voxels of the level.
+    """
+
+    step_vox: float = 1.0
+    update_sigma_vox: float = 1.732
+    field_sigma_vox: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step_vox <= 2:
+            raise PlanError(f"step_vox is above 0 and at most 2 voxels, got {self.step_vox}")
+        for name in ("update_sigma_vox", "field_sigma_vox"):
+            if not 0 <= getattr(self, name) <= 20:
+                raise PlanError(f"{name} is between 0 and 20 voxels, got {getattr(self, name)}")
+
+    def init(self, field: Field) -> GreedyState:
+        """Start from a field ``(3, I, J, K)`` in voxels; it is used as a buffer from here on."""
+        return GreedyState(field, np.empty_like(field), np.empty_like(field), [])
+
+    def step(self, state: GreedyState, force: Force) -> bool:
+        """Take one step in place; return False when there is no force left to follow."""
+        state.values.append(force(state.field, state.scratch, state.update))
+        gaussian_filter(state.update, self.update_sigma_vox, out=state.scratch)
+        longest = largest_norm(state.scratch)
+        if not (longest > 0 and np.isfinite(longest)):
+            return False
+        # the stencil composes steps of up to one voxel: a longer one is taken in two
+        parts = int(np.ceil(self.step_vox))
+        for _ in range(parts):
+            compose_small(state.field, state.scratch, self.step_vox / parts / longest, out=state.update)
+            state.field, state.update = state.update, state.field
+        gaussian_filter(state.field, self.field_sigma_vox, out=state.update)
+        state.field, state.update = state.update, state.field
+        return True

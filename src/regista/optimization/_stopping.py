@@ -1,0 +1,48 @@
+"""When to stop: the trend of the last values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from regista.core import PlanError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convergence:
+    """Stop once a line fitted to the last `window` values falls by less than `tolerance` per step.
+
+    Parameters
+    ----------
+    window : int
+        Number of values.
+    tolerance : float
+        Smallest fall per step that is worth going on for, relative to the spread of values so far.
+
+    Examples
+    --------
+    >>> rule = Convergence(window=4, tolerance=1e-3)
+    >>> rule.reached([4.0, 3.0, 2.0, 1.0]), rule.reached([4.0, 1.0, 1.0, 1.0, 1.0])
+    (False, True)
+    """
+
+    window: int = 10
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.window < 2:
+            raise PlanError(f"a convergence window holds at least 2 values, got {self.window}")
+        if not self.tolerance >= 0:
+            raise PlanError(f"a convergence tolerance is at least 0, got {self.tolerance}")
+
+    def reached(self, values: Sequence[float]) -> bool:
+        """Tell whether the rule is met by a history of values."""
+        if len(values) < self.window:
+            return False
+        recent = np.asarray(values[-self.window :])
+        spread = max(values[0] - recent.min(), 1e-12)
+        time = np.arange(self.window) - (self.window - 1) / 2
+        slope = float(time @ recent / (time @ time))
+        return -slope < self.tolerance * spread

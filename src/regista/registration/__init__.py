@@ -1,0 +1,28 @@
+"""The registration engine: plans in, results out."""
+
+from regista.registration._plan import DeformableStage, LinearStage, Plan, Start
+from regista.registration._plan_file import (
+    list_presets,
+    load_plan,
+    plan_from_dict,
+    plan_to_dict,
+    plan_to_toml,
+)
+from regista.registration._register import register
+from regista.registration._result import Result
+from regista.registration._warmup import warmup
+
+__all__ = [
+    "DeformableStage",
+    "LinearStage",
+    "Plan",
+    "Result",
+    "Start",
+    "list_presets",
+    "load_plan",
+    "plan_from_dict",
+    "plan_to_dict",
+    "plan_to_toml",
+    "register",
+    "warmup",
+]

@@ -1,0 +1,125 @@
+"""Deformable stages: grow a diffeomorphic field by composition, level by level."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from regista.core import Grid, LevelHistory, Status
+from regista.kernels.cpu.warp import warp
+from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, domain, levels
+from regista.registration._plan import DeformableStage
+
+Base = Callable[[Grid], Volume]
+"""``base(grid) -> (3, I, J, K)``: displacement, in that grid's voxels, that the stage starts from."""
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelField:
+    """A displacement field in voxels of its own grid."""
+
+    vectors_vox: Volume
+    grid: Grid
+
+    def resampled(self, grid: Grid) -> Volume:
+        """Return the field on another grid with the same axes, in that grid's voxels."""
+        to_own = (self.grid.world2grid @ grid.grid2world)[:3]
+        scale = (self.grid.spacing / grid.spacing).astype(np.float32)
+        out = np.empty((3, *grid.shape), np.float32)
+        for axis in range(3):
+            warp(self.vectors_vox[axis], to_own, shape=grid.shape, out=out[axis])
+            out[axis] *= scale[axis]
+        return out
+
+    def vectors_mm(self, grid: Grid) -> Volume:
+        """Return world-mm vectors on the fixed grid that this field's grid was cropped from, zero outside."""
+        vectors = self.vectors_vox
+        inner = grid.world2index(self.grid.origin)
+        own = self.grid
+        if not np.allclose(own.spacing, grid.spacing):
+            shape = np.minimum(np.round(np.array(own.shape) * own.spacing / grid.spacing), grid.shape).astype(int)
+            first = grid.world2index(own.index2world([-0.5] * 3)) + 0.5
+            start = np.clip(np.round(first), 0, np.array(grid.shape) - shape).astype(int)
+            own = grid.crop([int(a) for a in start], [int(a) for a in start + shape])
+            vectors, inner = self.resampled(own), start.astype(float)
+        low = np.round(inner).astype(int)
+        box = tuple(slice(int(a), int(a) + n) for a, n in zip(low, own.shape, strict=True))
+        out = np.zeros((3, *grid.shape), np.float32)
+        linear = grid.grid2world[:3, :3].astype(np.float32)
+        for world in range(3):
+            target = out[(world, *box)]
+            for axis in range(3):
+                if linear[world, axis] != 0:
+                    target += linear[world, axis] * vectors[axis]
+        return out
+
+
+def run_deformable(
+    fixed: Scan,
+    moving: Scan,
+    stage: DeformableStage,
+    fixed2moving: Matrix,
+    base: Base | None,
+    report: Callable[[Level, int, float], None],
+) -> tuple[VoxelField, list[LevelHistory]]:
+    """Run one deformable stage; return the field on the (cropped) fixed grid and the course of its levels."""
+    area = domain(fixed, moving, fixed2moving, 0.04)
+    field: VoxelField | None = None
+    before: Volume | None = None
+    history = []
+    for level in levels(area, moving, stage.shrink, stage.steps):
+        began = time.perf_counter()
+        grid = level.fixed.grid
+        start = base(grid) if base is not None else None
+        # what earlier levels added is carried up; the start keeps the detail it has at this level
+        vectors = np.zeros((3, *grid.shape), np.float32) if start is None else start.copy()
+        if field is not None:
+            grown = field if before is None else VoxelField(field.vectors_vox - before, field.grid)
+            vectors += grown.resampled(grid)
+        before = start
+        vectors, values, status = _run_level(level, stage, fixed2moving, vectors, report)
+        field = VoxelField(vectors, grid)
+        seconds = time.perf_counter() - began
+        history.append(LevelHistory(stage.model, level.index, level.shrink, tuple(values), status, seconds))
+        if status is Status.NON_FINITE:
+            break
+    assert field is not None  # a stage has at least one level
+    return field, history
+
+
+def _run_level(
+    level: Level,
+    stage: DeformableStage,
+    fixed2moving: Matrix,
+    vectors: Volume,
+    report: Callable[[Level, int, float], None],
+) -> tuple[Volume, list[float], Status]:
+    warper = Warper(level)
+    metric = stage.similarity.prepare(level.fixed.data, level.fixed.weight)
+    affine = level.voxel_map(fixed2moving)
+    spacing = level.fixed.grid.spacing
+    # steepest descent in mm: a voxel that is long in one axis moves fewer voxels along it
+    in_use = np.array(level.fixed.grid.shape) > 1
+    axis_scale = np.where(in_use, (spacing[in_use].min() / spacing) ** 2, 0).astype(np.float32)
+
+    def force(field: Volume, scratch: Volume, out: Volume) -> float:
+        warped, weight = warper(affine, field)
+        return metric.force(warped, weight, axis_scale, stage.symmetric_force, scratch, out)
+
+    solver, rule = stage.solver, stage.convergence
+    state = solver.init(vectors)
+    status = Status.STEP_LIMIT
+    for number in range(level.steps):
+        moved = solver.step(state, force)
+        value = state.values[-1]
+        report(level, number, value)
+        if not np.isfinite(value):
+            status = Status.NON_FINITE
+            break
+        if not moved or rule.reached(state.values):
+            status = Status.CONVERGED
+            break
+    return state.field, state.values, status

@@ -1,0 +1,92 @@
+"""The first alignment: from centres of mass and a coarse search over rotations and translations."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from regista.core import Status
+from regista.registration._levels import Level, Matrix, Scan, domain, levels
+from regista.registration._linear import LinearCost, basis_for, minimize
+from regista.registration._plan import Start
+
+_COARSE = 28
+"""Voxels along the longest axis at which candidates are compared."""
+
+
+def find_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
+    """Return a first world matrix fixed → moving, as `start` asks."""
+    if start.search == "none":
+        return np.eye(4)
+    centers = _center_of_mass(fixed), _center_of_mass(moving)
+    if start.search == "centers":
+        return _about(np.eye(3), *centers)
+    level = _coarse_level(domain(fixed, moving, None, 0.15), moving)
+    basis = basis_for("rigid", level.fixed)
+    cost = LinearCost(level, start.similarity, basis)
+    planar = fixed.grid.shape[2] == 1
+    middles = fixed.grid.center_mm, moving.grid.center_mm
+    candidates = [np.eye(4)]
+    for rotation in _rotations(planar):
+        candidates += [_about(rotation, *centers), _about(rotation, *middles)]
+    scored = sorted(((cost(matrix)[0], n) for n, matrix in enumerate(candidates)))
+    best: tuple[float, Matrix] = (np.inf, _about(np.eye(3), *centers))
+    # the headers' own orientation is always among those refined: most headers are right
+    chosen = dict.fromkeys([n for _, n in scored[: start.candidates]] + [0, 1, 2])
+    for number in chosen:
+        matrix, values, status = minimize(
+            level, start.similarity, basis, candidates[number], 0.02, lambda *_: None
+        )
+        # a turn away from the headers must be worth it
+        value = values[-1] if number < 3 else values[-1] + 0.02 * abs(values[-1])
+        if status is not Status.NON_FINITE and value < best[0]:
+            best = (value, matrix)
+    return best[1]
+
+
+def _coarse_level(fixed: Scan, moving: Scan) -> Level:
+    finest = float(fixed.grid.spacing[np.array(fixed.grid.shape) > 1].min())
+    extent = float((np.array(fixed.grid.shape) * fixed.grid.spacing).max())
+    shrink = max(1, int(np.ceil(extent / _COARSE / finest)))
+    return replace(next(iter(levels(fixed, moving, (shrink,), (25,)))), steps=25)
+
+
+def _center_of_mass(scan: Scan) -> Matrix:
+    mass = scan.data if scan.weight is None else scan.data * scan.weight
+    total = float(mass.sum(dtype=np.float64))
+    if total <= 0:
+        return scan.grid.center_mm
+    index = [
+        float(mass.sum(axis=tuple(a for a in range(3) if a != axis), dtype=np.float64) @ np.arange(n)) / total
+        for axis, n in enumerate(mass.shape)
+    ]
+    return scan.grid.index2world(index)
+
+
+def _about(rotation: Matrix, fixed_center: Matrix, moving_center: Matrix) -> Matrix:
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation
+    matrix[:3, 3] = moving_center - rotation @ fixed_center
+    return matrix
+
+
+def _rotations(planar: bool) -> list[Matrix]:
+    """Return rotations to try, the identity first: turns by 90° about the axes, and tilts by 30°."""
+    if planar:
+        return [Rotation.from_euler("z", a, degrees=True).as_matrix() for a in range(0, 360, 30)]
+    cube = [
+        np.diag(signs) @ np.eye(3)[list(order)]
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product((1.0, -1.0), repeat=3)
+    ]
+    turns = [m for m in cube if np.linalg.det(m) > 0]
+    tilts = [
+        Rotation.from_euler(axis, angle, degrees=True).as_matrix()
+        for axis in "xyz"
+        for angle in (-30, 30, -60, 60)
+    ]
+    turns.sort(key=lambda m: -np.trace(m))
+    return [*turns[:1], *tilts, *turns[1:]]

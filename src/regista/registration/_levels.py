@@ -1,0 +1,142 @@
+"""Levels: both images at a coarser resolution, in voxel arrays with their maps to the world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regista.core import Grid
+from regista.kernels.cpu.filters import gaussian_filter
+from regista.kernels.cpu.warp import warp
+
+Volume = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One image made ready: intensities 0 … 1 on a 3-D grid, with an optional weight per voxel."""
+
+    data: Volume
+    grid: Grid
+    weight: Volume | None = None
+
+    def crop(self, start: Sequence[int], stop: Sequence[int]) -> Scan:
+        """Return the voxels ``start <= index < stop``."""
+        box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+        weight = None if self.weight is None else np.ascontiguousarray(self.weight[box])
+        return Scan(np.ascontiguousarray(self.data[box]), self.grid.crop(start, stop), weight)
+
+    def at_spacing(self, target_mm: float) -> Scan:
+        """Return the scan smoothed and shrunk towards voxels of `target_mm`, each axis by a whole factor."""
+        factors = [
+            min(max(1, int(target_mm / s + 0.25)), max(1, n // 4)) if n > 1 else 1
+            for n, s in zip(self.grid.shape, self.grid.spacing, strict=True)
+        ]
+        if max(factors) == 1:
+            return self
+        grid = self.grid.shrink(factors)
+        sigma = [0.5 * f if f > 1 else 0.0 for f in factors]
+        to_fine = (self.grid.world2grid @ grid.grid2world)[:3]
+
+        def shrink(volume: Volume) -> Volume:
+            smooth = gaussian_filter(volume[None], sigma, border="nearest")[0]
+            shrunk: Volume = warp(smooth, to_fine, shape=grid.shape)
+            return shrunk
+
+        return Scan(shrink(self.data), grid, None if self.weight is None else shrink(self.weight))
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Both scans at one resolution."""
+
+    index: int
+    count: int
+    steps: int
+    shrink: tuple[int, ...]
+    fixed: Scan
+    moving: Scan
+
+    def voxel_map(self, fixed2moving: Matrix) -> Matrix:
+        """Return the (3, 4) map from fixed to moving voxels for a world matrix."""
+        return np.asarray((self.moving.grid.world2grid @ fixed2moving @ self.fixed.grid.grid2world)[:3])
+
+
+def levels(
+    fixed: Scan, moving: Scan, shrink: Sequence[int], steps: Sequence[int]
+) -> Iterator[Level]:
+    """Yield the levels of a stage, coarse to fine."""
+    finest = min(s for s, n in zip(fixed.grid.spacing, fixed.grid.shape, strict=True) if n > 1)
+    for index, (factor, count) in enumerate(zip(shrink, steps, strict=True)):
+        coarse = fixed.at_spacing(factor * finest)
+        ratio = coarse.grid.spacing / fixed.grid.spacing
+        yield Level(
+            index, len(shrink), count, tuple(int(round(r)) for r in ratio), coarse, moving.at_spacing(factor * finest)
+        )
+
+
+class Warper:
+    """Pulls a level's moving image through a linear map and a field, with the weight that goes with it.
+
+    The weight is 1 inside the moving image, times the fixed weight, times the warped moving weight.
+    """
+
+    def __init__(self, level: Level) -> None:
+        self._level = level
+        shape = level.fixed.data.shape
+        self.warped = np.empty(shape, np.float32)
+        self.weight = np.empty(shape, np.float32)
+        self._moved = None if level.moving.weight is None else np.empty(shape, np.float32)
+
+    def __call__(self, affine: Matrix, field: Volume | None = None) -> tuple[Volume, Volume]:
+        """Return ``(warped, weight)``; both are reused by the next call."""
+        level, shape = self._level, self.warped.shape
+        warp(level.moving.data, affine, field, shape=shape, out=self.warped, inside=self.weight)
+        if level.fixed.weight is not None:
+            np.multiply(self.weight, level.fixed.weight, out=self.weight)
+        if self._moved is not None:
+            warp(level.moving.weight, affine, field, shape=shape, out=self._moved)
+            np.multiply(self.weight, self._moved, out=self.weight)
+        return self.warped, self.weight
+
+
+Report = Callable[[int, float], None]
+"""``report(step, value)`` after each step of a level."""
+
+
+def content_box(scan: Scan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return first and last+1 index of what differs from a constant surround (all, where it is not constant)."""
+    data, shape = scan.data, np.array(scan.data.shape)
+    corner = data.flat[0]
+    start, stop = np.zeros(3, np.int64), shape.astype(np.int64)
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        used = np.flatnonzero((data.max(axis=others) != corner) | (data.min(axis=others) != corner))
+        if used.size:
+            start[axis], stop[axis] = used[0], used[-1] + 1
+    return start, stop
+
+
+def domain(fixed: Scan, moving: Scan, fixed2moving: Matrix | None, margin: float) -> Scan:
+    """Crop `fixed` to what either image has to say: its content, and the moving content mapped onto it.
+
+    Skull-stripped scans are half empty; where the surround is constant there is no force, and leaving it
+    out saves its share of the time. `margin` is a share of the box's size, at least 4 voxels.
+    """
+    start, stop = content_box(fixed)
+    if fixed2moving is not None:
+        low, high = content_box(moving)
+        corners = np.stack(np.meshgrid(*np.stack([low - 0.5, high - 0.5], 1), indexing="ij"), -1).reshape(-1, 3)
+        world = moving.grid.index2world(corners)
+        inverse = np.linalg.inv(fixed2moving)
+        index = fixed.grid.world2index(world @ inverse[:3, :3].T + inverse[:3, 3])
+        start = np.minimum(start, np.floor(index.min(axis=0)).astype(np.int64))
+        stop = np.maximum(stop, np.ceil(index.max(axis=0)).astype(np.int64) + 1)
+    pad = np.maximum(4, np.ceil(margin * (stop - start))).astype(np.int64)
+    shape = np.array(fixed.data.shape)
+    start, stop = np.clip(start - pad, 0, shape - 1), np.clip(stop + pad, 1, shape)
+    return fixed.crop([int(a) for a in start], [int(b) for b in stop])

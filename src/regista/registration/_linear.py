@@ -1,0 +1,134 @@
+"""Linear stages: optimize a matrix, level by level, on the group it belongs to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from scipy.linalg import expm
+
+from regista.core import LevelHistory, Status
+from regista.kernels.cpu.intensity import linear_gradient
+from regista.optimization import BFGS
+from regista.registration._levels import Level, Matrix, Report, Scan, Warper, domain, levels
+from regista.registration._plan import LinearStage
+from regista.similarity import Similarity
+
+MIN_OVERLAP = 0.1
+"""Share of the fixed weight that must stay inside the moving image."""
+
+
+def generators(model: str, center_mm: Matrix, radius_mm: float, planar: bool) -> Matrix:
+    """Return the Lie-algebra basis of a linear model about a centre, ``(P, 4, 4)``.
+
+    Each generator moves points at `radius_mm` from the centre by about 1 mm, so that one step length
+    suits all parameters.
+    """
+    axes = (0, 1) if planar else (0, 1, 2)
+    pairs = [(a, b) for a in axes for b in axes if a < b]
+
+    def linear(entries: dict[tuple[int, int], float]) -> Matrix:
+        matrix = np.zeros((4, 4))
+        for (a, b), value in entries.items():
+            matrix[a, b] = value / radius_mm
+        matrix[:3, 3] = -matrix[:3, :3] @ center_mm
+        return matrix
+
+    basis = []
+    for a in axes:
+        shift = np.zeros((4, 4))
+        shift[a, 3] = 1.0
+        basis.append(shift)
+    if model != "translation":
+        basis += [linear({(a, b): 1.0, (b, a): -1.0}) for a, b in pairs]
+    if model == "similarity":
+        basis.append(linear({(a, a): 1.0 for a in axes}))
+    if model == "affine":
+        basis += [linear({(a, a): 1.0}) for a in axes]
+        basis += [linear({(a, b): 1.0, (b, a): 1.0}) for a, b in pairs]
+    return np.stack(basis)
+
+
+class LinearCost:
+    """Dissimilarity of a level as a function of the world matrix, with its gradient along generators."""
+
+    def __init__(self, level: Level, similarity: Similarity, basis: Matrix) -> None:
+        self._level, self._basis = level, basis
+        self._warper = Warper(level)
+        self._metric = similarity.prepare(level.fixed.data, level.fixed.weight)
+        self._gradient = np.empty(level.fixed.data.shape, np.float32)
+        self._to_voxels = level.fixed.grid.world2grid @ basis @ level.fixed.grid.grid2world
+        weight = level.fixed.weight
+        self._total = float(weight.sum() if weight is not None else level.fixed.data.size)
+
+    def __call__(self, fixed2moving: Matrix) -> tuple[float, Matrix]:
+        """Return the value and its gradient (infinite where the images hardly overlap)."""
+        warped, weight = self._warper(self._level.voxel_map(fixed2moving))
+        if float(weight.sum()) < MIN_OVERLAP * self._total:
+            return float("inf"), np.zeros(len(self._basis))
+        value = self._metric.value_and_gradient(warped, weight, self._gradient)
+        voxel = linear_gradient(self._gradient, warped)
+        return value, np.einsum("pab,ab->p", self._to_voxels[:, :3, :], voxel)
+
+    def overlap(self) -> float:
+        """Return the share of the fixed weight that lay inside the moving image at the last call."""
+        return float(self._warper.weight.sum()) / max(self._total, 1e-30)
+
+
+def basis_for(model: str, fixed: Scan) -> Matrix:
+    """Return the generators of a model about the centre of a scan."""
+    extent = np.array(fixed.grid.shape) * fixed.grid.spacing * (np.array(fixed.grid.shape) > 1)
+    return generators(
+        model, fixed.grid.center_mm, max(float(np.linalg.norm(extent)) / 4, 1e-6), fixed.grid.shape[2] == 1
+    )
+
+
+def minimize(
+    level: Level,
+    similarity: Similarity,
+    basis: Matrix,
+    start: Matrix,
+    tolerance_vox: float,
+    report: Report,
+) -> tuple[Matrix, list[float], Status]:
+    """Minimize one level from a start; return the matrix, the values and why it ended."""
+    voxel = float(level.fixed.grid.spacing[np.array(level.fixed.grid.shape) > 1].min())
+    retract: Callable[[Matrix, Matrix], Matrix] = lambda point, step: point @ expm(  # noqa: E731
+        np.einsum("p,pab->ab", step, basis)
+    )
+    solver = BFGS(retract=retract, first_step=0.5 * voxel, max_step=4 * voxel)
+    cost = LinearCost(level, similarity, basis)
+    state = solver.init(start, cost)
+    values = [state.value]
+    if not np.isfinite(state.value):
+        return start, values, Status.NON_FINITE
+    small = 0
+    for number in range(level.steps):
+        state = solver.step(state, cost)
+        values.append(state.value)
+        report(number, state.value)
+        small = small + 1 if state.step_length < tolerance_vox * voxel else 0
+        if small >= 2 or state.step_length == 0:
+            return state.point, values, Status.CONVERGED
+    return state.point, values, Status.STEP_LIMIT
+
+
+def run_linear(
+    fixed: Scan, moving: Scan, stage: LinearStage, start: Matrix, report: Callable[[Level, int, float], None]
+) -> tuple[Matrix, list[LevelHistory]]:
+    """Run one linear stage; return the world matrix and the course of its levels."""
+    fixed = domain(fixed, moving, None, 0.1)
+    basis = basis_for(stage.model, fixed)
+    history = []
+    for level in levels(fixed, moving, stage.shrink, stage.steps):
+        began = time.perf_counter()
+        start, values, status = minimize(
+            level, stage.similarity, basis, start, stage.tolerance_vox,
+            lambda step, value, level=level: report(level, step, value),
+        )  # fmt: skip
+        seconds = time.perf_counter() - began
+        history.append(LevelHistory(stage.model, level.index, level.shrink, tuple(values), status, seconds))
+        if status is Status.NON_FINITE:
+            break
+    return start, history

@@ -1,0 +1,167 @@
+"""Plans: the whole configuration of a registration as one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from regista.core import PlanError
+from regista.optimization import Convergence, GreedyDiffeomorphic
+from regista.similarity import LNCC, MI, NCC, Similarity
+
+_CONFIG = {"extra": "forbid", "arbitrary_types_allowed": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """How the first alignment is found when none is given.
+
+    Parameters
+    ----------
+    search : {'rotations', 'centers', 'none'}
+        Try many rotations and translations at low resolution and keep the best; align centres of mass
+        only; or trust the headers.
+    similarity : Similarity
+        Metric of the search.
+    candidates : int
+        How many of the best starts are refined before one is chosen.
+    """
+
+    search: Literal["rotations", "centers", "none"] = "rotations"
+    similarity: Similarity = field(default_factory=NCC)
+    candidates: int = 6
+    __pydantic_config__: ClassVar[dict[str, object]] = _CONFIG
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.candidates <= 100:
+            raise PlanError(f"start.candidates is between 1 and 100, got {self.candidates}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearStage:
+    """Optimize a linear map, coarse to fine.
+
+    Parameters
+    ----------
+    model : {'translation', 'rigid', 'similarity', 'affine'}
+        What the map may do.
+    similarity : Similarity
+        Metric.
+    shrink, steps : tuple of int
+        Shrink factor and step limit of each level, coarse to fine.
+    tolerance_mm : float
+        A level has converged when a step moves the image's border by less than this share of its voxel.
+    """
+
+    model: Literal["translation", "rigid", "similarity", "affine"]
+    similarity: Similarity = field(default_factory=MI)
+    shrink: tuple[int, ...] = (4, 2)
+    steps: tuple[int, ...] = (60, 30)
+    tolerance_vox: float = 0.01
+    __pydantic_config__: ClassVar[dict[str, object]] = _CONFIG
+
+    def __post_init__(self) -> None:
+        _check_levels(self.model, self.shrink, self.steps)
+        if not 0 < self.tolerance_vox < 1:
+            raise PlanError(f"{self.model}: tolerance_vox is between 0 and 1, got {self.tolerance_vox}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeformableStage:
+    """Optimize a dense diffeomorphic field, coarse to fine.
+
+    Parameters
+    ----------
+    model : {'diffeomorphic'}
+        Greedy composition of smooth updates.
+    similarity : Similarity
+        Metric.
+    shrink, steps : tuple of int
+        Shrink factor and step limit of each level, coarse to fine.
+    step_vox, update_sigma_vox, field_sigma_vox : float
+        See `regista.optimization.GreedyDiffeomorphic`.
+    symmetric_force : bool
+        Drive the update by the mean gradient of both images.
+    window, tolerance : int, float
+        See `regista.optimization.Convergence`.
+    """
+
+    model: Literal["diffeomorphic"] = "diffeomorphic"
+    similarity: Similarity = field(default_factory=LNCC)
+    shrink: tuple[int, ...] = (8, 4, 2, 1)
+    steps: tuple[int, ...] = (100, 100, 50, 10)
+    step_vox: float = 1.0
+    update_sigma_vox: float = 1.732
+    field_sigma_vox: float = 0.5
+    symmetric_force: bool = True
+    window: int = 10
+    tolerance: float = 1e-3
+    __pydantic_config__: ClassVar[dict[str, object]] = _CONFIG
+
+    def __post_init__(self) -> None:
+        _check_levels(self.model, self.shrink, self.steps)
+        _ = self.solver, self.convergence  # their own checks
+
+    @property
+    def solver(self) -> GreedyDiffeomorphic:
+        """The solver these settings describe."""
+        return GreedyDiffeomorphic(
+            step_vox=self.step_vox,
+            update_sigma_vox=self.update_sigma_vox,
+            field_sigma_vox=self.field_sigma_vox,
+        )
+
+    @property
+    def convergence(self) -> Convergence:
+        """The stopping rule these settings describe."""
+        return Convergence(window=self.window, tolerance=self.tolerance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything `register` needs to know besides the images.
+
+    Parameters
+    ----------
+    name, description : str
+        For people.
+    clip_percentiles : tuple of 2 floats
+        Intensities are clipped to these percentiles of the foreground and scaled to 0 … 1.
+    start : Start
+        How the first alignment is found.
+    stages : tuple of LinearStage or DeformableStage
+        What is optimized, in order.
+
+    Examples
+    --------
+    >>> Plan(stages=(LinearStage(model="rigid"),)).stages[0].shrink
+    (4, 2)
+    """
+
+    stages: tuple[LinearStage | DeformableStage, ...]
+    name: str = "custom"
+    description: str = ""
+    clip_percentiles: tuple[float, float] = (0.1, 99.9)
+    start: Start = field(default_factory=Start)
+    __pydantic_config__: ClassVar[dict[str, object]] = _CONFIG
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise PlanError("a plan needs at least one stage")
+        low, high = self.clip_percentiles
+        if not 0 <= low < high <= 100:
+            raise PlanError(f"clip_percentiles is (low, high) with 0 ≤ low < high ≤ 100, got {low, high}")
+        deformable = [n for n, s in enumerate(self.stages) if isinstance(s, DeformableStage)]
+        if deformable and deformable != list(range(deformable[0], len(self.stages))):
+            raise PlanError("linear stages come before deformable ones: reorder the plan's stages")
+
+
+def _check_levels(name: str, shrink: tuple[int, ...], steps: tuple[int, ...]) -> None:
+    if not shrink or len(shrink) != len(steps):
+        raise PlanError(f"{name}: shrink and steps have one entry per level, got {shrink} and {steps}")
+    if any(not 1 <= s <= 64 for s in shrink):
+        raise PlanError(f"{name}: shrink factors are between 1 and 64, got {shrink}")
+    if list(shrink) != sorted(shrink, reverse=True):
+        raise PlanError(f"{name}: levels go from coarse to fine, got shrink {shrink}")
+    if any(n < 0 for n in steps):
+        raise PlanError(f"{name}: step limits are at least 0, got {steps}")

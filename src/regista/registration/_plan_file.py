@@ -1,0 +1,214 @@
+"""The file boundary of plans: TOML in and out, presets, overrides."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from regista.core import FormatError, PlanError
+from regista.registration._plan import DeformableStage, LinearStage, Plan, Start
+from regista.similarity import SIMILARITIES, Similarity
+
+
+def list_presets() -> dict[str, str]:
+    """Return the shipped presets, name to description."""
+    return {name: str(tomllib.loads(text).get("description", "")) for name, text in _presets().items()}
+
+
+def load_plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
+    """Load a preset by name, or a plan from a TOML file, and change single settings.
+
+    Parameters
+    ----------
+    source : str or Path
+        Name of a preset, or a file ending in ``.toml``.
+    overrides : sequence of str
+        ``path=value`` with a dotted path, for instance ``stages.diffeomorphic.step_vox=0.5``; a stage is
+        named by its model or its number.
+
+    Raises
+    ------
+    PlanError
+        If there is no such preset, a key is unknown or a value is out of range.
+
+    Examples
+    --------
+    >>> load_plan("rigid", ["stages.rigid.shrink=[8, 4]", "stages.rigid.steps=[9, 9]"]).stages[0].shrink
+    (8, 4)
+    """
+    text = _read(source)
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"{source} is not valid TOML: {error}") from None
+    for override in overrides:
+        _override(tree, override)
+    tree.setdefault("name", Path(source).stem)
+    return plan_from_dict(tree)
+
+
+def plan_from_dict(tree: Mapping[str, Any]) -> Plan:
+    """Build a plan from plain dictionaries, checking every key and value."""
+    tree = dict(tree)
+    if isinstance(tree.get("start"), Mapping):
+        tree["start"] = _build(Start, tree["start"], "start")
+    stages = tree.get("stages")
+    if not isinstance(stages, Sequence) or isinstance(stages, str):
+        raise PlanError("a plan has a list of [[stages]]")
+    built = []
+    for number, stage in enumerate(stages):
+        if not isinstance(stage, Mapping) or "model" not in stage:
+            raise PlanError(f"stages.{number} needs a model (translation, rigid, …, diffeomorphic)")
+        kind = DeformableStage if stage["model"] == "diffeomorphic" else LinearStage
+        built.append(_build(kind, stage, f"stages.{number}"))
+    tree["stages"] = tuple(built)
+    return _build(Plan, tree, "plan")  # type: ignore[no-any-return]
+
+
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
+    """Return a plan as plain dictionaries; `plan_from_dict` is its inverse."""
+    return {f.name: _plain(getattr(plan, f.name)) for f in fields(plan)}
+
+
+def plan_to_toml(plan: Plan) -> str:
+    """Return a plan as TOML text that `load_plan` reads back to the same plan.
+
+    Examples
+    --------
+    >>> print(plan_to_toml(load_plan("rigid")).splitlines()[0])
+    name = "rigid"
+    """
+    tree = plan_to_dict(plan)
+    lines = [f"{key} = {_toml(tree[key])}" for key in ("name", "description", "clip_percentiles")]
+    lines += ["", "[start]", *(f"{k} = {_toml(v)}" for k, v in tree["start"].items())]
+    for stage in tree["stages"]:
+        lines += ["", "[[stages]]", *(f"{k} = {_toml(v)}" for k, v in stage.items())]
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def _presets() -> dict[str, str]:
+    folder = resources.files("regista.registration") / "presets"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    return {f.name.removesuffix(".toml"): f.read_text(encoding="utf-8") for f in files}
+
+
+def _read(source: str | Path) -> str:
+    name = str(source)
+    if name in _presets():
+        return _presets()[name]
+    if not name.endswith(".toml"):
+        known = ", ".join(_presets())
+        raise PlanError(f"there is no preset {name!r}; presets are {known}; a plan file ends in .toml")
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"cannot read the plan {name}: {error}") from None
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    path, sign, value_text = text.partition("=")
+    keys = path.strip().split(".")
+    if not sign or not all(keys):
+        raise PlanError(f"an override reads path=value, got {text!r}")
+    try:
+        value = tomllib.loads(f"value = {value_text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = value_text.strip()
+    place: Any = tree
+    for depth, key in enumerate(keys[:-1]):
+        if isinstance(place, list):
+            place = place[_stage_index(place, key, text)]
+            continue
+        below = place.get(key)
+        if key == "similarity" and isinstance(below, str):
+            below = {below: {}}
+        if below is None:
+            below = {}
+        if not isinstance(below, dict | list):
+            raise PlanError(f"{'.'.join(keys[: depth + 1])} in {text!r} is a value, not a section")
+        place[key] = below
+        place = below
+    if isinstance(place, list):
+        raise PlanError(f"{text!r} would replace a whole stage: name a setting of it")
+    place[keys[-1]] = value
+
+
+def _stage_index(stages: list[Any], key: str, text: str) -> int:
+    names = [str(s.get("model")) if isinstance(s, dict) else "" for s in stages]
+    if key in names:
+        return names.index(key)
+    if key.isdigit() and int(key) < len(stages):
+        return int(key)
+    raise PlanError(f"{text!r} names stage {key!r}; the plan's stages are {', '.join(names)}")
+
+
+def _build(kind: type, tree: Mapping[str, Any], where: str) -> Any:
+    tree = dict(tree)
+    if "similarity" in tree:
+        tree["similarity"] = _similarity(tree["similarity"], f"{where}.similarity")
+    return _validate(kind, tree, where)
+
+
+def _similarity(spec: Any, where: str) -> Similarity:
+    if isinstance(spec, str):
+        spec = {spec: {}}
+    if not isinstance(spec, Mapping) or len(spec) != 1:
+        raise PlanError(f'{where} reads like "mi" or {{lncc = {{radius = 2}}}}, got {spec!r}')
+    ((name, options),) = spec.items()
+    if name not in SIMILARITIES:
+        raise PlanError(f"{where}: there is no metric {name!r}; metrics are {', '.join(SIMILARITIES)}")
+    if not isinstance(options, Mapping):
+        raise PlanError(f"{where}.{name} is a table of options, got {options!r}")
+    similarity: Similarity = _validate(SIMILARITIES[name], dict(options), f"{where}.{name}")
+    return similarity
+
+
+def _validate(kind: type, tree: dict[str, Any], where: str) -> Any:
+    from pydantic import ValidationError  # slow to import; only files need it
+
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(tree) - known)
+    if unknown:
+        raise PlanError(f"{where} has no setting {unknown[0]!r}; its settings are {', '.join(sorted(known))}")
+    try:
+        return _adapter(kind).validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join([where, *map(str, first["loc"])])
+        raise PlanError(f"{path}: {first['msg']}, got {first['input']!r}") from None
+
+
+@cache
+def _adapter(kind: type) -> Any:
+    from pydantic import TypeAdapter  # slow to import; only files need it
+
+    return TypeAdapter(kind)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, Start | LinearStage | DeformableStage):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple(SIMILARITIES.values())):
+        return {value.name: {f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
+    return value
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    return repr(value)

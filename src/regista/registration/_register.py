@@ -1,0 +1,342 @@
+"""`register`: the one verb."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from regista.core import (
+    GeometryError,
+    Grid,
+    Image,
+    LevelHistory,
+    Progress,
+    ProgressCallback,
+    RunRecord,
+    Status,
+    get_threads,
+    hash_array,
+    peak_memory_bytes,
+    silent,
+    software_versions,
+    threads,
+)
+from regista.registration._deformable import Base, VoxelField, run_deformable
+from regista.registration._initial import find_start
+from regista.registration._inputs import check_mask, check_memory, check_pair, overlap_warning, prepare
+from regista.registration._levels import Level, Matrix, Scan, Volume
+from regista.registration._linear import run_linear
+from regista.registration._plan import DeformableStage, LinearStage, Plan
+from regista.registration._plan_file import load_plan, plan_to_dict
+from regista.registration._result import Result
+from regista.transforms import (
+    Affine,
+    Composite,
+    DisplacementField,
+    Transform,
+    invert_field,
+    jacobian_determinant,
+    resample,
+    to_displacement_field,
+)
+
+MAX_FOLDED_PERCENT = 1.0
+"""Share of folded voxels above which a result is refused."""
+
+
+def register(
+    fixed: Image,
+    moving: Image,
+    plan: Plan | str = "brain-t1",
+    *,
+    initial: Transform | None = None,
+    fixed_mask: Image | None = None,
+    moving_mask: Image | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    progress: ProgressCallback = silent,
+    non_finite: str = "error",
+) -> Result:
+    """Find the transform that brings `moving` onto `fixed`.
+
+    Parameters
+    ----------
+    fixed, moving : Image
+        Scalar or multi-channel images (channels are averaged), both 2-D or both 3-D.
+    plan : Plan or str
+        What to do; a name means a preset (see `regista.registration.list_presets`).
+    initial : Transform, optional
+        Point map fixed → moving to start from; the search for a start is then left out. A displacement
+        field in it is refined by deformable stages and cannot be refined by linear ones.
+    fixed_mask, moving_mask : Image, optional
+        On the grid of their image; voxels at 0 are not compared.
+    threads : int, optional
+        Number of threads (default: `regista.core.get_threads`).
+    seed : int
+        Recorded; the present stages draw no random numbers.
+    progress : callable
+        Gets a `Progress` after every step; may raise `Cancelled`.
+    non_finite : {'error', 'mask'}
+        Refuse NaN and Inf, or leave such voxels out.
+
+    Returns
+    -------
+    Result
+        Transform, inverse, warped image and record. ``record.status.ok`` tells whether to use it.
+
+    Raises
+    ------
+    GeometryError, PlanError
+        If the input cannot be registered.
+    RegistrationError
+        If there is too little memory.
+
+    Examples
+    --------
+    >>> from regista.core import Grid
+    >>> blob = np.exp(-((np.indices((24, 24)) - 11.5) ** 2).sum(0) / 30).astype(np.float32)
+    >>> fixed = Image(blob, Grid(blob.shape, np.eye(3)))
+    >>> moving = Image(np.roll(blob, 3, axis=0), fixed.grid)
+    >>> result = register(fixed, moving, "translation")
+    >>> [round(float(v), 1) + 0.0 for v in result.transform.map_points([[0.0, 0.0]])[0]]
+    [3.0, 0.0]
+    """
+    with _threads(threads):
+        return _Run(
+            fixed,
+            moving,
+            load_plan(plan) if isinstance(plan, str) else plan,
+            initial,
+            fixed_mask,
+            moving_mask,
+            seed,
+            progress,
+            non_finite,
+        ).result()
+
+
+_threads = threads
+
+
+@dataclass
+class _Run:
+    fixed: Image
+    moving: Image
+    plan: Plan
+    initial: Transform | None
+    fixed_mask: Image | None
+    moving_mask: Image | None
+    seed: int
+    progress: ProgressCallback
+    non_finite: str
+    timings: dict[str, float] = field(default_factory=dict)
+    history: list[LevelHistory] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    measures: dict[str, Any] = field(default_factory=dict)
+    _done: float = 0.0
+
+    def result(self) -> Result:
+        began = time.perf_counter()
+        fixed, moving = self._scans()
+        linear, base = self._start(fixed, moving)
+        linear = self._linear_stages(fixed, moving, linear, base)
+        vectors = self._deformable_stages(fixed, moving, linear, base)
+        began_output = time.perf_counter()
+        transform, inverse = self._transforms(linear, vectors, base)
+        warped = resample(self.moving, self.fixed.grid, transform, dtype=np.float32)
+        warped = Image(warped.data, self.fixed.grid, warped.kind, self.fixed.space)
+        self._time("inverse and resampling", began_output)
+        self._time("registration", began)
+        return Result(transform, inverse, warped, self._record())
+
+    def _scans(self) -> tuple[Scan, Scan]:
+        began = time.perf_counter()
+        check_pair(self.fixed, self.moving, self.non_finite)
+        scans = []
+        for role, image, mask in (
+            ("fixed", self.fixed, self.fixed_mask),
+            ("moving", self.moving, self.moving_mask),
+        ):
+            mask = None if mask is None else check_mask(mask, image, role)
+            scans.append(prepare(image, mask, self.plan, role, self.non_finite))
+            if image.kind == "channels":
+                self.warnings.append(f"the {len(image.data)} channels of the {role} image were averaged")
+        self.measures["predicted_memory_bytes"] = check_memory(*scans, self.plan)
+        self._time("prepare", began)
+        return scans[0], scans[1]
+
+    def _start(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Base | None]:
+        began = time.perf_counter()
+        if self.initial is None:
+            warning = overlap_warning(self.fixed, self.moving)
+            if warning and self.plan.start.search == "none":
+                raise GeometryError(
+                    "the images do not overlap in world space and the plan's start.search is 'none'; give an "
+                    "initial transform, or set start.search to 'rotations'"
+                )
+            self.warnings += [warning] if warning else []
+            matrix = find_start(fixed, moving, self.plan.start)
+            self._time("start", began)
+            return matrix, None
+        if self.initial.ndim != self.fixed.ndim:
+            raise GeometryError(
+                f"the initial transform is {self.initial.ndim}-D, the images are {self.fixed.ndim}-D"
+            )
+        parts = Composite((self.initial,)).flatten()
+        if all(isinstance(part, Affine) for part in parts):
+            return _product(parts), None
+        if any(isinstance(stage, LinearStage) for stage in self.plan.stages):
+            raise GeometryError(
+                "the initial transform holds a displacement field, which linear stages would undo; use a plan "
+                "with deformable stages only (preset 'deformable')"
+            )
+        trailing = []
+        for part in reversed(parts):
+            if not isinstance(part, Affine):
+                break
+            trailing.insert(0, part)
+        matrix = _product(trailing)
+        return matrix, _base_from(self.initial, matrix)
+
+    def _linear_stages(self, fixed: Scan, moving: Scan, matrix: Matrix, base: Base | None) -> Matrix:
+        for stage in self.plan.stages:
+            if isinstance(stage, LinearStage):
+                began = time.perf_counter()
+                matrix, history = run_linear(fixed, moving, stage, matrix, self._reporter(stage))
+                self.history += history
+                self._time(stage.model, began)
+        return matrix
+
+    def _deformable_stages(self, fixed: Scan, moving: Scan, matrix: Matrix, base: Base | None) -> Volume | None:
+        vectors: Volume | None = None
+        for stage in self.plan.stages:
+            if isinstance(stage, DeformableStage):
+                began = time.perf_counter()
+                found, history = run_deformable(fixed, moving, stage, matrix, base, self._reporter(stage))
+                self.history += history
+                vectors = found.vectors_mm(fixed.grid)
+                base = VoxelField(_to_voxels(vectors, fixed.grid), fixed.grid).resampled
+                self._time(stage.model, began)
+        return vectors
+
+    def _transforms(
+        self, matrix: Matrix, vectors: Volume | None, base: Base | None
+    ) -> tuple[Transform, Transform]:
+        ndim, here, there = self.fixed.ndim, self.fixed.space, self.moving.space
+        affine = Affine(_planar(matrix, ndim), fixed_space=here, moving_space=there)
+        self.measures["linear_fixed2moving"] = affine.matrix
+        if vectors is None:
+            return affine, affine.inverse()
+        if ndim == 2:
+            vectors = np.ascontiguousarray(vectors[:2, :, :, 0])
+        forward = DisplacementField(vectors, self.fixed.grid, fixed_space=here, moving_space=here)
+        determinant = jacobian_determinant(forward, self.fixed.grid)
+        self.measures["folded_percent"] = 100 * float(np.mean(determinant <= 0))
+        self.measures["smallest_jacobian"] = float(determinant.min())
+        backward, residual = invert_field(forward)
+        self.measures["inverse_residual_vox"] = float(residual)
+        inverse = Composite((affine.inverse(), backward))
+        return Composite((forward, affine)), inverse
+
+    def _record(self) -> RunRecord:
+        return RunRecord(
+            status=self._status(),
+            history=tuple(self.history),
+            timings=dict(self.timings),
+            plan=plan_to_dict(self.plan),
+            versions=software_versions(),
+            seed=self.seed,
+            threads=get_threads(),
+            inputs={
+                role: {"space": image.space, "grid": image.grid.describe(), "sha256": hash_array(image.data)}
+                for role, image in self._inputs().items()
+            },
+            measures=dict(self.measures),
+            warnings=tuple(self.warnings),
+            peak_memory_bytes=peak_memory_bytes(),
+        )
+
+    def _inputs(self) -> dict[str, Image]:
+        named = {
+            "fixed": self.fixed,
+            "moving": self.moving,
+            "fixed_mask": self.fixed_mask,
+            "moving_mask": self.moving_mask,
+        }
+        return {role: image for role, image in named.items() if image is not None}
+
+    def _status(self) -> Status:
+        if any(level.status is Status.NON_FINITE for level in self.history):
+            return Status.NON_FINITE
+        if self.measures.get("folded_percent", 0.0) > MAX_FOLDED_PERCENT:
+            return Status.FOLDED
+        if any(len(level.values) > 1 and level.values[-1] > level.values[0] for level in self.history[-1:]):
+            return Status.DIVERGED
+        if all(level.status is Status.CONVERGED for level in self.history):
+            return Status.CONVERGED
+        return Status.STEP_LIMIT
+
+    def _time(self, name: str, began: float) -> None:
+        self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - began
+
+    def _reporter(self, stage: LinearStage | DeformableStage) -> Any:
+        """Return a callback that turns a level's step into a `Progress` with the share of all work done."""
+        weights = {
+            (id(s), n): count / factor**3
+            for s in self.plan.stages
+            for n, (factor, count) in enumerate(zip(s.shrink, s.steps, strict=True))
+        }
+        total = sum(weights.values()) or 1.0
+        keys = list(weights)
+
+        def report(level: Level, step: int, value: float) -> None:
+            place = keys.index((id(stage), level.index))
+            before = sum(weights[key] for key in keys[:place])
+            fraction = (before + weights[keys[place]] * (step + 1) / max(level.steps, 1)) / total
+            self.progress(
+                Progress(stage.model, level.index, level.count, step + 1, level.steps, value, min(fraction, 1.0))
+            )
+
+        return report
+
+
+def _product(parts: Any) -> Matrix:
+    matrix = np.eye(4)
+    for part in parts:
+        full = np.eye(4)
+        n = part.ndim
+        full[:n, :n], full[:n, 3] = part.matrix[:n, :n], part.matrix[:n, n]
+        matrix = full @ matrix
+    return matrix
+
+
+def _planar(matrix: Matrix, ndim: int) -> Matrix:
+    if ndim == 3:
+        return matrix
+    keep = [0, 1, 3]
+    return matrix[np.ix_(keep, keep)]
+
+
+def _to_voxels(vectors_mm: Volume, grid: Grid) -> Volume:
+    linear = grid.world2grid[:3, :3].astype(np.float32)
+    return np.ascontiguousarray(np.einsum("ab,bijk->aijk", linear, vectors_mm), np.float32)
+
+
+def _base_from(initial: Transform, matrix: Matrix) -> Base:
+    """Return the displacement (voxels of a level) that, followed by `matrix`, equals `initial`."""
+    ndim = initial.ndim
+    before_linear = Composite((initial, Affine(_planar(np.linalg.inv(matrix), ndim))))
+
+    def base(grid: Grid) -> Volume:
+        if ndim == 3:
+            return _to_voxels(to_displacement_field(before_linear, grid).vectors_mm, grid)
+        keep = [0, 1, 3]
+        flat = Grid(grid.shape[:2], grid.grid2world[np.ix_(keep, keep)])
+        vectors = np.zeros((3, *grid.shape), np.float32)
+        vectors[:2, :, :, 0] = to_displacement_field(before_linear, flat).vectors_mm
+        return _to_voxels(vectors, grid)
+
+    return base

@@ -1,0 +1,30 @@
+"""`Result`: what a registration gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from regista.core import Image, RunRecord
+from regista.transforms import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Outcome of `regista.register`.
+
+    Parameters
+    ----------
+    transform : Transform
+        Point map fixed → moving (what resamples the moving image onto the fixed grid).
+    inverse : Transform
+        Point map moving → fixed.
+    warped : Image
+        Moving image on the fixed grid, sampled once through the whole chain.
+    record : RunRecord
+        How it went.
+    """
+
+    transform: Transform
+    inverse: Transform
+    warped: Image
+    record: RunRecord

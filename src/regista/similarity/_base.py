@@ -1,0 +1,69 @@
+"""What every similarity is: a configuration that, given a fixed image, yields values and gradients."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regista.kernels.cpu.intensity import image_force
+
+Volume = NDArray[np.float32]
+
+
+class Prepared:
+    """A similarity bound to one fixed image.
+
+    Parameters
+    ----------
+    fixed : (I, J, K) float32 ndarray
+        Fixed image at this level.
+    """
+
+    def __init__(self, fixed: Volume) -> None:
+        self.fixed = fixed
+        self._gradient: Volume | None = None
+
+    def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
+        """Return the dissimilarity D (lower is better) and write ``dD/dwarped`` to `out`.
+
+        Parameters
+        ----------
+        warped : (I, J, K) float32 ndarray
+            Moving image on the fixed grid.
+        weight : (I, J, K) float32 ndarray or None
+            Weight of each voxel, 0 outside masks and outside the moving image.
+        out : (I, J, K) float32 ndarray
+            Destination of the gradient.
+        """
+        raise NotImplementedError
+
+    def force(
+        self,
+        warped: Volume,
+        weight: Volume | None,
+        axis_scale: NDArray[np.float32],
+        symmetric: bool,
+        scratch: Volume,
+        out: Volume,
+    ) -> float:
+        """Return D and write the descent force on a compositive update, ``(3, I, J, K)``, to `out`.
+
+        `scratch` is a ``(3, I, J, K)`` buffer that may be overwritten.
+        """
+        gradient = scratch[0]
+        value = self.value_and_gradient(warped, weight, gradient)
+        image_force(gradient, warped, self.fixed, axis_scale, symmetric, out=out)
+        return value
+
+
+@runtime_checkable
+class Similarity(Protocol):
+    """A similarity metric: its own configuration, without data."""
+
+    name: ClassVar[str]
+
+    def prepare(self, fixed: Volume, weight: Volume | None) -> Prepared:
+        """Bind to a fixed image (and the weight of its voxels)."""
+        ...

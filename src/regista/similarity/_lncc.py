@@ -1,0 +1,78 @@
+"""Squared local normalized cross-correlation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regista.core import PlanError
+from regista.kernels.cpu.lncc import lncc_coefficients, lncc_fixed, lncc_force, lncc_gradient
+from regista.similarity._base import Prepared, Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class LNCC:
+    """Squared local cross-correlation over cubic windows, ``D = −Σ w cc² / Σ w`` (Avants 2008).
+
+    Parameters
+    ----------
+    radius : int
+        Window radius, voxels of the level.
+    floor : float
+        Windows whose variance is below this share of the squared intensity range are left out.
+    """
+
+    radius: int = 2
+    floor: float = 1e-5
+    name: ClassVar[str] = "lncc"
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.radius <= 16:
+            raise PlanError(f"lncc radius is between 1 and 16 voxels, got {self.radius}")
+        if not 0 <= self.floor < 1:
+            raise PlanError(f"lncc floor is between 0 and 1, got {self.floor}")
+
+    def prepare(self, fixed: Volume, weight: Volume | None) -> Prepared:
+        """Bind to a fixed image."""
+        return _PreparedLNCC(fixed, self)
+
+
+class _PreparedLNCC(Prepared):
+    def __init__(self, fixed: Volume, config: LNCC) -> None:
+        super().__init__(fixed)
+        self._radius, self._floor = config.radius, max(config.floor, 1e-12)
+        self._mean, self._spread = lncc_fixed(fixed, config.radius)
+        self._coefficients: Volume | None = None
+
+    def _fill(self, warped: Volume, weight: Volume | None, out: Volume) -> tuple[float, float]:
+        total = float(weight.sum(dtype=np.float64)) if weight is not None else float(warped.size)
+        value = lncc_coefficients(
+            self.fixed, self._mean, self._spread, warped, weight, self._radius, self._floor, out=out
+        )
+        return (-value / total, total) if total > 0 else (float("inf"), 1.0)
+
+    def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
+        if self._coefficients is None:
+            self._coefficients = np.empty((3, *warped.shape), np.float32)
+        value, total = self._fill(warped, weight, self._coefficients)
+        lncc_gradient(self.fixed, warped, self._coefficients, self._radius, out=out)
+        out *= np.float32(-1 / total)
+        return value
+
+    def force(
+        self,
+        warped: Volume,
+        weight: Volume | None,
+        axis_scale: NDArray[np.float32],
+        symmetric: bool,
+        scratch: Volume,
+        out: Volume,
+    ) -> float:
+        value, total = self._fill(warped, weight, scratch)
+        scale = np.asarray(axis_scale, np.float32) / np.float32(total)
+        lncc_force(self.fixed, warped, scratch, self._radius, scale, symmetric, out=out)
+        return value

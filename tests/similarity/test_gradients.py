@@ -1,0 +1,104 @@
+"""Every similarity's gradient is the derivative of its value, with and without weights."""
+
+import numpy as np
+import pytest
+
+from regista.similarity import LNCC, MI, NCC, NMI, SSD
+
+SHAPES = [(11, 14, 9), (11, 14, 1), (1, 9, 12)]
+
+
+def _pair(shape, seed=0):
+    rng = np.random.default_rng(seed)
+    place = np.indices(shape, dtype=np.float64)
+    smooth = sum(np.sin(place[a] * (0.4 + 0.13 * a) + a) for a in range(3))
+    fixed = 0.5 + 0.12 * smooth + 0.02 * rng.standard_normal(shape)
+    warped = 0.5 + 0.1 * np.roll(smooth, 1, axis=1) ** 2 * 0.5 + 0.03 * rng.standard_normal(shape)
+    return fixed.astype(np.float32), warped.astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("metric", [SSD(), NCC(), LNCC(radius=2), LNCC(radius=1), MI(bins=16), NMI(bins=16)])
+def test_gradient_matches_finite_differences(metric, weighted, shape):
+    fixed, warped = _pair(shape)
+    rng = np.random.default_rng(1)
+    weight = rng.uniform(0, 1, shape).astype(np.float32) if weighted else None
+    prepared = metric.prepare(fixed, weight)
+    gradient = np.empty_like(warped)
+    prepared.value_and_gradient(warped, weight, gradient)
+    # directional derivatives: one smooth and one rough direction, extremes left alone (they set MI's range)
+    inner = (warped > warped.min()) & (warped < warped.max())
+    scratch = np.empty_like(warped)
+    for direction in (rng.standard_normal(shape), np.cos(np.indices(shape).sum(0) * 0.3)):
+        step = (direction * inner).astype(np.float32)
+        eps = 2e-3
+        up = prepared.value_and_gradient(warped + np.float32(eps) * step, weight, scratch)
+        down = prepared.value_and_gradient(warped - np.float32(eps) * step, weight, scratch)
+        expected = (up - down) / (2 * eps)
+        got = float((gradient.astype(np.float64) * step).sum())
+        scale = float(np.abs(gradient * step).sum())
+        assert abs(got - expected) <= 0.02 * scale + 1e-6
+
+
+@pytest.mark.parametrize("metric", [SSD(), NCC(), LNCC(), MI(), NMI()])
+def test_an_image_is_most_similar_to_itself(metric):
+    fixed, other = _pair((11, 14, 9))
+    prepared = metric.prepare(fixed, None)
+    out = np.empty_like(fixed)
+    same = prepared.value_and_gradient(fixed.copy(), None, out)
+    assert same < metric.prepare(fixed, None).value_and_gradient(other, None, out)
+    assert same < metric.prepare(fixed, None).value_and_gradient(np.roll(fixed, 1, axis=0), None, out)
+
+
+@pytest.mark.parametrize("metric", [NCC(), LNCC(floor=0.0)])
+def test_correlation_ignores_a_linear_change_of_intensity(metric):
+    fixed, warped = _pair((11, 14, 9))
+    prepared = metric.prepare(fixed, None)
+    out = np.empty_like(fixed)
+    a = prepared.value_and_gradient(warped, None, out)
+    b = prepared.value_and_gradient(np.float32(1.7) * warped + np.float32(0.2), None, out)
+    assert b == pytest.approx(a, rel=1e-3)
+
+
+def test_lncc_equals_its_definition():
+    fixed, warped = _pair((11, 14, 9))
+    total = 0.0
+    for i, j, k in np.ndindex(fixed.shape):
+        box = tuple(slice(max(c - 2, 0), c + 3) for c in (i, j, k))
+        f, w = fixed[box].astype(float).ravel(), warped[box].astype(float).ravel()
+        f, w = f - f.mean(), w - w.mean()
+        total += (f @ w) ** 2 / ((f @ f) * (w @ w))
+    value = LNCC(radius=2, floor=0.0).prepare(fixed, None).value_and_gradient(warped, None, np.empty_like(fixed))
+    assert value == pytest.approx(-total / fixed.size, rel=1e-4)
+
+
+def test_mutual_information_of_an_invertible_map_is_the_entropy():
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 4, (20, 20, 10))
+    fixed = (levels / 3).astype(np.float32)
+    warped = np.array([0.9, 0.1, 0.6, 0.3], np.float32)[levels]
+    value = MI(bins=64).prepare(fixed, None).value_and_gradient(warped, None, np.empty_like(fixed))
+    share = np.bincount(levels.ravel()) / levels.size
+    assert -value == pytest.approx(-(share * np.log(share)).sum(), abs=1e-3)
+
+
+@pytest.mark.parametrize("metric", [SSD(), NCC(), LNCC(), MI(), NMI()])
+def test_masked_voxels_have_no_pull(metric):
+    fixed, warped = _pair((11, 14, 9))
+    weight = np.ones(fixed.shape, np.float32)
+    weight[:, :7] = 0
+    gradient = np.empty_like(fixed)
+    metric.prepare(fixed, weight).value_and_gradient(warped, weight, gradient)
+    reach = getattr(metric, "radius", 0)
+    assert np.abs(gradient[:, : 7 - reach]).max() == 0
+    assert np.abs(gradient[:, 7:]).max() > 0
+
+
+@pytest.mark.parametrize("metric", [SSD(), NCC(), LNCC(), MI()])
+def test_constant_images_give_no_force(metric):
+    flat = np.full((6, 7, 8), 0.5, np.float32)
+    gradient = np.empty_like(flat)
+    value = metric.prepare(flat, None).value_and_gradient(flat.copy(), None, gradient)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
