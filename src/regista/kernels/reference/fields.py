@@ -1,0 +1,60 @@
+"""Reference of `regista.kernels.cpu.fields`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from regista.kernels.reference.sampling import sample_points
+
+
+def sample_field(disp: ArrayLike, coords_vox: ArrayLike, outside: str = "edge") -> NDArray[np.float64]:
+    """Interpolate a field linearly at ``(N, 3)`` places; returns ``(3, N)``."""
+    field, coords = np.asarray(disp, np.float64), np.asarray(coords_vox, np.float64)
+    if outside == "edge":
+        coords = np.clip(coords, 0, np.array(field.shape[1:]) - 1)
+    return sample_points(field, coords, "linear", 0.0)
+
+
+def compose(u: ArrayLike, v: ArrayLike, outside: str = "edge") -> NDArray[np.float64]:
+    """Return ``v(x) + u(x + v(x))``."""
+    second = np.asarray(v, np.float64)
+    places = np.indices(second.shape[1:]) + second
+    return np.asarray(second + sample_field(u, places.reshape(3, -1).T, outside).reshape(second.shape))
+
+
+def exponential(v: ArrayLike, steps: int = 7) -> NDArray[np.float64]:
+    """Scaling and squaring."""
+    u = np.asarray(v, np.float64) / 2**steps
+    for _ in range(steps):
+        u = compose(u, u)
+    return u
+
+
+def invert(
+    u: ArrayLike, tolerance: float = 0.01, max_iterations: int = 400
+) -> tuple[NDArray[np.float64], float]:
+    """Damped fixed-point iteration over the whole field."""
+    field = np.asarray(u, np.float64)
+    w = -field
+    for _ in range(max_iterations):
+        misfit = compose(field, w)
+        if np.abs(misfit).max() < tolerance / 10:
+            break
+        w = w - 0.7 * misfit
+    misfit = compose(field, w)
+    places = (np.indices(field.shape[1:]) + w).reshape(3, -1)
+    top = np.array(field.shape[1:])[:, None] - 0.5
+    inside = ((places >= -0.5) & (places <= top)).all(axis=0)
+    lengths = np.linalg.norm(misfit.reshape(3, -1), axis=0)[inside]
+    return w, float(lengths.max(initial=0.0))
+
+
+def jacobian_determinant(u: ArrayLike) -> NDArray[np.float64]:
+    """Return ``det(I + ∂u/∂x)`` by `numpy.gradient`; an axis of one voxel counts as unchanged."""
+    field = np.asarray(u, np.float64)
+    matrix = np.zeros((*field.shape[1:], 3, 3)) + np.eye(3)
+    for axis, size in enumerate(field.shape[1:]):
+        if size > 1:
+            matrix[..., :, axis] += np.moveaxis(np.gradient(field, axis=axis + 1), 0, -1)
+    return np.asarray(np.linalg.det(matrix))
