@@ -6,14 +6,17 @@ or by zero from half a voxel beyond the outermost centres (``outside='zero'``: w
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
 from regista.kernels.cpu.sampling import sample_points
 
 
-def sample_field(disp, coords_vox, outside="edge"):
+def sample_field(disp: NDArray[Any], coords_vox: ArrayLike, outside: str = "edge") -> NDArray[np.float32]:
     """Interpolate a field linearly at ``(N, 3)`` places; returns ``(3, N)`` float32."""
     coords = np.ascontiguousarray(coords_vox, np.float64)
     if _is_edge(outside):
@@ -21,7 +24,9 @@ def sample_field(disp, coords_vox, outside="edge"):
     return sample_points(disp, coords, "linear", 0.0)
 
 
-def compose(u, v, outside="edge", *, out=None):
+def compose(
+    u: ArrayLike, v: ArrayLike, outside: str = "edge", *, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Return the field of ``x ↦ y + u(y)`` after ``y = x + v(x)``, that is ``v(x) + u(x + v(x))``.
 
     Parameters
@@ -38,14 +43,14 @@ def compose(u, v, outside="edge", *, out=None):
     (3, I, J, K) float32 ndarray
         The composed field.
     """
-    u, v = _field(u), _field(v)
-    out = np.empty_like(v) if out is None else out
-    edge = _is_edge(outside)
-    parallel_for(lambda a, b: _compose(a, b, u.reshape(3, -1), u.shape[1:], v, edge, out), v.shape[1])
-    return out
+    second, first = _field(u), _field(v)
+    result = np.empty_like(first) if out is None else out
+    flat, shape, edge = second.reshape(3, -1), second.shape[1:], _is_edge(outside)
+    parallel_for(lambda a, b: _compose(a, b, flat, shape, first, edge, result), first.shape[1])
+    return result
 
 
-def exponential(v, steps=7):
+def exponential(v: ArrayLike, steps: int = 7) -> NDArray[np.float32]:
     """Return the displacement reached by flowing along the velocity `v` for unit time.
 
     Scaling and squaring (Arsigny et al., MICCAI 2006): ``v / 2**steps`` composed with itself `steps` times.
@@ -58,7 +63,9 @@ def exponential(v, steps=7):
     return u
 
 
-def invert(u, tolerance=0.01, max_iterations=40):
+def invert(
+    u: ArrayLike, tolerance: float = 0.01, max_iterations: int = 40
+) -> tuple[NDArray[np.float32], float]:
     """Find the field ``w`` with ``w(y) + u(y + w(y)) = 0``.
 
     Newton's method at each voxel, damped by halving, started from the neighbour's solution; where the map is
@@ -80,32 +87,32 @@ def invert(u, tolerance=0.01, max_iterations=40):
     residual : float
         Largest ``|w(y) + u(y + w(y))|`` in voxels over the ``y`` whose image lies within the lattice.
     """
-    u = _field(u)
-    w, flat, peaks = np.empty_like(u), u.reshape(3, -1), np.zeros(u.shape[1])
-    shape, square = u.shape[1:], float(tolerance) ** 2
+    field = _field(u)
+    w, flat, peaks = np.empty_like(field), field.reshape(3, -1), np.zeros(field.shape[1])
+    shape, square = field.shape[1:], float(tolerance) ** 2
     parallel_for(lambda a, b: _invert(a, b, flat, shape, square, max_iterations, w), shape[0])
     parallel_for(lambda a, b: _residual(a, b, flat, shape, w, peaks), shape[0])
     return w, float(np.sqrt(peaks.max()))
 
 
-def jacobian_determinant(u):
+def jacobian_determinant(u: ArrayLike) -> NDArray[np.float32]:
     """Return ``det(I + ∂u/∂x)`` at every voxel: central differences, one-sided at the borders.
 
     An axis of a single voxel counts as unchanged, so a 2-D field gives its 2×2 determinant.
     """
-    u = _field(u)
-    out = np.empty(u.shape[1:], np.float32)
-    parallel_for(lambda a, b: _jacobian(a, b, u, out), u.shape[1])
+    field = _field(u)
+    out = np.empty(field.shape[1:], np.float32)
+    parallel_for(lambda a, b: _jacobian(a, b, field, out), field.shape[1])
     return out
 
 
-def _is_edge(outside):
+def _is_edge(outside: str) -> bool:
     if outside not in ("edge", "zero"):
         raise ValueError(f"outside is 'edge' or 'zero', got {outside!r}")
     return outside == "edge"
 
 
-def _field(disp):
+def _field(disp: ArrayLike) -> NDArray[np.float32]:
     return np.ascontiguousarray(disp, np.float32)
 
 

@@ -7,6 +7,7 @@ beyond the outermost centres still belongs to the image and is read from its edg
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from regista.core import parallel_for
@@ -18,7 +19,7 @@ LANCZOS_RADIUS = 5
 _GRAIN = 4096
 
 
-def spline_coefficients(image):
+def spline_coefficients(image: ArrayLike) -> NDArray[np.float32]:
     """Return the cubic B-spline coefficients of ``(..., I, J, K)`` voxels, edges mirrored about centres."""
     coefficients = np.asarray(image, np.float64)
     for axis in range(-3, 0):
@@ -27,7 +28,14 @@ def spline_coefficients(image):
     return np.ascontiguousarray(coefficients, np.float32)
 
 
-def sample_points(image, coords_vox, order="linear", fill=0.0, *, prefiltered=False):
+def sample_points(
+    image: ArrayLike,
+    coords_vox: ArrayLike,
+    order: str = "linear",
+    fill: float = 0.0,
+    *,
+    prefiltered: bool = False,
+) -> NDArray[np.float32]:
     """Interpolate `image` at places given in its own voxels.
 
     Parameters
@@ -63,7 +71,7 @@ def sample_points(image, coords_vox, order="linear", fill=0.0, *, prefiltered=Fa
     return out if voxels.ndim == 4 else out[0]
 
 
-def nearest_index(shape, coords_vox):
+def nearest_index(shape: tuple[int, ...], coords_vox: ArrayLike) -> NDArray[np.int64]:
     """Return the flat index of the voxel nearest to each ``(N, 3)`` place, −1 outside (halves round up)."""
     coords = np.ascontiguousarray(coords_vox, np.float64)
     out = np.empty(len(coords), np.int64)
@@ -72,7 +80,7 @@ def nearest_index(shape, coords_vox):
     return out
 
 
-def vote_labels(labels, coords_vox, background=0):
+def vote_labels(labels: ArrayLike, coords_vox: ArrayLike, background: int = 0) -> NDArray[np.int32]:
     """Return the label with the largest sum of linear weights among the 8 voxels around each place.
 
     The same as interpolating each label's indicator image linearly and taking the largest, without making
@@ -100,7 +108,14 @@ def vote_labels(labels, coords_vox, background=0):
     return out
 
 
-def pull_coords(affine, shape, start, stop, field=None, linear=None):
+def pull_coords(
+    affine: NDArray[np.float64],
+    shape: tuple[int, ...],
+    start: int,
+    stop: int,
+    field: NDArray[np.float32] | None = None,
+    linear: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
     """Return where voxels ``start <= i < stop`` of a grid are read from: ``affine(x) + linear · field(x)``.
 
     Parameters
@@ -125,7 +140,7 @@ def pull_coords(affine, shape, start, stop, field=None, linear=None):
     out = np.empty(((stop - start) * jn * kn, 3))
     matrix = np.ascontiguousarray(affine, np.float64)
     has_field = field is not None
-    vectors = field if has_field else np.zeros((3, 1, 1, 1), np.float32)
+    vectors = np.zeros((3, 1, 1, 1), np.float32) if field is None else np.ascontiguousarray(field, np.float32)
     turn = np.ascontiguousarray(linear, np.float64) if has_field else np.zeros((3, 3))
     parallel_for(
         lambda a, b: _pull(a, b, start, jn, kn, matrix, vectors, has_field, turn, out), (stop - start) * jn

@@ -25,7 +25,7 @@ def compose(u: ArrayLike, v: ArrayLike, outside: str = "edge") -> NDArray[np.flo
 
 def exponential(v: ArrayLike, steps: int = 7) -> NDArray[np.float64]:
     """Scaling and squaring."""
-    u = np.asarray(v, np.float64) / 2**steps
+    u: NDArray[np.float64] = np.asarray(v, np.float64) / 2**steps
     for _ in range(steps):
         u = compose(u, u)
     return u
