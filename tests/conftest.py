@@ -25,10 +25,10 @@ def oblique_grid(
 ) -> Grid:
     """Return an oblique LAS grid (in 2-D: rotated, first axis flipped)."""
     ndim = len(shape)
-    turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     if ndim == 2:
-        c, s = np.cos(np.deg2rad(angles[0])), np.sin(np.deg2rad(angles[0]))
-        turn = np.array([[c, -s], [s, c]])
+        turn = Rotation.from_euler("z", angles[0], degrees=True).as_matrix()[:2, :2]
+    else:
+        turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     matrix = np.eye(ndim + 1)
     flip = np.diag([-1.0, 1.0, 1.0][:ndim])
     matrix[:ndim, :ndim] = turn @ flip @ np.diag(spacing[:ndim])

@@ -89,7 +89,7 @@ def unpack(transform: Transform) -> list[Transform]:
 
 
 def _check_spaces(chain: tuple[Transform, ...]) -> None:
-    for n, (first, second) in enumerate(pairwise(chain)):
+    for n, (first, second) in enumerate(pairwise(chain), start=1):
         ends, begins = first.moving_space, second.fixed_space
         if ends is None or begins is None or ends == begins:
             continue

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from regista.core import GeometryError, Grid, PlanError
 from regista.kernels.cpu.fields import exponential, invert
-from regista.kernels.cpu.sampling import sample_points
+from regista.kernels.cpu.points import add_field
 from regista.transforms._base import Transform
 
 _log = logging.getLogger(__name__)
@@ -96,11 +96,11 @@ class DisplacementField(Transform):
     def map_points(self, points_mm: ArrayLike) -> NDArray[np.float64]:
         """Map ``(N, ndim)`` points, mm."""
         points = self._points(points_mm)
-        index = self.grid.world2index(points)
-        vectors = self.vectors_mm
+        grid, vectors = self.grid.as_3d(), self.vectors_mm
         if self.ndim == 2:
-            index, vectors = np.pad(index, ((0, 0), (0, 1))), vectors[..., None]
-        return np.asarray(points + sample_points(vectors, index, "linear", 0.0).T)
+            points = np.pad(points, ((0, 0), (0, 1)))
+            vectors = np.concatenate([vectors, np.zeros_like(vectors[:1])])[..., None]
+        return np.ascontiguousarray(add_field(points, vectors, grid.world2grid[:3])[:, : self.ndim])
 
     def inverse(self) -> DisplacementField:
         """Return the inverse field on the same grid, iterated below 0.01 voxel (see `invert_field`)."""

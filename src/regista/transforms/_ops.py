@@ -117,8 +117,8 @@ def to_displacement_field(transform: Transform, grid: Grid) -> DisplacementField
         return transform
     vectors = np.empty((grid.ndim, *grid.shape), np.float32)
     flat = vectors.reshape(grid.ndim, -1)
-    for start, fixed, moving in places_mm(transform, grid):
-        flat[:, start : start + len(fixed)] = (moving - fixed).T
+    for where, fixed, moving in places_mm(transform, grid):
+        flat[:, where] = (moving - fixed).T[: grid.ndim]
     return DisplacementField(vectors, grid, transform.fixed_space, transform.moving_space)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import Grid
+from regista.kernels.cpu.points import add_field, map_affine
 from regista.kernels.cpu.sampling import pull_coords
 from regista.transforms._base import Transform
 from regista.transforms._composite import unpack
@@ -19,13 +20,17 @@ _SLAB_POINTS = 1 << 17
 
 def places_mm(
     transform: Transform, grid: Grid
-) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield ``(first flat index, fixed points, their images)``, both in mm and ``(N, ndim)``."""
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield ``(flat range of the grid, fixed points, their images)``: mm, ``(N, 3)`` even in 2-D."""
+    chain = _ready(transform)
+    row = grid.size // grid.shape[0]
+    shape, matrix = grid.as_3d().shape, grid.as_3d().grid2world[:3]
     for first, stop in _slabs(grid):
-        block = np.indices((stop - first, *grid.shape[1:]), dtype=np.float64).reshape(grid.ndim, -1)
-        block[0] += first
-        fixed = grid.index2world(block.T)
-        yield first * (grid.size // grid.shape[0]), fixed, transform.map_points(fixed)
+        fixed = pull_coords(matrix, shape, first, stop)
+        moving = fixed
+        for element in chain:
+            moving = _move(element, moving)
+        yield slice(first * row, stop * row), fixed, moving
 
 
 def places_vox(
@@ -35,12 +40,14 @@ def places_vox(
 
     A linear map, and a field on the grid itself followed by linear maps, go through one fused kernel.
     """
-    chain = [] if transform is None else unpack(transform)
-    chain = [t.displacement() if isinstance(t, VelocityField) else t for t in chain]
+    chain = [] if transform is None else _ready(transform)
     field = _leading_field(chain, grid)
     rest = chain[1:] if field is not None else chain
     if not all(isinstance(t, Affine) for t in rest):
-        yield from _through_points(chain, grid, moving)
+        to_vox = moving.as_3d().world2grid[:3]
+        assert transform is not None
+        for where, _, points in places_mm(transform, grid):
+            yield where, map_affine(points, to_vox)
         return
     matrix = _homogeneous(moving.as_3d().world2grid, rest)
     affine = (matrix @ grid.as_3d().grid2world)[:3]
@@ -53,20 +60,19 @@ def places_vox(
         yield slice(first * row, stop * row), coords
 
 
-def _through_points(
-    chain: list[Transform], grid: Grid, moving: Grid
-) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    row = grid.size // grid.shape[0]
-    for first, stop in _slabs(grid):
-        block = np.indices((stop - first, *grid.shape[1:]), dtype=np.float64).reshape(grid.ndim, -1)
-        block[0] += first
-        points = grid.index2world(block.T)
-        for element in chain:
-            points = element.map_points(points)
-        coords = moving.world2index(points)
-        if grid.ndim == 2:
-            coords = np.pad(coords, ((0, 0), (0, 1)))
-        yield slice(first * row, stop * row), coords
+def _ready(transform: Transform) -> list[Transform]:
+    return [t.displacement() if isinstance(t, VelocityField) else t for t in unpack(transform)]
+
+
+def _move(transform: Transform, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Map ``(N, 3)`` points, in 2-D within the plane z = 0."""
+    if isinstance(transform, Affine):
+        return map_affine(points_mm, _embed(transform.matrix)[:3])
+    if isinstance(transform, DisplacementField):
+        return add_field(points_mm, _as_3d(transform), transform.grid.as_3d().world2grid[:3])
+    moved = points_mm.copy()
+    moved[:, : transform.ndim] = transform.map_points(points_mm[:, : transform.ndim])
+    return moved
 
 
 def _slabs(grid: Grid) -> Iterator[tuple[int, int]]:
