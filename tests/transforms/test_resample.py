@@ -105,7 +105,8 @@ def test_voxels_and_points_equal_itk(rng, make_grid, ndim, kind, interpolation):
     assert inside.mean() > 0.3
     # a handful of voxels may lie on a face or between two voxels to within rounding
     scale = np.ptp(image.data)
-    off = np.abs(got - expected) > (1e-3 if interpolation != "lanczos" else 2e-2) * scale
+    # our sinc weights are made to sum to 1, ITK's are not
+    off = np.abs(got - expected) > (1e-3 if interpolation != "lanczos" else 3e-3) * scale
     assert off.mean() <= (0.003 if interpolation == "nearest" else 0.001)
     points = fixed.coordinates_mm().reshape(ndim, -1).T[::17]
     flip = np.array([-1.0, -1.0, 1.0][:ndim])
