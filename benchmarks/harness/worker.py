@@ -107,19 +107,19 @@ def regista_affine(job: Job) -> dict:
 
 def regista_deformable(job: Job) -> dict:
     """Run the deformable stage of ``brain-t1`` alone, from a given affine."""
-    return _regista(job, "brain-t1", only_deformable=True)
+    return _regista(job, "deformable")
 
 
-def _regista(job: Job, preset: str, *, only_deformable: bool = False) -> dict:
+def _regista(job: Job, preset: str) -> dict:
     from regista.core import set_threads
     from regista.io import read, read_transform, write
-    from regista.registration import register, warmup
+    from regista.registration import load_plan, register, warmup
 
     set_threads(job.threads)
     warmup()
     fixed, moving = read(job.fixed), read(job.moving)
     initial = read_transform(job.affine) if job.affine else None
-    plan = _plan(preset, only_deformable=only_deformable)
+    plan = load_plan(preset)
     start = time.perf_counter()
     result = register(fixed, moving, plan, initial=initial, threads=job.threads)
     seconds = time.perf_counter() - start
@@ -130,16 +130,6 @@ def _regista(job: Job, preset: str, *, only_deformable: bool = False) -> dict:
         "parts": dict(result.record.timings),
         "status": str(result.record.status),
     }
-
-
-def _plan(preset: str, *, only_deformable: bool):
-    """Return a plan, or its last stage alone."""
-    from dataclasses import replace
-
-    from regista.registration import load_plan
-
-    plan = load_plan(preset)
-    return replace(plan, stages=plan.stages[-1:]) if only_deformable else plan
 
 
 def _write_ras(itk_file: str | None, target: Path) -> None:

@@ -100,7 +100,7 @@ def make_known_map(
     )
     backward = Composite(
         (
-            Affine(np.linalg.inv(affine), fixed_space=moving_space),
+            Affine(np.asarray(np.linalg.inv(affine), dtype=np.float64), fixed_space=moving_space),
             DisplacementField(warp.vectors_mm, grid, moving_space=fixed_space),
         )
     )

@@ -70,6 +70,8 @@ def _planes(image: Image) -> list[tuple[int | None, int]]:
     data = image.as_float32()
     where = np.argwhere(data[::2, ::2, ::2] > data.mean())
     center = (where.mean(axis=0) * 2).astype(int) if len(where) else np.array(image.grid.shape) // 2
+    center[0] -= round(14 / image.grid.spacing[0])  # beside the midline, where there is more to see
+    center = np.clip(center, 0, np.array(image.grid.shape) - 1)
     return [(axis, int(center[axis])) for axis in (2, 1, 0)]
 
 

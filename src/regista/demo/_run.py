@@ -69,8 +69,7 @@ def run_demo(
         pair = (known.fixed, known.moving) if known else (read(str(fixed)), read(str(moving)))
         clock.lap("prepare")
         plan = load_plan(preset)
-        options = {} if progress is None else {"progress": progress}
-        result = register(pair[0], pair[1], plan, threads=threads, **options)
+        result = register(pair[0], pair[1], plan, threads=threads, progress=progress or silent)
         clock.lap("register")
         figures: dict[str, Any] = {"status": str(result.record.status), "preset": preset, "seconds": seconds}
         if known:
@@ -80,7 +79,7 @@ def run_demo(
         figures["outputs"] = _write_outputs(folder, pair, result, known, seconds)
         clock.lap("write")
         figures["outputs"]["montage"] = str(
-            write_montage(folder / "montage.png", *pair, result.warped, caption=_caption(figures))
+            write_montage(folder / "montage.png", pair[0], pair[1], result.warped, caption=_caption(figures))
         )
     return figures
 
