@@ -7,6 +7,7 @@ import pytest
 
 from regista import demo
 from regista.core import GeometryError, Grid, Image, PlanError, RegistrationError
+from regista.io import read_transform, write
 from regista.transforms import Translation, jacobian_determinant, resample
 
 pytest.importorskip("nilearn", reason="the MNI152 brain ships inside nilearn")
@@ -39,7 +40,7 @@ def test_truth_undoes_the_map_that_made_the_image(pair) -> None:
 
 
 def test_map_is_large_and_does_not_fold(pair) -> None:
-    field = pair.truth.flatten()[0]
+    field = pair.truth.transforms[0]
     points = brain_points(pair.mask, step=1)
     size = np.linalg.norm(field.map_points(points) - points, axis=1)
     assert 12.0 < size.max() < 18.0
@@ -95,3 +96,19 @@ def test_picture_is_written_whole_or_not_at_all(pair, tmp_path: Path) -> None:
 def test_one_file_of_two_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="both"):
         demo.run_demo(tmp_path, fixed="only.nii.gz")
+
+
+def test_run_on_own_files_leaves_what_register_leaves(pair, tmp_path: Path) -> None:
+    write(tmp_path / "f.nii.gz", pair.fixed)
+    write(tmp_path / "m.nii.gz", pair.moving)
+    figures = demo.run_demo(
+        tmp_path / "out", fixed=tmp_path / "f.nii.gz", moving=tmp_path / "m.nii.gz", preset="rigid"
+    )
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    expected = {"warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5", "record.json", "montage.png"}
+    assert names == expected
+    assert set(figures["outputs"].values()) == {str(tmp_path / "out" / name) for name in expected}
+    assert "error" not in figures
+    found = read_transform(tmp_path / "out" / "fixed2moving.h5")
+    after = demo.transform_error(found, pair.truth, pair.mask)
+    assert after.mean_mm < 0.6 * demo.transform_error(None, pair.truth, pair.mask).mean_mm

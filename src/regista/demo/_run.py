@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from regista.core import Image, PlanError, ProgressCallback
+from regista.core import Image, PlanError, ProgressCallback, silent
 from regista.core import threads as use_threads
 from regista.demo._error import transform_error
 from regista.demo._montage import write_montage
