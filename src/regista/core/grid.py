@@ -60,7 +60,10 @@ class Grid:
         if not np.allclose(matrix[-1], np.eye(ndim + 1)[-1]):
             raise GeometryError(f"the last row of grid2world must be 0 … 0 1, got {matrix[-1].tolist()}")
         spacing = np.linalg.norm(matrix[:ndim, :ndim], axis=0)
-        if spacing.min() <= 0 or abs(np.linalg.det(matrix[:ndim, :ndim] / np.maximum(spacing, 1e-300))) < 1e-6:
+        if (
+            spacing.min() <= 0
+            or abs(np.linalg.det(matrix[:ndim, :ndim] / np.maximum(spacing, 1e-300))) < 1e-6
+        ):
             raise GeometryError(
                 "grid2world is singular (two axes coincide or a spacing is zero): "
                 "the image header is damaged; set its spacing and direction again"

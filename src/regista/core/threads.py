@@ -66,9 +66,7 @@ def parallel_for(body: Callable[[int, int], object], count: int, *, grain: int =
     if workers not in _pools:
         _pools[workers] = ThreadPoolExecutor(workers - 1, thread_name_prefix="regista")
     edges = [count * n // workers for n in range(workers + 1)]
-    futures = [
-        _pools[workers].submit(body, edges[n], edges[n + 1]) for n in range(1, workers)
-    ]
+    futures = [_pools[workers].submit(body, edges[n], edges[n + 1]) for n in range(1, workers)]
     try:
         body(0, edges[1])
     finally:

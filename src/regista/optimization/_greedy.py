@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import PlanError
-from regista.kernels.cpu.filters import gaussian_filter
+from regista.kernels.cpu.filters import gaussian_filter, gaussian_taps
 from regista.kernels.cpu.update import compose_small, largest_norm
 
 Field = NDArray[np.float32]
@@ -19,11 +19,17 @@ Force = Callable[[Field, Field, Field], float]
 
 @dataclass
 class GreedyState:
-    """The field, its two work buffers and the history of values (buffers are reused from step to step)."""
+    """The field, its work buffers (reused from step to step) and the history of values.
+
+    Only the voxels of `rows` are computed; elsewhere the field keeps the values it started with and updates
+    stay zero.
+    """
 
     field: Field
-    scratch: Field
+    other: Field
+    force: Field
     update: Field
+    rows: NDArray[np.int32] | None
     values: list[float]
 
 
@@ -53,22 +59,31 @@ class GreedyDiffeomorphic:
             if not 0 <= getattr(self, name) <= 20:
                 raise PlanError(f"{name} is between 0 and 20 voxels, got {getattr(self, name)}")
 
-    def init(self, field: Field) -> GreedyState:
+    @property
+    def reach_vox(self) -> int:
+        """Largest radius of the smoothing filters, voxels."""
+        return max(len(gaussian_taps(s)) - 1 for s in (self.update_sigma_vox, self.field_sigma_vox))
+
+    def init(self, field: Field, rows: NDArray[np.int32] | None = None) -> GreedyState:
         """Start from a field ``(3, I, J, K)`` in voxels; it is used as a buffer from here on."""
-        return GreedyState(field, np.empty_like(field), np.empty_like(field), [])
+        return GreedyState(field, field.copy(), np.zeros_like(field), np.zeros_like(field), rows, [])
 
     def step(self, state: GreedyState, force: Force) -> bool:
         """Take one step in place; return False when there is no force left to follow."""
-        state.values.append(force(state.field, state.scratch, state.update))
-        gaussian_filter(state.update, self.update_sigma_vox, out=state.scratch)
-        longest = largest_norm(state.scratch)
+        rows = state.rows
+        state.values.append(force(state.field, state.update, state.force))
+        gaussian_filter(state.force, self.update_sigma_vox, out=state.update, rows=rows)
+        longest = largest_norm(state.update, rows)
         if not (longest > 0 and np.isfinite(longest)):
             return False
         # the stencil composes steps of up to one voxel: a longer one is taken in two
         parts = int(np.ceil(self.step_vox))
         for _ in range(parts):
-            compose_small(state.field, state.scratch, self.step_vox / parts / longest, out=state.update)
-            state.field, state.update = state.update, state.field
-        gaussian_filter(state.field, self.field_sigma_vox, out=state.update)
-        state.field, state.update = state.update, state.field
+            compose_small(
+                state.field, state.update, self.step_vox / parts / longest, out=state.other, rows=rows
+            )
+            state.field, state.other = state.other, state.field
+        if self.field_sigma_vox > 0:
+            gaussian_filter(state.field, self.field_sigma_vox, out=state.other, rows=rows)
+            state.field, state.other = state.other, state.field
         return True

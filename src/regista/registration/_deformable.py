@@ -7,11 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from regista.core import Grid, LevelHistory, Status
+from regista.kernels.cpu.rows import rows_of
 from regista.kernels.cpu.warp import warp
 from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, domain, levels
 from regista.registration._plan import DeformableStage
+
+_SURROUND = 1e-3
+"""Intensity difference (of the range 0 … 1) from the corner voxel that still counts as surround."""
+_WINDOW = 4
+"""Radius of metric windows that the rows make room for."""
+_ROOM = 6
+"""Voxels of a level around the content that take part."""
 
 Base = Callable[[Grid], Volume]
 """``base(grid) -> (3, I, J, K)``: displacement, in that grid's voxels, that the stage starts from."""
@@ -40,7 +49,9 @@ class VoxelField:
         inner = grid.world2index(self.grid.origin)
         own = self.grid
         if not np.allclose(own.spacing, grid.spacing):
-            shape = np.minimum(np.round(np.array(own.shape) * own.spacing / grid.spacing), grid.shape).astype(int)
+            shape = np.minimum(np.round(np.array(own.shape) * own.spacing / grid.spacing), grid.shape).astype(
+                int
+            )
             first = grid.world2index(own.index2world([-0.5] * 3)) + 0.5
             start = np.clip(np.round(first), 0, np.array(grid.shape) - shape).astype(int)
             own = grid.crop([int(a) for a in start], [int(a) for a in start + shape])
@@ -50,7 +61,7 @@ class VoxelField:
         out = np.zeros((3, *grid.shape), np.float32)
         linear = grid.grid2world[:3, :3].astype(np.float32)
         for world in range(3):
-            target = out[(world, *box)]
+            target = out[world][box]
             for axis in range(3):
                 if linear[world, axis] != 0:
                     target += linear[world, axis] * vectors[axis]
@@ -105,12 +116,14 @@ def _run_level(
     in_use = np.array(level.fixed.grid.shape) > 1
     axis_scale = np.where(in_use, (spacing[in_use].min() / spacing) ** 2, 0).astype(np.float32)
 
-    def force(field: Volume, scratch: Volume, out: Volume) -> float:
-        warped, weight = warper(affine, field)
-        return metric.force(warped, weight, axis_scale, stage.symmetric_force, scratch, out)
-
     solver, rule = stage.solver, stage.convergence
-    state = solver.init(vectors)
+    rows = _active_rows(level, warper(affine, vectors)[0], solver.reach_vox)
+
+    def force(field: Volume, scratch: Volume, out: Volume) -> float:
+        warped, weight = warper(affine, field, rows)
+        return metric.force(warped, weight, axis_scale, stage.symmetric_force, scratch, out, rows)
+
+    state = solver.init(vectors, rows)
     status = Status.STEP_LIMIT
     for number in range(level.steps):
         moved = solver.step(state, force)
@@ -123,3 +136,11 @@ def _run_level(
             status = Status.CONVERGED
             break
     return state.field, state.values, status
+
+
+def _active_rows(level: Level, warped: Volume, reach: int) -> NDArray[np.int32]:
+    """Return the rows where either image differs from its surround, with room for it to move."""
+    fixed = level.fixed.data
+    active = np.abs(fixed - fixed.flat[0]) > _SURROUND
+    active |= np.abs(warped - level.moving.data.flat[0]) > _SURROUND
+    return rows_of(active, _ROOM, max(reach, _WINDOW))

@@ -18,7 +18,9 @@ def check_pair(fixed: Image, moving: Image, non_finite: str) -> None:
         raise PlanError(f"non_finite is 'error' or 'mask', got {non_finite!r}")
     for role, image in (("fixed", fixed), ("moving", moving)):
         if not isinstance(image, Image):
-            raise GeometryError(f"the {role} image must be a regista.Image (see regista.read), got {type(image)}")
+            raise GeometryError(
+                f"the {role} image must be a regista.Image (see regista.read), got {type(image)}"
+            )
         if image.kind == "series":
             raise GeometryError(
                 f"the {role} image is a series of {len(image.data)} frames; register one of them: "
@@ -40,7 +42,7 @@ def check_mask(mask: Image, image: Image, role: str) -> Image:
             f"the {role} mask lies on another grid ({mask.grid.describe()}) than its image "
             f"({image.grid.describe()}); resample it first: regista apply --labels MASK --like IMAGE"
         )
-    if not np.any(mask.data > 0):
+    if not np.any(mask.as_float32() > 0):
         raise GeometryError(f"the {role} mask is empty: no voxel is above 0")
     return mask
 
@@ -59,7 +61,7 @@ def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite:
         )
     use = finite
     if mask is not None:
-        use = finite & (np.asarray(mask.data) > 0)
+        use = finite & (mask.as_float32() > 0)
     else:
         corner = data.flat[0]
         surround = use & (data != corner)
@@ -75,10 +77,12 @@ def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite:
     low, high = (float(v) for v in np.percentile(values, plan.clip_percentiles))
     if not high > low:
         low, high = float(values.min()), float(values.max())
-    corner = float(data.flat[0])
-    if mask is None and np.isfinite(corner) and corner < low:
-        low = max(corner, low - 0.5 * (high - low))  # an empty surround stays below the darkest tissue
-    scaled = np.clip((np.where(finite, data, low) if bad else data) * (1 / (high - low)) - low / (high - low), 0, 1)
+    surrounding = float(data.flat[0])
+    if mask is None and np.isfinite(surrounding) and surrounding < low:
+        low = max(surrounding, low - 0.5 * (high - low))  # an empty surround stays below the darkest tissue
+    scaled = np.clip(
+        (np.where(finite, data, low) if bad else data) * (1 / (high - low)) - low / (high - low), 0, 1
+    )
     weight: NDArray[np.float32] | None = None
     if mask is not None or bad:
         weight = use.astype(np.float32) if mask is not None else finite.astype(np.float32)
@@ -95,10 +99,12 @@ def check_memory(fixed: Scan, moving: Scan, plan: Plan) -> int:
     """Return the predicted peak in bytes; refuse what will not fit."""
     start, stop = content_box(fixed)
     voxels = int(np.prod(stop - start, dtype=np.int64))
-    finest = min(
-        (s.shrink[-1] for s in plan.stages if isinstance(s, DeformableStage)), default=2
+    finest = min((s.shrink[-1] for s in plan.stages if isinstance(s, DeformableStage)), default=2)
+    need = (
+        voxels // finest**3 * _BYTES_PER_VOXEL
+        + 4 * (6 * fixed.data.size + 3 * moving.data.size)
+        + 200_000_000
     )
-    need = voxels // finest**3 * _BYTES_PER_VOXEL + 4 * (6 * fixed.data.size + 3 * moving.data.size) + 200_000_000
     have = _available_bytes()
     if have is not None and need > have:
         raise RegistrationError(
@@ -131,5 +137,3 @@ def overlap_warning(fixed: Image, moving: Image) -> str | None:
 def _lattice(shape: tuple[int, ...]) -> NDArray[np.float64]:
     axes = [np.linspace(-0.5, n - 0.5, 9) for n in shape]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(shape))
-
-

@@ -66,16 +66,19 @@ class Level:
         return np.asarray((self.moving.grid.world2grid @ fixed2moving @ self.fixed.grid.grid2world)[:3])
 
 
-def levels(
-    fixed: Scan, moving: Scan, shrink: Sequence[int], steps: Sequence[int]
-) -> Iterator[Level]:
+def levels(fixed: Scan, moving: Scan, shrink: Sequence[int], steps: Sequence[int]) -> Iterator[Level]:
     """Yield the levels of a stage, coarse to fine."""
     finest = min(s for s, n in zip(fixed.grid.spacing, fixed.grid.shape, strict=True) if n > 1)
     for index, (factor, count) in enumerate(zip(shrink, steps, strict=True)):
         coarse = fixed.at_spacing(factor * finest)
         ratio = coarse.grid.spacing / fixed.grid.spacing
         yield Level(
-            index, len(shrink), count, tuple(int(round(r)) for r in ratio), coarse, moving.at_spacing(factor * finest)
+            index,
+            len(shrink),
+            count,
+            tuple(round(float(r)) for r in ratio),
+            coarse,
+            moving.at_spacing(factor * finest),
         )
 
 
@@ -92,10 +95,14 @@ class Warper:
         self.weight = np.empty(shape, np.float32)
         self._moved = None if level.moving.weight is None else np.empty(shape, np.float32)
 
-    def __call__(self, affine: Matrix, field: Volume | None = None) -> tuple[Volume, Volume]:
-        """Return ``(warped, weight)``; both are reused by the next call."""
+    def __call__(
+        self, affine: Matrix, field: Volume | None = None, rows: NDArray[np.int32] | None = None
+    ) -> tuple[Volume, Volume]:
+        """Return ``(warped, weight)``; both are reused by the next call, which may be for some rows only."""
         level, shape = self._level, self.warped.shape
-        warp(level.moving.data, affine, field, shape=shape, out=self.warped, inside=self.weight)
+        if level.fixed.weight is not None or self._moved is not None:
+            rows = None  # the weight is built up in place, so it must start anew everywhere
+        warp(level.moving.data, affine, field, shape=shape, out=self.warped, inside=self.weight, rows=rows)
         if level.fixed.weight is not None:
             np.multiply(self.weight, level.fixed.weight, out=self.weight)
         if self._moved is not None:
@@ -129,9 +136,7 @@ def domain(fixed: Scan, moving: Scan, fixed2moving: Matrix | None, margin: float
     """
     start, stop = content_box(fixed)
     if fixed2moving is not None:
-        low, high = content_box(moving)
-        corners = np.stack(np.meshgrid(*np.stack([low - 0.5, high - 0.5], 1), indexing="ij"), -1).reshape(-1, 3)
-        world = moving.grid.index2world(corners)
+        world = moving.grid.index2world(_content_lattice(moving))
         inverse = np.linalg.inv(fixed2moving)
         index = fixed.grid.world2index(world @ inverse[:3, :3].T + inverse[:3, 3])
         start = np.minimum(start, np.floor(index.min(axis=0)).astype(np.int64))
@@ -140,3 +145,13 @@ def domain(fixed: Scan, moving: Scan, fixed2moving: Matrix | None, margin: float
     shape = np.array(fixed.data.shape)
     start, stop = np.clip(start - pad, 0, shape - 1), np.clip(stop + pad, 1, shape)
     return fixed.crop([int(a) for a in start], [int(b) for b in stop])
+
+
+def _content_lattice(scan: Scan) -> NDArray[np.float64]:
+    """Return voxel coordinates of content on a coarse lattice, with the corners of its box when it fills it."""
+    low, high = content_box(scan)
+    step = np.maximum((high - low) // 40, 1)
+    box = tuple(slice(int(a), int(b), int(s)) for a, b, s in zip(low, high, step, strict=True))
+    index = np.argwhere(scan.data[box] != scan.data.flat[0]) * step + low
+    # one lattice step outwards on either side: the true border lies between lattice points
+    return np.concatenate([index - step, index + step]).astype(np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from scipy.linalg import expm
@@ -94,9 +95,10 @@ def minimize(
 ) -> tuple[Matrix, list[float], Status]:
     """Minimize one level from a start; return the matrix, the values and why it ended."""
     voxel = float(level.fixed.grid.spacing[np.array(level.fixed.grid.shape) > 1].min())
-    retract: Callable[[Matrix, Matrix], Matrix] = lambda point, step: point @ expm(  # noqa: E731
-        np.einsum("p,pab->ab", step, basis)
-    )
+
+    def retract(point: Matrix, step: Matrix) -> Matrix:
+        return np.asarray(point @ expm(np.einsum("p,pab->ab", step, basis)))
+
     solver = BFGS(retract=retract, first_step=0.5 * voxel, max_step=4 * voxel)
     cost = LinearCost(level, similarity, basis)
     state = solver.init(start, cost)
@@ -125,7 +127,7 @@ def run_linear(
         began = time.perf_counter()
         start, values, status = minimize(
             level, stage.similarity, basis, start, stage.tolerance_vox,
-            lambda step, value, level=level: report(level, step, value),
+            partial(report, level),
         )  # fmt: skip
         seconds = time.perf_counter() - began
         history.append(LevelHistory(stage.model, level.index, level.shrink, tuple(values), status, seconds))

@@ -12,7 +12,7 @@ from typing import Any
 
 from regista.core import FormatError, PlanError
 from regista.registration._plan import DeformableStage, LinearStage, Plan, Start
-from regista.similarity import SIMILARITIES, Similarity
+from regista.similarity import LNCC, MI, NCC, SIMILARITIES, SSD, Similarity
 
 
 def list_presets() -> dict[str, str]:
@@ -196,8 +196,9 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, Start | LinearStage | DeformableStage):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, tuple(SIMILARITIES.values())):
-        return {value.name: {f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
+    if isinstance(value, SSD | NCC | LNCC | MI):
+        options = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {value.name: options}
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,7 +165,7 @@ class _Run:
             scans.append(prepare(image, mask, self.plan, role, self.non_finite))
             if image.kind == "channels":
                 self.warnings.append(f"the {len(image.data)} channels of the {role} image were averaged")
-        self.measures["predicted_memory_bytes"] = check_memory(*scans, self.plan)
+        self.measures["predicted_memory_bytes"] = check_memory(scans[0], scans[1], self.plan)
         self._time("prepare", began)
         return scans[0], scans[1]
 
@@ -185,7 +186,7 @@ class _Run:
             raise GeometryError(
                 f"the initial transform is {self.initial.ndim}-D, the images are {self.fixed.ndim}-D"
             )
-        parts = Composite((self.initial,)).flatten()
+        parts = Composite((self.initial,)).flatten().transforms
         if all(isinstance(part, Affine) for part in parts):
             return _product(parts), None
         if any(isinstance(stage, LinearStage) for stage in self.plan.stages):
@@ -193,7 +194,7 @@ class _Run:
                 "the initial transform holds a displacement field, which linear stages would undo; use a plan "
                 "with deformable stages only (preset 'deformable')"
             )
-        trailing = []
+        trailing: list[Affine] = []
         for part in reversed(parts):
             if not isinstance(part, Affine):
                 break
@@ -210,7 +211,9 @@ class _Run:
                 self._time(stage.model, began)
         return matrix
 
-    def _deformable_stages(self, fixed: Scan, moving: Scan, matrix: Matrix, base: Base | None) -> Volume | None:
+    def _deformable_stages(
+        self, fixed: Scan, moving: Scan, matrix: Matrix, base: Base | None
+    ) -> Volume | None:
         vectors: Volume | None = None
         for stage in self.plan.stages:
             if isinstance(stage, DeformableStage):
@@ -297,13 +300,15 @@ class _Run:
             before = sum(weights[key] for key in keys[:place])
             fraction = (before + weights[keys[place]] * (step + 1) / max(level.steps, 1)) / total
             self.progress(
-                Progress(stage.model, level.index, level.count, step + 1, level.steps, value, min(fraction, 1.0))
+                Progress(
+                    stage.model, level.index, level.count, step + 1, level.steps, value, min(fraction, 1.0)
+                )
             )
 
         return report
 
 
-def _product(parts: Any) -> Matrix:
+def _product(parts: Sequence[Any]) -> Matrix:
     matrix = np.eye(4)
     for part in parts:
         full = np.eye(4)
@@ -328,7 +333,7 @@ def _to_voxels(vectors_mm: Volume, grid: Grid) -> Volume:
 def _base_from(initial: Transform, matrix: Matrix) -> Base:
     """Return the displacement (voxels of a level) that, followed by `matrix`, equals `initial`."""
     ndim = initial.ndim
-    before_linear = Composite((initial, Affine(_planar(np.linalg.inv(matrix), ndim))))
+    before_linear = Composite((initial, Affine(_planar(np.asarray(np.linalg.inv(matrix)), ndim))))
 
     def base(grid: Grid) -> Volume:
         if ndim == 3:

@@ -47,14 +47,18 @@ class Prepared:
         symmetric: bool,
         scratch: Volume,
         out: Volume,
+        rows: NDArray[np.int32] | None = None,
     ) -> float:
         """Return D and write the descent force on a compositive update, ``(3, I, J, K)``, to `out`.
 
-        `scratch` is a ``(3, I, J, K)`` buffer that may be overwritten.
+        `scratch` is a ``(3, I, J, K)`` buffer that may be overwritten within `rows`, the only voxels that
+        need to be computed (see `regista.kernels.cpu.rows`).
         """
-        gradient = scratch[0]
+        if self._gradient is None:
+            self._gradient = np.empty(warped.shape, np.float32)
+        gradient = self._gradient
         value = self.value_and_gradient(warped, weight, gradient)
-        image_force(gradient, warped, self.fixed, axis_scale, symmetric, out=out)
+        image_force(gradient, warped, self.fixed, axis_scale, symmetric, out=out, rows=rows)
         return value
 
 

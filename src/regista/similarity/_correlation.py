@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from regista.kernels.cpu.intensity import combine, moments
 from regista.similarity._base import Prepared, Volume
 

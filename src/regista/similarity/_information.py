@@ -77,9 +77,7 @@ class _PreparedHistogram(Prepared):
         return value
 
 
-def _information(
-    p: NDArray[np.float64], normalized: bool
-) -> tuple[float, NDArray[np.float64]]:
+def _information(p: NDArray[np.float64], normalized: bool) -> tuple[float, NDArray[np.float64]]:
     """Return D and ``dD/dp`` for a joint distribution `p` (rows fixed, columns warped)."""
     log_joint = np.log(np.maximum(p, 1e-12))
     log_fixed = np.log(np.maximum(p.sum(axis=1, keepdims=True), 1e-12))

@@ -48,10 +48,20 @@ class _PreparedLNCC(Prepared):
         self._mean, self._spread = lncc_fixed(fixed, config.radius)
         self._coefficients: Volume | None = None
 
-    def _fill(self, warped: Volume, weight: Volume | None, out: Volume) -> tuple[float, float]:
+    def _fill(
+        self, warped: Volume, weight: Volume | None, out: Volume, rows: NDArray[np.int32] | None = None
+    ) -> tuple[float, float]:
         total = float(weight.sum(dtype=np.float64)) if weight is not None else float(warped.size)
         value = lncc_coefficients(
-            self.fixed, self._mean, self._spread, warped, weight, self._radius, self._floor, out=out
+            self.fixed,
+            self._mean,
+            self._spread,
+            warped,
+            weight,
+            self._radius,
+            self._floor,
+            out=out,
+            rows=rows,
         )
         return (-value / total, total) if total > 0 else (float("inf"), 1.0)
 
@@ -71,8 +81,9 @@ class _PreparedLNCC(Prepared):
         symmetric: bool,
         scratch: Volume,
         out: Volume,
+        rows: NDArray[np.int32] | None = None,
     ) -> float:
-        value, total = self._fill(warped, weight, scratch)
+        value, total = self._fill(warped, weight, scratch, rows)
         scale = np.asarray(axis_scale, np.float32) / np.float32(total)
-        lncc_force(self.fixed, warped, scratch, self._radius, scale, symmetric, out=out)
+        lncc_force(self.fixed, warped, scratch, self._radius, scale, symmetric, out=out, rows=rows)
         return value

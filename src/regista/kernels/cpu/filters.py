@@ -13,6 +13,7 @@ import numpy as np
 
 from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu.rows import all_rows
 
 
 @lru_cache(maxsize=64)
@@ -25,7 +26,7 @@ def gaussian_taps(sigma_vox: float, truncate: float = 3.0) -> np.ndarray:
     return (taps / (taps[0] + 2 * taps[1:].sum())).astype(np.float32)
 
 
-def gaussian_filter(stack, sigma_vox, *, out=None, border="zero", scale=1.0):
+def gaussian_filter(stack, sigma_vox, *, out=None, border="zero", rows=None):
     """Smooth each volume of a stack with a Gaussian.
 
     Parameters
@@ -38,8 +39,8 @@ def gaussian_filter(stack, sigma_vox, *, out=None, border="zero", scale=1.0):
         Destination; must not be `stack`.
     border : {'zero', 'nearest'}
         Value assumed outside.
-    scale : float
-        Factor applied to the result.
+    rows : (4, I, J) int32 ndarray, optional
+        Voxels to compute (see `regista.kernels.cpu.rows`); the others of `out` are left as they are.
 
     Returns
     -------
@@ -50,9 +51,9 @@ def gaussian_filter(stack, sigma_vox, *, out=None, border="zero", scale=1.0):
     ti, tj, tk = (
         gaussian_taps(float(s) if n > 1 else 0.0) for s, n in zip(sigmas, stack.shape[1:], strict=True)
     )
-    ti = (ti * np.float32(scale)).astype(np.float32)
     nearest = border == "nearest"
-    parallel_for(lambda a, b: _separable(a, b, stack, ti, tj, tk, nearest, out), stack.shape[1])
+    rows = all_rows(stack.shape[1:]) if rows is None else rows
+    parallel_for(lambda a, b: _separable(a, b, stack, ti, tj, tk, nearest, rows, out), stack.shape[1])
     return out
 
 
@@ -74,75 +75,89 @@ def box_filter(stack, radius, *, out=None):
     """
     out = np.empty_like(stack) if out is None else out
     ti, tj, tk = (np.ones(radius + 1 if n > 1 else 1, np.float32) for n in stack.shape[1:])
-    parallel_for(lambda a, b: _separable(a, b, stack, ti, tj, tk, False, out), stack.shape[1])
+    rows = all_rows(stack.shape[1:])
+    parallel_for(lambda a, b: _separable(a, b, stack, ti, tj, tk, False, rows, out), stack.shape[1])
     return out
 
 
+# Loops run over slices from 0 so that the compiler knows their indices are not negative and vectorizes them.
+
+
 @njit
-def _filter_plane(plane, tj, tk, nearest, padded, out):
-    """Filter one (J, K) plane along both axes into `out`; `padded` is (K + 2 Rk) scratch."""
+def _set(target, source, weight):
+    for n in range(target.shape[0]):
+        target[n] = weight * source[n]
+
+
+@njit
+def _add(target, source, weight):
+    for n in range(target.shape[0]):
+        target[n] += weight * source[n]
+
+
+@njit
+def _add_both(target, one, other, weight):
+    for n in range(target.shape[0]):
+        target[n] += weight * (one[n] + other[n])
+
+
+@njit
+def _filter_plane(plane, tj, tk, nearest, lows, highs, padded, out):
+    """Filter the rows ``lows[j] <= k < highs[j]`` of one (J, K) plane along both axes into `out`."""
     jn, kn = plane.shape
     rj, rk = tj.shape[0] - 1, tk.shape[0] - 1
-    line = padded[rk : rk + kn]
     for j in range(jn):
-        row = plane[j]
-        for k in range(kn):
-            line[k] = tj[0] * row[k]
+        a, b = lows[j], highs[j]
+        if a >= b:
+            continue
+        p, q = max(a - rk, 0), min(b + rk, kn)
+        line = padded[rk + p : rk + q]
+        _set(line, plane[j, p:q], tj[0])
         for t in range(1, rj + 1):
-            w = tj[t]
             lo, hi = j - t, j + t
             if nearest:
                 lo, hi = max(lo, 0), min(hi, jn - 1)
             if lo >= 0 and hi < jn:
-                below, above = plane[lo], plane[hi]
-                for k in range(kn):
-                    line[k] += w * (below[k] + above[k])
+                _add_both(line, plane[lo, p:q], plane[hi, p:q], tj[t])
             elif lo >= 0:
-                below = plane[lo]
-                for k in range(kn):
-                    line[k] += w * below[k]
+                _add(line, plane[lo, p:q], tj[t])
             elif hi < jn:
-                above = plane[hi]
-                for k in range(kn):
-                    line[k] += w * above[k]
-        left = line[0] if nearest else np.float32(0)
-        right = line[kn - 1] if nearest else np.float32(0)
+                _add(line, plane[hi, p:q], tj[t])
+        left = padded[rk] if nearest and p == 0 else np.float32(0)
+        right = padded[rk + kn - 1] if nearest and q == kn else np.float32(0)
         for t in range(rk):
             padded[t] = left
             padded[rk + kn + t] = right
-        target = out[j]
-        for k in range(kn):
-            target[k] = tk[0] * line[k]
+        target = out[j, a:b]
+        _set(target, padded[rk + a : rk + b], tk[0])
         for t in range(1, rk + 1):
-            w = tk[t]
-            before, after = padded[rk - t : rk - t + kn], padded[rk + t : rk + t + kn]
-            for k in range(kn):
-                target[k] += w * (before[k] + after[k])
+            _add_both(target, padded[rk + a - t : rk + b - t], padded[rk + a + t : rk + b + t], tk[t])
 
 
 @njit
-def _add_plane(total, plane, weight):
-    a, b = total.ravel(), plane.ravel()
-    for n in range(a.shape[0]):
-        a[n] += weight * b[n]
+def _sum_ring(total, ring, i, inn, ti, nearest, lows, highs):
+    """Write the weighted sum of the planes around plane `i` in `ring` to the rows of `total` (J, K)."""
+    ri, width = ti.shape[0] - 1, ring.shape[0]
+    for j in range(total.shape[0]):
+        a, b = lows[j], highs[j]
+        if a >= b:
+            continue
+        target = total[j, a:b]
+        _set(target, ring[i % width, j, a:b], ti[0])
+        for t in range(1, ri + 1):
+            lo, hi = i - t, i + t
+            if nearest:
+                lo, hi = max(lo, 0), min(hi, inn - 1)
+            if lo >= 0 and hi < inn:
+                _add_both(target, ring[lo % width, j, a:b], ring[hi % width, j, a:b], ti[t])
+            elif lo >= 0:
+                _add(target, ring[lo % width, j, a:b], ti[t])
+            elif hi < inn:
+                _add(target, ring[hi % width, j, a:b], ti[t])
 
 
 @njit
-def _set_plane(total, plane, weight):
-    a, b = total.ravel(), plane.ravel()
-    for n in range(a.shape[0]):
-        a[n] = weight * b[n]
-
-
-@njit
-def _add_two(total, plane, other, weight):
-    a, b, c = total.ravel(), plane.ravel(), other.ravel()
-    for n in range(a.shape[0]):
-        a[n] += weight * (b[n] + c[n])
-
-
-@njit
-def _separable(start, stop, stack, ti, tj, tk, nearest, out):
+def _separable(start, stop, stack, ti, tj, tk, nearest, rows, out):
     channels, inn, jn, kn = stack.shape
     ri, rk = ti.shape[0] - 1, tk.shape[0] - 1
     width = 2 * ri + 1
@@ -153,17 +168,8 @@ def _separable(start, stop, stack, ti, tj, tk, nearest, out):
         done = max(start - ri, 0)
         for i in range(start, stop):
             while done <= min(i + ri, inn - 1):
-                _filter_plane(volume[done], tj, tk, nearest, padded, ring[done % width])
+                _filter_plane(
+                    volume[done], tj, tk, nearest, rows[2, done], rows[3, done], padded, ring[done % width]
+                )
                 done += 1
-            target = out[c, i]
-            _set_plane(target, ring[i % width], ti[0])
-            for t in range(1, ri + 1):
-                lo, hi = i - t, i + t
-                if nearest:
-                    lo, hi = max(lo, 0), min(hi, inn - 1)
-                if lo >= 0 and hi < inn:
-                    _add_two(target, ring[lo % width], ring[hi % width], ti[t])
-                elif lo >= 0:
-                    _add_plane(target, ring[lo % width], ti[t])
-                elif hi < inn:
-                    _add_plane(target, ring[hi % width], ti[t])
+            _sum_ring(out[c, i], ring, i, inn, ti, nearest, rows[0, i], rows[1, i])

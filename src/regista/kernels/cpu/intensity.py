@@ -6,6 +6,7 @@ import numpy as np
 
 from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu.rows import all_rows
 
 _NONE = np.ones((1, 1, 1), np.float32)
 
@@ -28,7 +29,7 @@ def combine(fixed, warped, weight, cf, cw, c0, *, out):
     return out
 
 
-def image_force(gradient, warped, fixed, axis_scale, symmetric, *, out):
+def image_force(gradient, warped, fixed, axis_scale, symmetric, *, out, rows=None):
     """Write ``−dD/dW`` times a spatial gradient: the descent force on a compositive update.
 
     Parameters
@@ -43,9 +44,14 @@ def image_force(gradient, warped, fixed, axis_scale, symmetric, *, out):
         Use the mean of both images' gradients, else that of `warped`.
     out : (3, I, J, K) float32 ndarray
         Destination.
+    rows : (4, I, J) int32 ndarray, optional
+        Voxels to compute (see `regista.kernels.cpu.rows`).
     """
     scale = np.asarray(axis_scale, np.float32)
-    parallel_for(lambda a, b: _force(a, b, gradient, warped, fixed, scale, symmetric, out), warped.shape[0])
+    rows = all_rows(warped.shape) if rows is None else rows
+    parallel_for(
+        lambda a, b: _force(a, b, gradient, warped, fixed, scale, symmetric, rows, out), warped.shape[0]
+    )
     return out
 
 
@@ -107,7 +113,7 @@ def _combine(start, stop, fixed, warped, weight, has_weight, coefficients, out):
 
 
 @njit
-def _force(start, stop, gradient, warped, fixed, scale, symmetric, out):
+def _force(start, stop, gradient, warped, fixed, scale, symmetric, rows, out):
     inn, jn, kn = warped.shape
     share = np.float32(-0.5 if symmetric else -1.0)
     mix = np.float32(1.0 if symmetric else 0.0)
@@ -117,7 +123,7 @@ def _force(start, stop, gradient, warped, fixed, scale, symmetric, out):
         for j in range(jn):
             jl, jh = max(j - 1, 0), min(j + 1, jn - 1)
             wj = share * scale[1] / np.float32(max(jh - jl, 1))
-            for k in range(kn):
+            for k in range(rows[0, i, j], rows[1, i, j]):
                 kl, kh = max(k - 1, 0), min(k + 1, kn - 1)
                 wk = share * scale[2] / np.float32(max(kh - kl, 1))
                 g = gradient[i, j, k]

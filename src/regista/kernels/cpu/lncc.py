@@ -14,18 +14,20 @@ import numpy as np
 
 from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
-from regista.kernels.cpu.filters import _add_plane, _filter_plane, _set_plane
+from regista.kernels.cpu.filters import _filter_plane, _sum_ring
+from regista.kernels.cpu.rows import all_rows
 
 
 def lncc_fixed(fixed, radius):
     """Return the window means and window sums of squares ``B`` of the fixed image, both (I, J, K) float32."""
     mean, spread = np.empty_like(fixed), np.empty_like(fixed)
     taps = _window(fixed.shape, radius)
-    parallel_for(lambda a, b: _fixed_statistics(a, b, fixed, *taps, mean, spread), fixed.shape[0])
+    rows = all_rows(fixed.shape)
+    parallel_for(lambda a, b: _fixed_statistics(a, b, fixed, *taps, rows, mean, spread), fixed.shape[0])
     return mean, spread
 
 
-def lncc_coefficients(fixed, fixed_mean, fixed_spread, warped, weight, radius, floor, *, out):
+def lncc_coefficients(fixed, fixed_mean, fixed_spread, warped, weight, radius, floor, *, out, rows=None):
     """Write ``a, b, c`` of the module's formula to `out` and return Σ weight · cc².
 
     Parameters
@@ -40,14 +42,17 @@ def lncc_coefficients(fixed, fixed_mean, fixed_spread, warped, weight, radius, f
         Variance per voxel below which a window counts as flat and is left out.
     out : (3, I, J, K) float32 ndarray
         Destination.
+    rows : (4, I, J) int32 ndarray, optional
+        Windows to compute (see `regista.kernels.cpu.rows`).
     """
+    rows = all_rows(fixed.shape) if rows is None else rows
     values = np.zeros(fixed.shape[0])
     taps = _window(fixed.shape, radius)
     w = np.ones((1, 1, 1), np.float32) if weight is None else weight
     parallel_for(
         lambda p, q: _coefficients(
             p, q, fixed, fixed_mean, fixed_spread, warped, w, weight is not None, *taps,
-            np.float32(floor), out, values,
+            np.float32(floor), rows, out, values,
         ),
         fixed.shape[0],
     )  # fmt: skip
@@ -57,11 +62,12 @@ def lncc_coefficients(fixed, fixed_mean, fixed_spread, warped, weight, radius, f
 def lncc_gradient(fixed, warped, coefficients, radius, *, out):
     """Write ``∂Σcc²/∂warped`` to `out` (I, J, K)."""
     taps = _window(fixed.shape, radius)
-    parallel_for(lambda p, q: _gradient(p, q, fixed, warped, coefficients, *taps, out), fixed.shape[0])
+    rows = all_rows(fixed.shape)
+    parallel_for(lambda p, q: _gradient(p, q, fixed, warped, coefficients, *taps, rows, out), fixed.shape[0])
     return out
 
 
-def lncc_force(fixed, warped, coefficients, radius, axis_scale, symmetric, *, out):
+def lncc_force(fixed, warped, coefficients, radius, axis_scale, symmetric, *, out, rows=None):
     """Write the ascent force on a compositive update: ``∂Σcc²/∂W`` times a spatial gradient.
 
     Parameters
@@ -74,11 +80,15 @@ def lncc_force(fixed, warped, coefficients, radius, axis_scale, symmetric, *, ou
         Use the mean of the gradients of `fixed` and `warped`, else that of `warped`.
     out : (3, I, J, K) float32 ndarray
         Destination.
+    rows : (4, I, J) int32 ndarray, optional
+        Voxels to compute (see `regista.kernels.cpu.rows`).
     """
+    rows = all_rows(fixed.shape) if rows is None else rows
     taps = _window(fixed.shape, radius)
     scale = np.asarray(axis_scale, np.float32)
     parallel_for(
-        lambda p, q: _force(p, q, fixed, warped, coefficients, *taps, scale, symmetric, out), fixed.shape[0]
+        lambda p, q: _force(p, q, fixed, warped, coefficients, *taps, scale, symmetric, rows, out),
+        fixed.shape[0],
     )
     return out
 
@@ -93,17 +103,7 @@ def _count(i, n, r):
 
 
 @njit
-def _sum_ring(ring, i, inn, ri, width, total):
-    _set_plane(total, ring[i % width], np.float32(1))
-    for t in range(1, ri + 1):
-        if i - t >= 0:
-            _add_plane(total, ring[(i - t) % width], np.float32(1))
-        if i + t < inn:
-            _add_plane(total, ring[(i + t) % width], np.float32(1))
-
-
-@njit
-def _fixed_statistics(start, stop, fixed, ti, tj, tk, mean, spread):
+def _fixed_statistics(start, stop, fixed, ti, tj, tk, rows, mean, spread):
     inn, jn, kn = fixed.shape
     ri, rj, rk = ti.shape[0] - 1, tj.shape[0] - 1, tk.shape[0] - 1
     width = 2 * ri + 1
@@ -114,17 +114,19 @@ def _fixed_statistics(start, stop, fixed, ti, tj, tk, mean, spread):
     done = max(start - ri, 0)
     for i in range(start, stop):
         while done <= min(i + ri, inn - 1):
-            _filter_plane(fixed[done], tj, tk, False, padded, ring_f[done % width])
-            flat, sq = fixed[done].ravel(), square.ravel()
-            for n in range(flat.shape[0]):
-                sq[n] = flat[n] * flat[n]
-            _filter_plane(square, tj, tk, False, padded, ring_ff[done % width])
+            low, high = rows[2, done], rows[3, done]
+            _filter_plane(fixed[done], tj, tk, False, low, high, padded, ring_f[done % width])
+            for j in range(jn):
+                for k in range(kn):
+                    square[j, k] = fixed[done, j, k] * fixed[done, j, k]
+            _filter_plane(square, tj, tk, False, low, high, padded, ring_ff[done % width])
             done += 1
-        _sum_ring(ring_f, i, inn, ri, width, mean[i])
-        _sum_ring(ring_ff, i, inn, ri, width, spread[i])
+        low, high = rows[0, i], rows[1, i]
+        _sum_ring(mean[i], ring_f, i, inn, ti, False, low, high)
+        _sum_ring(spread[i], ring_ff, i, inn, ti, False, low, high)
         for j in range(jn):
             nij = _count(i, inn, ri) * _count(j, jn, rj)
-            for k in range(kn):
+            for k in range(low[j], high[j]):
                 inverse = np.float32(1) / np.float32(nij * _count(k, kn, rk))
                 s = mean[i, j, k]
                 mean[i, j, k] = s * inverse
@@ -132,8 +134,26 @@ def _fixed_statistics(start, stop, fixed, ti, tj, tk, mean, spread):
 
 
 @njit
+def _products(fixed, warped, rj, rk, low, high, square, cross):
+    """Write W² and F·W wherever a window of the given rows reaches."""
+    jn, kn = fixed.shape
+    for j in range(jn):
+        a, b = kn, 0
+        for t in range(max(j - rj, 0), min(j + rj, jn - 1) + 1):
+            if high[t] > low[t]:
+                a, b = min(a, low[t]), max(b, high[t])
+        p, q = max(a - rk, 0), min(b + rk, kn)
+        if p >= q:
+            continue
+        f, w, s, c = fixed[j, p:q], warped[j, p:q], square[j, p:q], cross[j, p:q]
+        for k in range(q - p):
+            s[k] = w[k] * w[k]
+            c[k] = w[k] * f[k]
+
+
+@njit
 def _coefficients(
-    start, stop, fixed, fmean, fspread, warped, weight, has_weight, ti, tj, tk, floor, out, values
+    start, stop, fixed, fmean, fspread, warped, weight, has_weight, ti, tj, tk, floor, rows, out, values
 ):
     inn, jn, kn = fixed.shape
     ri, rj, rk = ti.shape[0] - 1, tj.shape[0] - 1, tk.shape[0] - 1
@@ -141,7 +161,8 @@ def _coefficients(
     ring_w = np.empty((width, jn, kn), np.float32)
     ring_ww = np.empty((width, jn, kn), np.float32)
     ring_fw = np.empty((width, jn, kn), np.float32)
-    product = np.empty((jn, kn), np.float32)
+    square = np.empty((jn, kn), np.float32)
+    cross = np.empty((jn, kn), np.float32)
     padded = np.empty(kn + 2 * rk, np.float32)
     sum_w = np.empty((jn, kn), np.float32)
     sum_ww = np.empty((jn, kn), np.float32)
@@ -149,47 +170,48 @@ def _coefficients(
     counts = np.empty(kn, np.float32)
     for k in range(kn):
         counts[k] = np.float32(_count(k, kn, rk))
-    zero, one = np.float32(0), np.float32(1)
+    zero, one, two = np.float32(0), np.float32(1), np.float32(2)
     done = max(start - ri, 0)
     for i in range(start, stop):
         while done <= min(i + ri, inn - 1):
-            slot = done % width
-            w, f, p = warped[done].ravel(), fixed[done].ravel(), product.ravel()
-            _filter_plane(warped[done], tj, tk, False, padded, ring_w[slot])
-            for n in range(p.shape[0]):
-                p[n] = w[n] * w[n]
-            _filter_plane(product, tj, tk, False, padded, ring_ww[slot])
-            for n in range(p.shape[0]):
-                p[n] = w[n] * f[n]
-            _filter_plane(product, tj, tk, False, padded, ring_fw[slot])
+            slot, low, high = done % width, rows[2, done], rows[3, done]
+            _products(fixed[done], warped[done], rj, rk, low, high, square, cross)
+            _filter_plane(warped[done], tj, tk, False, low, high, padded, ring_w[slot])
+            _filter_plane(square, tj, tk, False, low, high, padded, ring_ww[slot])
+            _filter_plane(cross, tj, tk, False, low, high, padded, ring_fw[slot])
             done += 1
-        _sum_ring(ring_w, i, inn, ri, width, sum_w)
-        _sum_ring(ring_ww, i, inn, ri, width, sum_ww)
-        _sum_ring(ring_fw, i, inn, ri, width, sum_fw)
+        low, high = rows[0, i], rows[1, i]
+        _sum_ring(sum_w, ring_w, i, inn, ti, False, low, high)
+        _sum_ring(sum_ww, ring_ww, i, inn, ti, False, low, high)
+        _sum_ring(sum_fw, ring_fw, i, inn, ti, False, low, high)
         plane_value = 0.0
         for j in range(jn):
+            p, q = low[j], high[j]
+            if p >= q:
+                continue
             nij = np.float32(_count(i, inn, ri) * _count(j, jn, rj))
             row_value = zero
-            rw, rww, rfw = sum_w[j], sum_ww[j], sum_fw[j]
-            mf, bf = fmean[i, j], fspread[i, j]
-            oa, ob, oc = out[0, i, j], out[1, i, j], out[2, i, j]
-            for k in range(kn):
-                n = nij * counts[k]
+            rw, rww, rfw = sum_w[j, p:q], sum_ww[j, p:q], sum_fw[j, p:q]
+            mf, bf, nk = fmean[i, j, p:q], fspread[i, j, p:q], counts[p:q]
+            oa, ob, oc = out[0, i, j, p:q], out[1, i, j, p:q], out[2, i, j, p:q]
+            weights = weight[i, j, p:q] if has_weight else nk
+            for k in range(q - p):
+                n = nij * nk[k]
                 wmean = rw[k] / n
                 a = rfw[k] - mf[k] * rw[k]
                 b = bf[k]
                 c = rww[k] - rw[k] * wmean
-                low = floor * n
-                keep = b > low and c > low
+                least = floor * n
+                keep = b > least and c > least
                 c = c if keep else one
                 ratio = a / (b * c if keep else one)
                 ratio = ratio if keep else zero
                 if has_weight:
-                    ratio *= weight[i, j, k]
+                    ratio *= weights[k]
                 cc = a * ratio
                 row_value += cc
-                ca = np.float32(2) * ratio
-                cb = np.float32(2) * cc / c
+                ca = two * ratio
+                cb = two * cc / c
                 oa[k] = ca
                 ob[k] = cb
                 oc[k] = ca * mf[k] - cb * wmean
@@ -198,74 +220,96 @@ def _coefficients(
 
 
 @njit
-def _box_coefficients(start, done, i, inn, ri, width, coefficients, tj, tk, padded, ring, sums):
-    while done <= min(i + ri, inn - 1):
+def _box_coefficients(done, i, inn, coefficients, ti, tj, tk, rows, padded, ring, sums):
+    width = ring.shape[1]
+    while done <= min(i + ti.shape[0] - 1, inn - 1):
         for c in range(3):
-            _filter_plane(coefficients[c, done], tj, tk, False, padded, ring[c, done % width])
+            _filter_plane(
+                coefficients[c, done],
+                tj,
+                tk,
+                False,
+                rows[2, done],
+                rows[3, done],
+                padded,
+                ring[c, done % width],
+            )
         done += 1
     for c in range(3):
-        _sum_ring(ring[c], i, inn, ri, width, sums[c])
+        _sum_ring(sums[c], ring[c], i, inn, ti, False, rows[0, i], rows[1, i])
     return done
 
 
 @njit
-def _gradient(start, stop, fixed, warped, coefficients, ti, tj, tk, out):
+def _gradient(start, stop, fixed, warped, coefficients, ti, tj, tk, rows, out):
     inn, jn, kn = fixed.shape
     ri, rk = ti.shape[0] - 1, tk.shape[0] - 1
-    width = 2 * ri + 1
-    ring = np.empty((3, width, jn, kn), np.float32)
+    ring = np.empty((3, 2 * ri + 1, jn, kn), np.float32)
     sums = np.empty((3, jn, kn), np.float32)
     padded = np.empty(kn + 2 * rk, np.float32)
     done = max(start - ri, 0)
     for i in range(start, stop):
-        done = _box_coefficients(start, done, i, inn, ri, width, coefficients, tj, tk, padded, ring, sums)
+        done = _box_coefficients(done, i, inn, coefficients, ti, tj, tk, rows, padded, ring, sums)
         for j in range(jn):
             for k in range(kn):
-                out[i, j, k] = sums[0, j, k] * fixed[i, j, k] - sums[1, j, k] * warped[i, j, k] - sums[2, j, k]
+                out[i, j, k] = (
+                    sums[0, j, k] * fixed[i, j, k] - sums[1, j, k] * warped[i, j, k] - sums[2, j, k]
+                )
 
 
 @njit
-def _force(start, stop, fixed, warped, coefficients, ti, tj, tk, scale, symmetric, out):
+def _force(start, stop, fixed, warped, coefficients, ti, tj, tk, scale, symmetric, rows, out):
     inn, jn, kn = fixed.shape
     ri, rk = ti.shape[0] - 1, tk.shape[0] - 1
-    width = 2 * ri + 1
-    ring = np.empty((3, width, jn, kn), np.float32)
+    ring = np.empty((3, 2 * ri + 1, jn, kn), np.float32)
     sums = np.empty((3, jn, kn), np.float32)
     padded = np.empty(kn + 2 * rk, np.float32)
     g = np.empty(kn, np.float32)
-    own = np.float32(0.5 if symmetric else 1.0)
+    own, two = np.float32(0.5 if symmetric else 1.0), np.float32(2)
     done = max(start - ri, 0)
     for i in range(start, stop):
-        done = _box_coefficients(start, done, i, inn, ri, width, coefficients, tj, tk, padded, ring, sums)
+        done = _box_coefficients(done, i, inn, coefficients, ti, tj, tk, rows, padded, ring, sums)
         il, ih = max(i - 1, 0), min(i + 1, inn - 1)
         wi = own * scale[0] / np.float32(max(ih - il, 1))
+        wk = own * scale[2] * np.float32(0.5)
         for j in range(jn):
+            a, b = rows[0, i, j], rows[1, i, j]
+            if a >= b:
+                continue
             jl, jh = max(j - 1, 0), min(j + 1, jn - 1)
             wj = own * scale[1] / np.float32(max(jh - jl, 1))
-            wk = own * scale[2] * np.float32(0.5)
-            sa, sb, sc = sums[0, j], sums[1, j], sums[2, j]
-            f, w = fixed[i, j], warped[i, j]
-            oi, oj, ok = out[0, i, j], out[1, i, j], out[2, i, j]
-            for k in range(kn):
+            sa, sb, sc = sums[0, j, a:b], sums[1, j, a:b], sums[2, j, a:b]
+            f, w = fixed[i, j, a:b], warped[i, j, a:b]
+            oi, oj, ok = out[0, i, j, a:b], out[1, i, j, a:b], out[2, i, j, a:b]
+            for k in range(b - a):
                 g[k] = sa[k] * f[k] - sb[k] * w[k] - sc[k]
-            w0, w1, w2, w3 = warped[il, j], warped[ih, j], warped[i, jl], warped[i, jh]
-            for k in range(kn):
-                oi[k] = wi * g[k] * (w1[k] - w0[k])
-                oj[k] = wj * g[k] * (w3[k] - w2[k])
-            for k in range(1, kn - 1):
-                ok[k] = wk * g[k] * (w[k + 1] - w[k - 1])
-            if kn > 1:
-                ok[0] = np.float32(2) * wk * g[0] * (w[1] - w[0])
-                ok[kn - 1] = np.float32(2) * wk * g[kn - 1] * (w[kn - 1] - w[kn - 2])
-            else:
-                ok[0] = np.float32(0)
+            _set_product(oi, g, warped[ih, j, a:b], warped[il, j, a:b], wi)
+            _set_product(oj, g, warped[i, jh, a:b], warped[i, jl, a:b], wj)
+            p, q = max(a, 1), min(b, kn - 1)
+            if p < q:
+                inner, push = out[2, i, j, p:q], g[p - a :]
+                _set_product(inner, push, warped[i, j, p + 1 : q + 1], warped[i, j, p - 1 : q - 1], wk)
             if symmetric:
-                f0, f1, f2, f3 = fixed[il, j], fixed[ih, j], fixed[i, jl], fixed[i, jh]
-                for k in range(kn):
-                    oi[k] += wi * g[k] * (f1[k] - f0[k])
-                    oj[k] += wj * g[k] * (f3[k] - f2[k])
-                for k in range(1, kn - 1):
-                    ok[k] += wk * g[k] * (f[k + 1] - f[k - 1])
-                if kn > 1:
-                    ok[0] += np.float32(2) * wk * g[0] * (f[1] - f[0])
-                    ok[kn - 1] += np.float32(2) * wk * g[kn - 1] * (f[kn - 1] - f[kn - 2])
+                _add_product(oi, g, fixed[ih, j, a:b], fixed[il, j, a:b], wi)
+                _add_product(oj, g, fixed[i, jh, a:b], fixed[i, jl, a:b], wj)
+                if p < q:
+                    _add_product(inner, push, fixed[i, j, p + 1 : q + 1], fixed[i, j, p - 1 : q - 1], wk)
+            for k in (0, kn - 1):  # one-sided differences at the ends
+                if a <= k < b:
+                    k0, k1 = max(k - 1, 0), min(k + 1, kn - 1)
+                    d = warped[i, j, k1] - warped[i, j, k0]
+                    if symmetric:
+                        d += fixed[i, j, k1] - fixed[i, j, k0]
+                    ok[k - a] = two * wk * g[k - a] * d
+
+
+@njit
+def _set_product(target, push, high, low, weight):
+    for n in range(target.shape[0]):
+        target[n] = weight * push[n] * (high[n] - low[n])
+
+
+@njit
+def _add_product(target, push, high, low, weight):
+    for n in range(target.shape[0]):
+        target[n] += weight * push[n] * (high[n] - low[n])

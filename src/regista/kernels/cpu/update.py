@@ -6,17 +6,18 @@ import numpy as np
 
 from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu.rows import all_rows
 
 
-def largest_norm(disp, axis_scale=(1.0, 1.0, 1.0)):
-    """Return the largest Euclidean length of a field's vectors, each axis multiplied by `axis_scale`."""
+def largest_norm(disp, rows=None):
+    """Return the largest Euclidean length of a field's vectors (of those in `rows`)."""
     peaks = np.zeros(disp.shape[1])
-    scale = np.asarray(axis_scale, np.float32)
-    parallel_for(lambda a, b: _largest(a, b, disp, scale, peaks), disp.shape[1])
+    rows = all_rows(disp.shape[1:]) if rows is None else rows
+    parallel_for(lambda a, b: _largest(a, b, disp, rows, peaks), disp.shape[1])
     return float(np.sqrt(peaks.max()))
 
 
-def compose_small(disp, update, factor, *, out):
+def compose_small(disp, update, factor, *, out, rows=None):
     """Write ``u'(x) = s v(x) + u(x + s v(x))`` to `out`, for steps of at most one voxel per axis.
 
     For such steps linear interpolation is a stencil of 27 neighbours with hat-function weights, which
@@ -30,35 +31,44 @@ def compose_small(disp, update, factor, *, out):
         ``s``.
     out : (3, I, J, K) float32 ndarray
         Destination; must not be `disp` or `update`.
+    rows : (4, I, J) int32 ndarray, optional
+        Voxels to compute (see `regista.kernels.cpu.rows`).
     """
-    parallel_for(lambda a, b: _compose(a, b, disp, update, np.float32(factor), out), disp.shape[1])
+    rows = all_rows(disp.shape[1:]) if rows is None else rows
+    parallel_for(lambda a, b: _compose(a, b, disp, update, np.float32(factor), rows, out), disp.shape[1])
     return out
 
 
 @njit
-def _largest(start, stop, disp, scale, peaks):
-    _, _, jn, kn = disp.shape
-    s0, s1, s2 = scale[0] * scale[0], scale[1] * scale[1], scale[2] * scale[2]
+def _largest(start, stop, disp, rows, peaks):
     for i in range(start, stop):
         peak = np.float32(0)
-        for j in range(jn):
-            a, b, c = disp[0, i, j], disp[1, i, j], disp[2, i, j]
-            for k in range(kn):
-                peak = max(peak, s0 * a[k] * a[k] + s1 * b[k] * b[k] + s2 * c[k] * c[k])
+        for j in range(disp.shape[2]):
+            p, q = rows[0, i, j], rows[1, i, j]
+            if p >= q:
+                continue
+            a, b, c = disp[0, i, j, p:q], disp[1, i, j, p:q], disp[2, i, j, p:q]
+            for k in range(q - p):
+                peak = max(peak, a[k] * a[k] + b[k] * b[k] + c[k] * c[k])
         peaks[i] = peak
 
 
 @njit
-def _compose(start, stop, disp, update, factor, out):
+def _compose(start, stop, disp, update, factor, rows, out):
     _, inn, jn, kn = disp.shape
     one, zero = np.float32(1), np.float32(0)
     weights = np.empty((9, kn), np.float32)
     mid, low, high = np.empty(kn, np.float32), np.empty(kn, np.float32), np.empty(kn, np.float32)
-    line = np.zeros((3, kn + 2), np.float32)
+    total = np.empty(kn, np.float32)
+    padded = np.zeros(kn + 2, np.float32)
     for i in range(start, stop):
         for j in range(jn):
-            vi, vj, vk = update[0, i, j], update[1, i, j], update[2, i, j]
-            for k in range(kn):
+            p, q = rows[0, i, j], rows[1, i, j]
+            if p >= q:
+                continue
+            length = q - p
+            vi, vj, vk = update[0, i, j, p:q], update[1, i, j, p:q], update[2, i, j, p:q]
+            for k in range(length):
                 a, b, c = factor * vi[k], factor * vj[k], factor * vk[k]
                 ai, al, ah = one - abs(a), max(-a, zero), max(a, zero)
                 bi, bl, bh = one - abs(b), max(-b, zero), max(b, zero)
@@ -73,17 +83,20 @@ def _compose(start, stop, disp, update, factor, out):
                 weights[8, k] = ah * bh
                 mid[k], low[k], high[k] = one - abs(c), max(-c, zero), max(c, zero)
             for comp in range(3):
-                target, own = out[comp, i, j], update[comp, i, j]
-                for k in range(kn):
-                    target[k] = factor * own[k]
+                own, target = update[comp, i, j, p:q], out[comp, i, j, p:q]
+                for k in range(length):
+                    total[k] = factor * own[k]
                 for n in range(9):
-                    p = min(max(i + n // 3 - 1, 0), inn - 1)
-                    q = min(max(j + n % 3 - 1, 0), jn - 1)
-                    row, w = disp[comp, p, q], weights[n]
-                    padded = line[0]
-                    for k in range(kn):
-                        padded[k + 1] = row[k]
-                    padded[0], padded[kn + 1] = row[0], row[kn - 1]
-                    before, here, after = padded[0:kn], padded[1 : kn + 1], padded[2 : kn + 2]
-                    for k in range(kn):
-                        target[k] += w[k] * (low[k] * before[k] + mid[k] * here[k] + high[k] * after[k])
+                    row = disp[comp, min(max(i + n // 3 - 1, 0), inn - 1), min(max(j + n % 3 - 1, 0), jn - 1)]
+                    # a copy with both neighbours: one base address, so that the sum below vectorizes
+                    source = row[p:q]
+                    for k in range(length):
+                        padded[k + 1] = source[k]
+                    padded[0], padded[length + 1] = row[max(p - 1, 0)], row[min(q, kn - 1)]
+                    weight = weights[n]
+                    for k in range(length):
+                        total[k] += weight[k] * (
+                            low[k] * padded[k] + mid[k] * padded[k + 1] + high[k] * padded[k + 2]
+                        )
+                for k in range(length):
+                    target[k] = total[k]

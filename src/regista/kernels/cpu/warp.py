@@ -6,9 +6,10 @@ import numpy as np
 
 from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu.rows import all_rows
 
 
-def warp(moving, affine, disp=None, *, shape, out=None, inside=None):
+def warp(moving, affine, disp=None, *, shape, out=None, inside=None, rows=None):
     """Sample `moving` at ``affine(x + disp(x))`` for every voxel x of the fixed grid.
 
     Parameters
@@ -23,6 +24,8 @@ def warp(moving, affine, disp=None, *, shape, out=None, inside=None):
         Shape of the fixed grid.
     out, inside : (I, J, K) float32 ndarray, optional
         Where the warped image goes, and where 1 or 0 tells whether the place lies within the moving grid.
+    rows : (4, I, J) int32 ndarray, optional
+        Voxels to compute (see `regista.kernels.cpu.rows`).
 
     Returns
     -------
@@ -32,18 +35,21 @@ def warp(moving, affine, disp=None, *, shape, out=None, inside=None):
     out = np.empty(shape, np.float32) if out is None else out
     matrix = np.ascontiguousarray(affine, dtype=np.float64)
     field = np.zeros((3, 1, 1, 1), np.float32) if disp is None else disp
+    rows = all_rows(tuple(shape)) if rows is None else rows
     flags = np.zeros((1, 1, 1), np.float32) if inside is None else inside
     parallel_for(
-        lambda a, b: _warp(a, b, moving, matrix, field, disp is not None, out, flags, inside is not None),
+        lambda a, b: _warp(
+            a, b, moving, matrix, field, disp is not None, rows, out, flags, inside is not None
+        ),
         shape[0],
     )
     return out
 
 
 @njit
-def _warp(start, stop, moving, affine, disp, has_disp, out, inside, has_inside):
+def _warp(start, stop, moving, affine, disp, has_disp, rows, out, inside, has_inside):
     mi, mj, mk = moving.shape
-    _, jn, kn = out.shape
+    jn = out.shape[1]
     a00, a01, a02, a03 = affine[0, 0], affine[0, 1], affine[0, 2], affine[0, 3]
     a10, a11, a12, a13 = affine[1, 0], affine[1, 1], affine[1, 2], affine[1, 3]
     a20, a21, a22, a23 = affine[2, 0], affine[2, 1], affine[2, 2], affine[2, 3]
@@ -64,7 +70,7 @@ def _warp(start, stop, moving, affine, disp, has_disp, out, inside, has_inside):
             r0 = np.float32(a00 * i + a01 * j + a03)
             r1 = np.float32(a10 * i + a11 * j + a13)
             r2 = np.float32(a20 * i + a21 * j + a23)
-            for k in range(kn):
+            for k in range(rows[0, i, j], rows[1, i, j]):
                 fk = np.float32(k)
                 x = r0 + b02 * fk
                 y = r1 + b12 * fk
@@ -77,7 +83,9 @@ def _warp(start, stop, moving, affine, disp, has_disp, out, inside, has_inside):
                 if has_inside:
                     inside[i, j, k] = (
                         one
-                        if -half <= x <= top_i + half and -half <= y <= top_j + half and -half <= z <= top_k + half
+                        if -half <= x <= top_i + half
+                        and -half <= y <= top_j + half
+                        and -half <= z <= top_k + half
                         else zero
                     )
                 x = min(max(x, zero), top_i)
