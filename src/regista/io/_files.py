@@ -1,0 +1,134 @@
+"""Opening and writing files: atomic, with plain messages for what the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from regista.core import FormatError, RegistaError
+
+PathLike = str | os.PathLike[str]
+
+# Longest first: `name.mrk.json` and `name.nii.gz` have suffixes of two parts.
+_DOUBLE = (".nii.gz", ".img.gz", ".hdr.gz", ".mgh.gz", ".mrk.json", ".aff12.1d", ".surf.gii")
+
+
+def suffix_of(path: PathLike) -> str:
+    """Return the lower-case extension, of two parts where the format has two (``.nii.gz``)."""
+    name = Path(path).name.lower()
+    for double in _DOUBLE:
+        if name.endswith(double):
+            return double
+    return Path(name).suffix
+
+
+def stem_of(path: PathLike) -> str:
+    """Return the file name without its extension: the default name of a space."""
+    name = Path(path).name
+    suffix = suffix_of(path)
+    return name[: len(name) - len(suffix)] if suffix else name
+
+
+def check_exists(path: PathLike, what: str) -> Path:
+    """Return an existing, non-empty file's path, or say what is wrong with it."""
+    path = Path(path)
+    if path.is_dir():
+        raise FormatError(f"{path} is a folder, expected {what} file")
+    if not path.exists():
+        where = path.parent if str(path.parent) else Path(".")
+        hint = "" if where.is_dir() else f" (the folder {where} does not exist either)"
+        raise FormatError(f"{path} does not exist{hint}; expected {what} file: check the name")
+    try:
+        if path.stat().st_size == 0:
+            raise FormatError(f"{path} is empty (0 bytes), expected {what} file: copy or export it again")
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror or error}") from None
+    return path
+
+
+@contextmanager
+def reading(path: PathLike, what: str) -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into a `FormatError`."""
+    try:
+        yield
+    except RegistaError as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from None
+    except MemoryError:
+        raise FormatError(f"{path} asks for more memory than there is: is its header damaged?") from None
+    except Exception as error:
+        detail = " ".join(str(error).split())[-300:] or type(error).__name__
+        raise FormatError(
+            f"{path} cannot be read as {what} file: it is damaged, truncated or of another kind ({detail})"
+        ) from error
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; move it over `path` when the block succeeds.
+
+    Whatever goes wrong, `path` is left as it was and nothing else stays behind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FormatError(f"{path} is a folder: name a file to write")
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{stem_of(path)[:40]}-", suffix=suffix_of(path), dir=path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise FormatError(_refusal(path, error)) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: PathLike, *parts: bytes | memoryview) -> None:
+    """Write pieces of a file one after another, atomically."""
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        for part in parts:
+            stream.write(part)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write a text file in UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def read_text(path: PathLike, what: str) -> str:
+    """Return a text file's content."""
+    path = check_exists(path, what)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise FormatError(f"{path} is not text, expected {what} file") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _refusal(path: Path, error: OSError) -> str:
+    if error.errno == errno.ENOSPC or "space" in str(error).lower():
+        return f"{path} cannot be written: the disk is full; nothing was left behind"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{path} cannot be written: the folder {path.parent} is read-only for you; choose another"
+    if error.errno == errno.ENOENT:
+        return f"{path} cannot be written: the folder {path.parent} does not exist; make it first"
+    return f"{path} cannot be written: {error.strerror or error}"

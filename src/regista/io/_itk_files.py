@@ -1,0 +1,164 @@
+"""ITK's transform files: ``.h5`` composites, ``.tfm``/``.txt`` and MATLAB ``.mat``."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regista.core import FormatError, Grid
+from regista.io._files import read_text, reading, replacing, write_bytes, write_text
+from regista.io._itk_elements import Element, from_elements, spaces_of, to_elements
+from regista.transforms import Transform
+
+_GROUP, _OURS = "TransformGroup", "Regista"
+_HEADER = "#Insight Transform File V1.0"
+
+
+def read_h5(path: Path, grid: Grid | None = None) -> Transform:
+    """Read an ITK HDF5 transform or composite."""
+    with reading(path, "an ITK HDF5 transform"):
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            if _GROUP not in file:
+                raise FormatError("it is HDF5 but holds no ITK transform (no group TransformGroup)")
+            group = file[_GROUP]
+            elements = [_h5_element(group[key]) for key in sorted(group, key=int)]
+            spaces = _read_spaces(file)
+        return from_elements(_in_order(elements), spaces, grid)
+
+
+def _in_order(elements: list[Element]) -> list[Element]:
+    """Return elements as they are applied: ITK's composite applies the last one first."""
+    parts = [e for e in elements if e.name != "CompositeTransform"]
+    return parts[::-1]
+
+
+def _h5_element(node: Any) -> Element:
+    kind = node["TransformType"][()]
+    kind = kind[0] if isinstance(kind, np.ndarray) else kind
+    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+    values = []
+    for name in ("Parameters", "FixedParameters"):
+        # ITK before version 5 misspelt it
+        key = next((k for k in (f"Transform{name}", f"Tranform{name}") if k in node), None)
+        values.append(np.empty(0) if key is None else node[key][()].ravel())
+    return Element(kind, values[0], np.asarray(values[1], dtype=np.float64))
+
+
+def _read_spaces(file: Any) -> list[list[str | None]] | None:
+    if _OURS not in file or "spaces" not in file[_OURS].attrs:
+        return None
+    spaces: list[list[str | None]] = json.loads(file[_OURS].attrs["spaces"])
+    return spaces
+
+
+def write_h5(path: Path, transform: Transform) -> None:
+    """Write ITK's HDF5 layout; displacements as float32, uncompressed."""
+    import h5py
+
+    elements = to_elements(transform)
+    n = transform.ndim
+    if len(elements) > 1:
+        elements = [Element(f"CompositeTransform_double_{n}_{n}", np.empty(0), np.empty(0)), *elements[::-1]]
+    text = h5py.string_dtype("ascii")
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver=("earliest", "v110")) as file:
+        file.create_dataset("ITKVersion", data=np.array(["5.4.0"], dtype=object), dtype=text)
+        group = file.create_group(_GROUP)
+        for number, element in enumerate(elements):
+            node = group.create_group(str(number))
+            node.create_dataset("TransformType", data=np.array([element.kind], dtype=object), dtype=text)
+            if element.name != "CompositeTransform":
+                node.create_dataset("TransformFixedParameters", data=element.fixed)
+                node.create_dataset("TransformParameters", data=element.parameters)
+        ours = file.create_group(_OURS)  # ITK reads TransformGroup alone
+        ours.attrs["spaces"] = json.dumps(spaces_of(transform))
+
+
+def is_itk_text(text: str) -> bool:
+    """Tell whether a text file is ITK's."""
+    return text.lstrip().startswith("#Insight Transform File")
+
+
+def read_itk_text(path: Path, grid: Grid | None = None) -> Transform:
+    """Read ``.tfm`` or ``.txt``."""
+    text = read_text(path, "an ITK transform")
+    with reading(path, "an ITK transform"):
+        if not is_itk_text(text):
+            raise FormatError(f"it does not begin with {_HEADER!r}")
+        elements: list[Element] = []
+        found: dict[str, str] = {}
+        for line in [*text.splitlines(), "Transform: end"]:
+            key, _, value = line.partition(":")
+            if key.strip() == "Transform":
+                if found:
+                    elements.append(_text_element(found))
+                found = {}
+            if value:
+                found[key.strip()] = value.strip()
+        return from_elements(_in_order(elements), None, grid)
+
+
+def _text_element(found: dict[str, str]) -> Element:
+    values = [np.array(found.get(k, "").split(), dtype=np.float64) for k in ("Parameters", "FixedParameters")]
+    return Element(found["Transform"], values[0], values[1])
+
+
+def write_itk_text(path: Path, transform: Transform) -> None:
+    """Write ``.tfm`` or ``.txt``; numbers keep all their digits."""
+    elements = _linear_only(path, to_elements(transform))
+    n = transform.ndim
+    if len(elements) > 1:
+        elements = [Element(f"CompositeTransform_double_{n}_{n}", np.empty(0), np.empty(0)), *elements[::-1]]
+    lines = [_HEADER]
+    for number, element in enumerate(elements):
+        lines += [f"#Transform {number}", f"Transform: {element.kind}"]
+        if element.name != "CompositeTransform":
+            lines.append("Parameters: " + " ".join(repr(float(v)) for v in element.parameters))
+            lines.append("FixedParameters: " + " ".join(repr(float(v)) for v in element.fixed))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_mat(path: Path, grid: Grid | None = None) -> Transform:
+    """Read an ITK transform in MATLAB's version 4 format, as ANTs writes its affines."""
+    with reading(path, "an ITK .mat transform"):
+        from scipy.io import loadmat
+
+        content = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+        kinds = [k for k in content if k != "fixed"]
+        if len(kinds) != 1:
+            raise FormatError("it is a MATLAB file but holds no single ITK transform")
+        fixed = np.asarray(content.get("fixed", np.empty(0)), dtype=np.float64).ravel()
+        return from_elements([Element(kinds[0], np.asarray(content[kinds[0]]).ravel(), fixed)], None, grid)
+
+
+def write_mat(path: Path, transform: Transform) -> None:
+    """Write one linear transform in MATLAB's version 4 format."""
+    from scipy.io import savemat
+
+    elements = _linear_only(path, to_elements(transform))
+    if len(elements) > 1:
+        raise FormatError(
+            f"{path}: .mat holds one linear transform, got a chain of {len(elements)}; write .h5"
+        )
+    element = elements[0]
+    if element.name == "TranslationTransform":  # ANTs reads affines alone from .mat
+        n = element.ndim
+        values = np.concatenate([np.eye(n).ravel(), element.parameters])
+        element = Element(f"AffineTransform_double_{n}_{n}", values, np.zeros(n))
+    stream = io.BytesIO()
+    content = {element.kind: element.parameters.reshape(-1, 1), "fixed": element.fixed.reshape(-1, 1)}
+    savemat(stream, content, format="4")
+    write_bytes(path, stream.getvalue())
+
+
+def _linear_only(path: Path, elements: list[Element]) -> list[Element]:
+    if any(e.name == "DisplacementFieldTransform" for e in elements):
+        raise FormatError(
+            f"{path}: {path.suffix} holds linear transforms, got a displacement field; write .h5"
+        )
+    return elements
