@@ -1,0 +1,27 @@
+"""Reference of `regista.kernels.cpu.update`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from regista.kernels.reference.fields import compose
+from regista.kernels.reference.rows import Rows, put, within
+
+
+def largest_norm(disp: ArrayLike, rows: Rows | None = None) -> float:
+    """Return the largest Euclidean length of a field's vectors (of those in `rows`)."""
+    field = np.asarray(disp, np.float64)
+    return float(np.linalg.norm(field, axis=0)[within(field.shape[1:], rows)].max(initial=0.0))
+
+
+def compose_small(
+    disp: ArrayLike,
+    update: ArrayLike,
+    factor: float,
+    *,
+    out: NDArray[np.floating] | None = None,
+    rows: Rows | None = None,
+) -> NDArray[np.floating]:
+    """Return ``s v(x) + u(x + s v(x))`` by interpolation."""
+    return put(compose(disp, factor * np.asarray(update, np.float64)), out, rows)
