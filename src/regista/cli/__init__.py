@@ -1,5 +1,5 @@
 """The command line: parse, call one public function, show progress, set the exit code."""
 
-from regista.cli._console import main
+from regista.cli._app import app, main
 
-__all__ = ["main"]
+__all__ = ["app", "main"]

@@ -1,8 +1,114 @@
-"""Entry of the command line."""
+"""What every command shares: where text goes, and what an error becomes."""
 
 from __future__ import annotations
 
+import functools
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Annotated, Any, ParamSpec
 
-def main() -> None:
-    """Run the ``regista`` command."""
-    raise SystemExit("regista: no command yet")
+import typer
+
+from regista.core import RegistaError
+
+P = ParamSpec("P")
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Number of threads [default: all, or REGISTA_THREADS].")
+]
+
+BUG, BAD_INPUT, STOPPED = 1, 2, 130
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """Print a line on standard output."""
+    if not quiet:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Print a line on standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def say_json(content: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output."""
+    say(json.dumps(content, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Turn what a command raises into a message on standard error and an exit code.
+
+    0 done, 1 the registration failed its checks (or a bug), 2 bad input or usage, 130 stopped by Ctrl-C.
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+        debug = bool(kwargs.get("debug")) or bool(os.environ.get("REGISTA_DEBUG"))
+        try:
+            code = command(*args, **kwargs) or 0
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            complain("Stopped; nothing was written.")
+            code = STOPPED
+        except BrokenPipeError:
+            # the reader of our output has left: nothing more to say, not even at exit
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = BUG
+        except RegistaError as error:
+            if debug:
+                raise
+            complain(f"Error: {error}")
+            code = error.exit_code
+        except MemoryError:
+            if debug:
+                raise
+            complain("Error: out of memory; close other programs, or resample or crop the images")
+            code = 1
+        except Exception as error:
+            if debug:
+                raise
+            complain(
+                f"Unexpected {type(error).__name__}: {error}\nThis is a bug in Regista. Run the command again with "
+                "--debug and report what it prints."
+            )
+            code = BUG
+        if code:
+            raise typer.Exit(code)
+
+    return run
+
+
+class Clock:
+    """Seconds since it was made, and lap times by name."""
+
+    def __init__(self) -> None:
+        self._began = self._lap = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Write the time since the last lap under a name."""
+        now = time.perf_counter()
+        self.laps[name] = now - self._lap
+        self._lap = now
+
+    def total(self) -> float:
+        """Return the seconds since the clock was made."""
+        return time.perf_counter() - self._began

@@ -151,7 +151,7 @@ def _planar(matrix: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
             *spacing,
         )
         planar = np.diag([*spacing, 1.0])
-    return planar
+    return np.asarray(planar)
 
 
 def _to_image(header: Any, data: NDArray[Any], space: str | None, path: Path) -> Image:

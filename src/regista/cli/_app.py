@@ -1,0 +1,56 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from regista.cli._apply import apply, apply_points
+from regista.cli._convert import compose, convert, invert
+from regista.cli._info import info
+from regista.cli._plans import presets
+from regista.cli._register import register
+from regista.cli._setup import demo, warmup
+
+app = typer.Typer(
+    name="regista",
+    help="Medical image registration: two scans in, a trustworthy alignment out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command()(register)
+app.command()(apply)
+app.command("apply-points")(apply_points)
+app.command()(invert)
+app.command()(compose)
+app.command()(convert)
+app.command()(info)
+app.add_typer(presets, name="presets")
+app.command()(warmup)
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from regista import __version__
+
+        typer.echo(f"regista {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Medical image registration: two scans in, a trustworthy alignment out."""
+
+
+def main() -> None:
+    """Run the ``regista`` command."""
+    app()

@@ -1,0 +1,193 @@
+"""``regista apply`` and ``regista apply-points``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regista.cli._chains import Convention, Format, read_chain, read_optional, split_last
+from regista.cli._console import Debug, Json, Quiet, Threads, guarded, say, say_json
+
+if TYPE_CHECKING:
+    from regista.core import Grid, Image
+    from regista.transforms import Transform
+
+
+@guarded
+def apply(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TRANSFORM… IMAGE",
+            help="Transforms in the order they act on a fixed point, then the image.",
+        ),
+    ],
+    like: Annotated[
+        Path, typer.Option("--like", "-l", help="Image whose grid to resample to (the fixed image).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Image to write.")],
+    labels: Annotated[bool, typer.Option("--labels", help="The image holds labels: invent none.")] = False,
+    interpolation: Annotated[
+        str | None,
+        typer.Option(
+            help="linear, nearest, cubic, lanczos; for labels nearest or smooth [default: linear, nearest]."
+        ),
+    ] = None,
+    fill: Annotated[float, typer.Option(help="Value outside the image.")] = 0.0,
+    dtype: Annotated[str | None, typer.Option(help="Voxel type to write [default: the image's].")] = None,
+    format: Format = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Resample IMAGE onto another grid, once, through all transforms."""
+    transforms, path = split_last(files, "image")
+    from regista.core import LabelImage
+    from regista.core import threads as use_threads
+    from regista.io import read, read_labels, write
+    from regista.transforms import resample, resample_labels
+
+    _check_choice(interpolation, labels)
+    with use_threads(threads):
+        fixed = read(like)
+        image: Image = read_labels(path) if labels else read(path)
+        chain = read_chain(transforms, format, fixed, image)
+        check_overlap(chain, fixed.grid, image)
+        out: Image
+        if isinstance(image, LabelImage):
+            out = resample_labels(image, fixed, chain, interpolation=interpolation or "nearest")  # type: ignore[arg-type]
+        else:
+            out = resample(
+                image,
+                fixed,
+                chain,
+                interpolation=interpolation or "linear",  # type: ignore[arg-type]
+                fill=fill,
+                dtype=_dtype(dtype),
+            )
+        write(output, out)
+    if as_json:
+        say_json({"output": str(output), "grid": out.grid.describe(), "dtype": out.data.dtype.name})
+    else:
+        say(f"{output}: {out.grid.describe()}", quiet=quiet)
+
+
+@guarded
+def apply_points(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TRANSFORM… POINTS", help="Transforms in order of application, then points or a surface."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Points or surface to write.")],
+    convention: Convention = None,
+    like: Annotated[
+        Path | None, typer.Option("--like", help="Fixed image, where files count in its voxels.")
+    ] = None,
+    moving: Annotated[
+        Path | None, typer.Option(help="Moving image, where transforms count in its voxels.")
+    ] = None,
+    format: Format = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Map points or a surface of the fixed image to the moving image.
+
+    For points of the moving image, give the inverse (moving2fixed.h5).
+    """
+    transforms, path = split_last(files, "points")
+    from regista.cli._kinds import kind_of
+    from regista.io import read_mesh, read_points, write
+    from regista.transforms import map_mesh, map_pointset
+
+    fixed, other = read_optional(like), read_optional(moving)
+    chain = read_chain(transforms, format, fixed, other)
+    options = {"convention": _convention_for(output, convention)}
+    if kind_of(path) == "mesh":
+        mesh = read_mesh(path, convention=convention)  # type: ignore[arg-type]
+        write(output, map_mesh(mesh, chain), **options)
+        count = len(mesh.vertices_mm)
+    else:
+        points = read_points(
+            path,
+            convention=convention,  # type: ignore[arg-type]
+            grid=None if fixed is None else fixed.grid,
+            ndim=chain.ndim,
+        )
+        write(output, map_pointset(points, chain), **options)
+        count = len(points.points_mm)
+    if as_json:
+        say_json({"output": str(output), "points": count})
+    else:
+        say(f"{output}: {count} points", quiet=quiet)
+
+
+def _convention_for(output: Path, convention: str | None) -> str | None:
+    """Return the convention to write: formats that say theirs, or have but one, are left alone."""
+    from regista.io import suffix_of
+
+    telling = (".txt", ".pts", ".fcsv", ".mrk.json", ".json", ".gii", ".surf.gii")
+    return None if suffix_of(output) in telling else convention
+
+
+def _check_choice(interpolation: str | None, labels: bool) -> None:
+    from regista.core import PlanError
+
+    allowed = ("nearest", "smooth") if labels else ("linear", "nearest", "cubic", "lanczos")
+    if interpolation is not None and interpolation not in allowed:
+        where = "labels" if labels else "images"
+        raise PlanError(f"--interpolation of {where} is {', '.join(allowed)}, got {interpolation!r}")
+
+
+def _dtype(name: str | None) -> Any:
+    import numpy as np
+
+    from regista.core import PlanError
+
+    if name is None:
+        return None
+    try:
+        return np.dtype(name)
+    except TypeError:
+        raise PlanError(f"--dtype is a NumPy type such as float32, int16 or uint8, got {name!r}") from None
+
+
+def check_overlap(chain: Transform, grid: Grid, image: Image) -> None:
+    """Refuse a chain that takes the whole grid out of the image, and say what to try."""
+    from regista.core import GeometryError
+
+    if chain.ndim != grid.ndim or image.ndim != grid.ndim or _meets(chain, grid, image):
+        return
+    hint = "check that the transforms belong to these images, and their order"
+    try:
+        if _meets(chain.inverse(), grid, image):
+            hint = "the inverse does overlap: use it (`regista invert`; of a registration, moving2fixed.h5)"
+    except GeometryError:
+        pass
+    raise GeometryError(
+        f"through the transforms no voxel of the grid ({grid.describe()}) lies inside the image "
+        f"({image.grid.describe()}); {hint}"
+    )
+
+
+def _meets(chain: Transform, grid: Grid, image: Image) -> bool:
+    import numpy as np
+
+    axes = [np.linspace(-0.5, n - 0.5, 25) for n in grid.shape]
+    places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, grid.ndim)
+    if image.grid.contains(chain.map_points(grid.index2world(places))).any():
+        return True
+    # a small image may hide between the samples: look the other way, where that is cheap
+    from regista.transforms import Affine, Composite
+
+    parts = Composite((chain,)).flatten().transforms
+    if not all(isinstance(part, Affine) for part in parts):
+        return False
+    axes = [np.linspace(-0.5, n - 0.5, 25) for n in image.grid.shape]
+    places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, grid.ndim)
+    return bool(grid.contains(chain.inverse().map_points(image.grid.index2world(places))).any())

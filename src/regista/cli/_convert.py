@@ -1,0 +1,154 @@
+"""``regista invert``, ``compose`` and ``convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regista.cli._chains import FORMATS, Convention, Format, read_chain, read_optional
+from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+
+if TYPE_CHECKING:
+    from regista.transforms import Transform
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Transform to write.")]
+ToFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--to", metavar="FORMAT", help=f"Format to write where the extension does not tell: {FORMATS}."
+    ),
+]
+Like = Annotated[
+    Path | None, typer.Option("--like", "--fixed", help="Fixed image, where a format needs its grid.")
+]
+Moving = Annotated[Path | None, typer.Option("--moving", help="Moving image, where a format needs its grid.")]
+
+
+@guarded
+def invert(
+    transform: Annotated[Path, typer.Argument(help="Transform to invert.")],
+    output: Output,
+    like: Like = None,
+    moving: Moving = None,
+    format: Format = None,
+    to: ToFormat = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the inverse: exact for linear maps, to 0.01 voxel for fields."""
+    from regista.core import threads as use_threads
+    from regista.io import write_transform
+
+    fixed, other = read_optional(like), read_optional(moving)
+    with use_threads(threads):
+        inverse, residual = _inverse(read_chain([transform], format, fixed, other))
+        write_transform(output, inverse, format=to, fixed=other, moving=fixed)
+    if residual > 0.01 and not as_json:
+        complain(
+            f"Warning: the field cannot be inverted everywhere (off by up to {residual:.3g} voxels): it folds, or "
+            "leaves its own grid"
+        )
+    if as_json:
+        say_json({"output": str(output), "residual_vox": residual})
+    else:
+        exact = "exact" if residual == 0 else f"residual {residual:.2g} voxels at most"
+        say(f"{output}: {exact}", quiet=quiet)
+
+
+def _inverse(transform: Transform) -> tuple[Transform, float]:
+    from regista.transforms import Composite, DisplacementField, invert_field
+
+    parts: list[Transform] = []
+    worst = 0.0
+    for part in reversed(Composite((transform,)).flatten().transforms):
+        if isinstance(part, DisplacementField):
+            inverse, residual = invert_field(part)
+            worst = max(worst, float(residual))
+            parts.append(inverse)
+        else:
+            parts.append(part.inverse())
+    return (parts[0] if len(parts) == 1 else Composite(tuple(parts))), worst
+
+
+@guarded
+def compose(
+    transforms: Annotated[
+        list[Path], typer.Argument(metavar="TRANSFORM…", help="In the order they act on a fixed point.")
+    ],
+    output: Output,
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", "--fixed", help="Fixed image: give one displacement field on its grid."),
+    ] = None,
+    moving: Moving = None,
+    format: Format = None,
+    to: ToFormat = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make one transform of several; linear ones are multiplied exactly."""
+    from regista.core import threads as use_threads
+    from regista.io import write_transform
+    from regista.transforms import compose as join
+
+    fixed, other = read_optional(like), read_optional(moving)
+    with use_threads(threads):
+        chain = read_chain(transforms, format, fixed, other)
+        joined = join(chain, grid=None if fixed is None else fixed.grid)
+        write_transform(output, joined, format=to, fixed=fixed, moving=other)
+    _done(output, joined, quiet, as_json)
+
+
+@guarded
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Transform, image, points or surface.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="File to write; its extension names the format.")
+    ],
+    like: Like = None,
+    moving: Moving = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="What IN holds: image, labels, points, mesh, transform [default: told by the file]."
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option("--from", "--format", metavar="FORMAT", help=f"Format of a transform IN: {FORMATS}."),
+    ] = None,
+    to: Annotated[str | None, typer.Option(metavar="FORMAT", help="Format of a transform OUT.")] = None,
+    convention: Convention = None,
+    to_convention: Annotated[
+        str | None, typer.Option(help="'lps' or 'ras' of OUT, where its format needs one.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Change the file format of a transform, image, points or surface."""
+    from regista.cli._kinds import load
+    from regista.io import write
+
+    fixed, other = read_optional(like), read_optional(moving)
+    found, thing = load(source, kind, format=format, convention=convention, fixed=fixed, moving=other)
+    options: dict[str, Any] = {}
+    if found == "transform":
+        options = {"format": to, "fixed": fixed, "moving": other}
+    elif found in ("points", "mesh"):
+        options = {"convention": to_convention}
+    write(target, thing, **options)
+    _done(target, thing, quiet, as_json)
+
+
+def _done(path: Path, thing: Any, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        say_json({"output": str(path), "kind": type(thing).__name__})
+    else:
+        say(f"{path}: {type(thing).__name__}", quiet=quiet)

@@ -1,0 +1,137 @@
+"""``regista info``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regista.cli._chains import Convention, Format, read_optional
+from regista.cli._console import Debug, Json, guarded, say, say_json
+
+
+@guarded
+def info(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Images, transforms, points, surfaces.")
+    ],
+    kind: Annotated[str | None, typer.Option(help="image, labels, points, mesh, transform.")] = None,
+    like: Annotated[
+        Path | None, typer.Option("--like", "--fixed", help="Fixed image, where a format needs it.")
+    ] = None,
+    moving: Annotated[Path | None, typer.Option(help="Moving image, where a format needs it.")] = None,
+    format: Format = None,
+    convention: Convention = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Describe files: geometry, values, what a transform is made of."""
+    from regista.cli._kinds import load
+
+    fixed, other = read_optional(like), read_optional(moving)
+    described = []
+    for path in files:
+        found, thing = load(path, kind, format=format, convention=convention, fixed=fixed, moving=other)
+        described.append({"file": str(path), "kind": found, **describe(thing)})
+    if as_json:
+        say_json({"files": described})
+        return
+    for entry in described:
+        say(str(entry.pop("file")))
+        _print(entry, 1)
+
+
+def _print(tree: dict[str, Any], depth: int) -> None:
+    for key, value in tree.items():
+        pad = "  " * depth
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            for n, item in enumerate(value, start=1):
+                say(f"{pad}{key} {n}")
+                _print(item, depth + 1)
+        elif isinstance(value, list) and value and isinstance(value[0], list):
+            say(f"{pad}{key}")
+            for row in value:
+                say(pad + "  " + " ".join(f"{v:12.6f}" for v in row))
+        else:
+            say(f"{pad}{key}: {value}")
+
+
+def describe(thing: Any) -> dict[str, Any]:
+    """Return what there is to know about an image, transform, points or mesh."""
+    from regista.core import Image, Mesh, PointSet
+
+    if isinstance(thing, Image):
+        return _image(thing)
+    if isinstance(thing, PointSet):
+        return {"points": len(thing.points_mm), **_extent(thing.points_mm)}
+    if isinstance(thing, Mesh):
+        return {
+            "vertices": len(thing.vertices_mm),
+            "triangles": len(thing.faces),
+            **_extent(thing.vertices_mm),
+        }
+    return _transform(thing)
+
+
+def _extent(points: Any) -> dict[str, Any]:
+    if not len(points):
+        return {}
+    low, high = points.min(axis=0), points.max(axis=0)
+    return {
+        "from (RAS mm)": [round(float(v), 3) for v in low],
+        "to (RAS mm)": [round(float(v), 3) for v in high],
+    }
+
+
+def _image(image: Any) -> dict[str, Any]:
+    import numpy as np
+
+    from regista.core import LabelImage
+    from regista.io import non_finite_count
+
+    tree: dict[str, Any] = {
+        "image": image.kind,
+        "grid": image.grid.describe(),
+        "voxels": image.data.dtype.name,
+    }
+    if image.kind != "scalar":
+        tree["frames" if image.kind == "series" else "channels"] = len(image.data)
+    bad = non_finite_count(image)
+    finite = image.data[np.isfinite(image.data)] if bad else image.data
+    if finite.size:
+        tree["range"] = [float(finite.min()), float(finite.max())]
+    if bad:
+        tree["NaN or Inf voxels"] = bad
+    if isinstance(image, LabelImage):
+        tree["labels"] = len(image.labels)
+    return tree
+
+
+def _transform(transform: Any) -> dict[str, Any]:
+    from regista.transforms import Composite
+
+    parts = [_part(part) for part in Composite((transform,)).flatten().transforms]
+    spaces = {"fixed space": transform.fixed_space or "?", "moving space": transform.moving_space or "?"}
+    if len(parts) == 1:
+        return {**parts[0], **spaces}
+    return {"transform": f"chain of {len(parts)}, first applied first", **spaces, "part": parts}
+
+
+def _part(part: Any) -> dict[str, Any]:
+    import numpy as np
+
+    from regista.transforms import Affine, jacobian_determinant
+
+    tree: dict[str, Any] = {"transform": type(part).__name__, "dimensions": part.ndim}
+    if isinstance(part, Affine):
+        tree["matrix (RAS mm, fixed to moving)"] = part.matrix.tolist()
+        tree["volume change"] = round(float(np.linalg.det(part.matrix[:-1, :-1])), 6)
+        return tree
+    tree["grid"] = part.grid.describe()
+    lengths = np.sqrt(np.einsum("i...,i...->...", part.vectors_mm, part.vectors_mm))
+    tree["displacement (mm)"] = f"mean {lengths.mean():.3f}, largest {lengths.max():.3f}"
+    determinant = jacobian_determinant(part, part.grid)
+    tree["Jacobian"] = f"{determinant.min():.3f} to {determinant.max():.3f}"
+    tree["folded voxels (%)"] = round(100 * float(np.mean(determinant <= 0)), 5)
+    return tree

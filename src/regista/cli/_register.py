@@ -1,0 +1,238 @@
+"""``regista register``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regista.cli._console import Clock, Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._plans import Override
+
+if TYPE_CHECKING:
+    from regista.core import Image
+    from regista.registration import Plan, Result
+    from regista.transforms import Transform
+
+DEFAULT_PRESET = "brain-t1"
+
+
+@guarded
+def register(
+    fixed: Annotated[Path, typer.Argument(help="Image that stays where it is.")],
+    moving: Annotated[Path, typer.Argument(help="Image to bring onto it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    preset: Annotated[
+        str | None, typer.Option(help=f"Plan by name, see `regista presets` [default: {DEFAULT_PRESET}].")
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="Plan file (.toml) instead of a preset.")] = None,
+    overrides: Override = None,
+    fixed_mask: Annotated[Path | None, typer.Option(help="Voxels of the fixed image to compare.")] = None,
+    moving_mask: Annotated[Path | None, typer.Option(help="Voxels of the moving image to compare.")] = None,
+    initial: Annotated[
+        list[Path] | None,
+        typer.Option(help="Transform fixed → moving to start from; repeat for a chain, applied in order."),
+    ] = None,
+    non_finite: Annotated[
+        str, typer.Option(help="NaN and Inf voxels: 'error', or 'mask' them out.")
+    ] = "error",
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(help="Same seed and threads: same bytes.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Voxel type of warped.nii.gz, or 'same' as MOVING.")] = "float32",
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Align MOVING to FIXED.
+
+    Writes warped.nii.gz (MOVING on the grid of FIXED), fixed2moving.h5 (the transform that resamples MOVING:
+    maps points fixed → moving), moving2fixed.h5 (its inverse) and record.json to the output folder.
+    """
+    clock = Clock()
+    from regista.cli._outputs import FolderWriter
+    from regista.core import get_threads
+    from regista.core import threads as use_threads
+
+    with use_threads(threads), FolderWriter(output) as folder:
+        chosen = _plan(preset, plan, overrides)
+        voxels = _dtype(dtype)
+        clock.lap("load")
+        images = _read_all(fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask)
+        start = _initial(initial or [], images["fixed"], images["moving"])
+        clock.lap("read")
+        result = _run(images, chosen, start, get_threads(), seed, non_finite, show=not (quiet or as_json))
+        clock.lap("register")
+        paths = _write(folder, result, images["moving"], voxels)
+        clock.lap("write")
+        timings = _timings(clock, result)
+        folder.text("record.json", replace(result.record, timings=timings).to_json())
+        paths["record"] = folder.commit("record.json")
+    return _report(result, paths, timings, quiet, as_json)
+
+
+def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None) -> Plan:
+    from regista.core import PlanError
+    from regista.registration import load_plan
+
+    if preset is not None and plan is not None:
+        raise PlanError(
+            "give --preset or --plan, not both; a plan file may begin as `regista presets show NAME`"
+        )
+    if plan is not None and plan.suffix != ".toml":
+        raise PlanError(f"--plan takes a .toml file, got {plan}; a preset's name goes with --preset")
+    return load_plan(str(plan) if plan is not None else preset or DEFAULT_PRESET, overrides or ())
+
+
+def _dtype(name: str) -> Any:
+    import numpy as np
+
+    from regista.core import PlanError
+
+    allowed = ("same", "float32", "float64", "uint8", "int16", "uint16", "int32", "uint32", "int8")
+    if name not in allowed:
+        raise PlanError(f"--dtype is one of {', '.join(allowed)}, got {name!r}")
+    return None if name == "same" else np.dtype(name)
+
+
+def _read_all(**paths: Path | None) -> dict[str, Image | None]:
+    """Read the files side by side; two scans of one name get their folders' names too."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from regista.io import read
+
+    wanted = {role: path for role, path in paths.items() if path is not None}
+    with ThreadPoolExecutor(2) as pool:
+        futures = {role: pool.submit(read, path) for role, path in wanted.items()}
+        images: dict[str, Image | None] = dict.fromkeys(paths)
+        images.update({role: future.result() for role, future in futures.items()})
+    fixed, moving = images["fixed"], images["moving"]
+    if (
+        fixed
+        and moving
+        and fixed.space == moving.space
+        and wanted["fixed"].resolve() != wanted["moving"].resolve()
+    ):
+        for role in ("fixed", "moving"):
+            image, path = images[role], wanted[role].resolve()
+            assert image is not None
+            images[role] = replace(image, space=f"{path.parent.name}/{image.space}")
+    return images
+
+
+def _initial(paths: list[Path], fixed: Image | None, moving: Image | None) -> Transform | None:
+    if not paths:
+        return None
+    from regista.io import read_transform
+    from regista.transforms import Composite, with_spaces
+
+    chain = [read_transform(path) for path in paths]
+    joined = chain[0] if len(chain) == 1 else Composite(tuple(chain))
+    assert fixed is not None
+    assert moving is not None
+    if (
+        joined.fixed_space == moving.space
+        and joined.moving_space == fixed.space
+        and fixed.space != moving.space
+    ):
+        from regista.core import GeometryError
+
+        raise GeometryError(
+            f"--initial maps from {joined.fixed_space!r} to {joined.moving_space!r}, the other way round: invert it "
+            "with `regista invert`"
+        )
+    return with_spaces(joined, fixed.space, moving.space)
+
+
+def _run(
+    images: dict[str, Image | None],
+    plan: Plan,
+    initial: Transform | None,
+    threads: int,
+    seed: int,
+    non_finite: str,
+    *,
+    show: bool,
+) -> Result:
+    from regista.cli._progress import progress_bar
+    from regista.registration import register as run
+
+    fixed, moving = images["fixed"], images["moving"]
+    assert fixed is not None
+    assert moving is not None
+    with progress_bar(show) as progress:
+        return run(
+            fixed,
+            moving,
+            plan,
+            initial=initial,
+            fixed_mask=images["fixed_mask"],
+            moving_mask=images["moving_mask"],
+            threads=threads,
+            seed=seed,
+            progress=progress,
+            non_finite=non_finite,
+        )
+
+
+def _write(folder: Any, result: Result, moving: Image | None, dtype: Any) -> dict[str, Path]:
+    from regista.cli._outputs import as_type
+
+    assert moving is not None
+    warped = as_type(result.warped, moving.data.dtype if dtype is None else dtype)
+    folder.write_all(
+        {
+            "warped.nii.gz": warped,
+            "fixed2moving.h5": result.transform,
+            "moving2fixed.h5": result.inverse,
+        }
+    )
+    names = ("warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5")
+    return {name.split(".")[0]: folder.target / name for name in names}
+
+
+def _timings(clock: Clock, result: Result) -> dict[str, float]:
+    laps = clock.laps
+    return {
+        "load": laps["load"],
+        "read": laps["read"],
+        **result.record.timings,
+        "write": laps["write"],
+        "total": clock.total(),
+    }
+
+
+def _report(
+    result: Result, paths: dict[str, Path], timings: dict[str, float], quiet: bool, as_json: bool
+) -> int:
+    record = result.record
+    if as_json:
+        say_json(
+            {
+                "status": str(record.status),
+                "ok": record.status.ok,
+                "outputs": {name: str(path) for name, path in paths.items()},
+                "timings": timings,
+                "measures": record.measures,
+                "warnings": list(record.warnings),
+                "peak_memory_bytes": record.peak_memory_bytes,
+            }
+        )
+    elif not quiet:
+        for warning in record.warnings:
+            complain(f"Warning: {warning}")
+        folded = record.measures.get("folded_percent")
+        text = "" if folded is None else f", {folded:.4f} % of voxels folded"
+        say(
+            f"{record.status} in {timings['total']:.1f} s{text}, {record.peak_memory_bytes / 1e9:.2f} GB at most"
+        )
+        for path in paths.values():
+            say(f"  {path}")
+    if not record.status.ok:
+        complain(
+            f"Error: the registration failed its checks ({record.status}); the results are written for inspection, "
+            "do not use them. Look at the images, try another preset, masks or --initial"
+        )
+        return 1
+    return 0

@@ -1,0 +1,63 @@
+"""``regista warmup`` and ``regista demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+
+
+@guarded
+def warmup(
+    threads: Threads = None, quiet: Quiet = False, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Compile the kernels now, once per machine, so that the first run does not wait for it."""
+    from regista.core import threads as use_threads
+    from regista.registration import warmup as run
+
+    if not (quiet or as_json):
+        complain("Compiling kernels; the first time takes a minute or two …")
+    with use_threads(threads):
+        seconds = run()
+    if as_json:
+        say_json({"seconds": seconds})
+    else:
+        say(f"kernels ready in {seconds:.1f} s", quiet=quiet)
+
+
+@guarded
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "demo_output"
+    ),
+    fixed: Annotated[Path | None, typer.Option(help="Your own fixed image (with --moving).")] = None,
+    moving: Annotated[Path | None, typer.Option(help="Your own moving image (with --fixed).")] = None,
+    preset: Annotated[str, typer.Option(help="Plan by name, see `regista presets`.")] = "brain-t1",
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Register a pair of brains whose true alignment is known, or your own pair, and draw before and after."""
+    from regista.cli._progress import progress_bar
+    from regista.demo import run_demo
+
+    if not (quiet or as_json):
+        complain("The first run compiles the kernels, which takes a minute or two.")
+    with progress_bar(not (quiet or as_json)) as progress:
+        figures = run_demo(output, fixed, moving, threads, preset=preset, progress=progress)
+    if as_json:
+        say_json(figures)
+    elif not quiet:
+        seconds = figures["seconds"]
+        say(f"{figures['status']}; registration took {seconds['register']:.1f} s")
+        if "error" in figures:
+            before, after = figures["error_before"], figures["error"]
+            say(f"error against the known truth, inside the brain (before: mean {before['mean_mm']:.2f} mm):")
+            say(f"  mean {after['mean_mm']:.3f} mm, 95th percentile {after['p95_mm']:.3f} mm")
+        for name, path in figures["outputs"].items():
+            say(f"  {name}: {path}")
+    return 0 if figures["status"] in ("converged", "step limit") else 1
