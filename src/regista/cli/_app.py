@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from regista.cli._apply import apply, apply_points
+from regista.cli._console import STOPPED, complain
 from regista.cli._convert import compose, convert, invert
 from regista.cli._info import info
 from regista.cli._plans import presets
@@ -20,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 the registration failed its checks, 2 bad input or usage, 130 stopped.",
 )
 
 app.command()(register)
@@ -52,5 +57,14 @@ def _root(
 
 
 def main() -> None:
-    """Run the ``regista`` command."""
-    app()
+    """Run the ``regista`` command and exit with its code."""
+    signal.signal(signal.SIGTERM, _terminate)  # so that a batch system's stop cleans up as Ctrl-C does
+    try:
+        app(prog_name="regista")
+    except KeyboardInterrupt:  # before or after the command's own guard
+        complain("Stopped; nothing was written.")
+        sys.exit(STOPPED)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regista.cli._chains import Convention, Format, read_chain, read_optional, split_last
+from regista.cli._chains import (
+    Convention,
+    Format,
+    IgnoreSpaces,
+    check_direction,
+    read_chain,
+    read_optional,
+    split_last,
+)
 from regista.cli._console import Debug, Json, Quiet, Threads, guarded, say, say_json
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ def apply(
     fill: Annotated[float, typer.Option(help="Value outside the image.")] = 0.0,
     dtype: Annotated[str | None, typer.Option(help="Voxel type to write [default: the image's].")] = None,
     format: Format = None,
+    ignore_spaces: IgnoreSpaces = False,
     threads: Threads = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -54,8 +63,9 @@ def apply(
     with use_threads(threads):
         fixed = read(like)
         image: Image = read_labels(path) if labels else read(path)
-        chain = read_chain(transforms, format, fixed, image)
+        chain = read_chain(transforms, format, fixed, image, ignore_spaces=ignore_spaces)
         check_overlap(chain, fixed.grid, image)
+        check_direction(chain, fixed, image)
         out: Image
         if isinstance(image, LabelImage):
             out = resample_labels(image, fixed, chain, interpolation=interpolation or "nearest")  # type: ignore[arg-type]
@@ -92,6 +102,7 @@ def apply_points(
         Path | None, typer.Option(help="Moving image, where transforms count in its voxels.")
     ] = None,
     format: Format = None,
+    ignore_spaces: IgnoreSpaces = False,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -106,7 +117,7 @@ def apply_points(
     from regista.transforms import map_mesh, map_pointset
 
     fixed, other = read_optional(like), read_optional(moving)
-    chain = read_chain(transforms, format, fixed, other)
+    chain = read_chain(transforms, format, fixed, other, ignore_spaces=ignore_spaces)
     options = {"convention": _convention_for(output, convention)}
     if kind_of(path) == "mesh":
         mesh = read_mesh(path, convention=convention)  # type: ignore[arg-type]

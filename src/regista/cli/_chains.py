@@ -28,13 +28,51 @@ Convention = Annotated[
 ]
 
 
-def read_chain(paths: list[Path], format: str | None, fixed: Any = None, moving: Any = None) -> Transform:
-    """Read transforms and join them, the first one applied first to a fixed point."""
-    from regista.io import read_transform
-    from regista.transforms import Composite
+IgnoreSpaces = Annotated[
+    bool,
+    typer.Option("--ignore-spaces", help="Join the transforms even where the names of their spaces differ."),
+]
 
-    chain = [read_transform(path, format=format, fixed=fixed, moving=moving) for path in paths]
-    return chain[0] if len(chain) == 1 else Composite(tuple(chain))
+
+def read_chain(
+    paths: list[Path],
+    format: str | None,
+    fixed: Any = None,
+    moving: Any = None,
+    *,
+    ignore_spaces: bool = False,
+) -> Transform:
+    """Read transforms and join them, the first one applied first to a fixed point."""
+    from regista.core import GeometryError
+    from regista.io import read_transform
+    from regista.transforms import Composite, with_spaces
+
+    single = len(paths) == 1  # the images' names are those of the ends of the chain only
+    images = (fixed, moving) if single else tuple(None if i is None else i.grid for i in (fixed, moving))
+    chain = [read_transform(path, format=format, fixed=images[0], moving=images[1]) for path in paths]
+    if ignore_spaces:
+        chain = [with_spaces(transform, None, None) for transform in chain]
+    if single:
+        return chain[0]
+    try:
+        return Composite(tuple(chain))
+    except GeometryError as error:
+        named = ", ".join(f"{n} is {path}" for n, path in enumerate(paths, start=1))
+        raise GeometryError(f"{error} (--ignore-spaces). Here transform {named}") from None
+
+
+def check_direction(chain: Transform, fixed: Image, image: Image) -> None:
+    """Refuse a chain whose named spaces say that it leads from the image to the grid to be filled."""
+    from regista.core import GeometryError
+
+    here, there = chain.fixed_space, chain.moving_space
+    if here != there and (here, there) == (image.space, fixed.space):
+        raise GeometryError(
+            f"the transforms lead from {here!r} to {there!r}; to bring the image {image.space!r} "
+            f"onto {fixed.space!r} they must lead from {fixed.space!r} to {image.space!r}: give the inverse (of a "
+            "registration, the other one of fixed2moving.h5 and moving2fixed.h5; else `regista invert`), or pass "
+            "--ignore-spaces if the names mislead"
+        )
 
 
 def read_optional(path: Path | None) -> Image | None:

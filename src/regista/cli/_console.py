@@ -8,13 +8,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any, ParamSpec
 
 import typer
-
-from regista.core import RegistaError
 
 P = ParamSpec("P")
 
@@ -58,42 +57,68 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-        debug = bool(kwargs.get("debug")) or bool(os.environ.get("REGISTA_DEBUG"))
+        options: Mapping[str, Any] = kwargs
         try:
-            code = command(*args, **kwargs) or 0
-        except (typer.Exit, typer.Abort):
+            with _warnings_shown(quiet=bool(options.get("quiet"))):
+                code = command(*args, **kwargs) or 0
+        except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except KeyboardInterrupt:
-            complain("Stopped; nothing was written.")
-            code = STOPPED
+            code = _fail("Stopped; nothing was written.", STOPPED, "Interrupted", options)
         except BrokenPipeError:
             # the reader of our output has left: nothing more to say, not even at exit
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = BUG
-        except RegistaError as error:
-            if debug:
-                raise
-            complain(f"Error: {error}")
-            code = error.exit_code
-        except MemoryError:
-            if debug:
-                raise
-            complain("Error: out of memory; close other programs, or resample or crop the images")
-            code = 1
         except Exception as error:
-            if debug:
-                raise
-            complain(
-                f"Unexpected {type(error).__name__}: {error}\nThis is a bug in Regista. Run the command again with "
-                "--debug and report what it prints."
-            )
-            code = BUG
+            if options.get("debug") or os.environ.get("REGISTA_DEBUG"):
+                complain(traceback.format_exc())
+            message, code = _explain(error)
+            _fail(message, code, type(error).__name__, options)
         if code:
             raise typer.Exit(code)
 
     return run
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    from regista.core import RegistaError  # NumPy comes with it: --help does without
+
+    if isinstance(error, RegistaError):
+        return f"Error: {error}", error.exit_code
+    if isinstance(error, MemoryError):
+        return "Error: out of memory; close other programs, or resample or crop the images", 1
+    return (
+        f"Unexpected {type(error).__name__}: {error}\nThis is a bug in Regista. Run the command again with "
+        "--debug and report what it prints.",
+        BUG,
+    )
+
+
+def _fail(message: str, code: int, kind: str, options: Mapping[str, Any]) -> int:
+    complain(message)
+    if options.get("as_json"):
+        say_json({"error": message.removeprefix("Error: "), "kind": kind, "exit_code": code})
+    return code
+
+
+class _Warnings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(f"Warning: {record.getMessage()}")
+
+
+@contextmanager
+def _warnings_shown(*, quiet: bool) -> Iterator[None]:
+    """Print what the library logs, in the manner of the command's own warnings."""
+    logger = logging.getLogger("regista")
+    handler = logging.NullHandler() if quiet else _Warnings(logging.WARNING)
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
 
 
 class Clock:

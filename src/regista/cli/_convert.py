@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regista.cli._chains import FORMATS, Convention, Format, read_chain, read_optional
+from regista.cli._chains import FORMATS, Convention, Format, IgnoreSpaces, read_chain, read_optional
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def compose(
     moving: Moving = None,
     format: Format = None,
     to: ToFormat = None,
+    ignore_spaces: IgnoreSpaces = False,
     threads: Threads = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -99,7 +100,7 @@ def compose(
 
     fixed, other = read_optional(like), read_optional(moving)
     with use_threads(threads):
-        chain = read_chain(transforms, format, fixed, other)
+        chain = read_chain(transforms, format, fixed, other, ignore_spaces=ignore_spaces)
         joined = join(chain, grid=None if fixed is None else fixed.grid)
         write_transform(output, joined, format=to, fixed=fixed, moving=other)
     _done(output, joined, quiet, as_json)

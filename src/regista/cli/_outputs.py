@@ -17,7 +17,7 @@ from regista.io import write, write_text
 
 
 class FolderWriter:
-    """Write files to a hidden folder beside `target`, and move them there at the end.
+    """Write files to a hidden folder in or beside `target`, and move them there at the end.
 
     Made before the work begins, so that a read-only place is found out early; unless `commit` is reached,
     nothing stays behind.
@@ -31,16 +31,16 @@ class FolderWriter:
         target = self.target
         if target.exists() and not target.is_dir():
             raise FormatError(f"{target} is a file: name a folder for the results")
+        # inside the target where there is one: its parent may be read-only or another disk
+        beside = target if target.is_dir() else target.absolute().parent
         try:
-            self._make_parents(target.absolute().parent)
-            if target.is_dir() and not os.access(target, os.W_OK):
-                raise PermissionError(13, "Permission denied")
-            self._folder = Path(
-                tempfile.mkdtemp(prefix=f".{target.name[:40]}-", dir=target.absolute().parent)
-            )
+            self._make_parents(beside)
+            self._folder = Path(tempfile.mkdtemp(prefix=".regista-", dir=beside))
         except OSError as error:
             self._remove_made()
-            raise FormatError(f"results cannot be written to {target}: {error.strerror or error}") from None
+            raise FormatError(
+                f"results cannot be written to {target}: {error.strerror or error}; choose another folder with -o"
+            ) from None
         return self
 
     def _make_parents(self, folder: Path) -> None:

@@ -29,7 +29,7 @@ def progress_bar(show: bool) -> Iterator[ProgressCallback]:
     )
     console = Console(stderr=True)
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("preparing (the first run compiles for a minute or two)", total=1.0)
+        task = bar.add_task("preparing", total=1.0)
         drawn = 0.0
 
         def draw(report: Progress) -> None:

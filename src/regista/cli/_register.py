@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +15,7 @@ from regista.cli._console import Clock, Debug, Json, Quiet, Threads, complain, g
 from regista.cli._plans import Override
 
 if TYPE_CHECKING:
-    from regista.core import Image
+    from regista.core import Image, RunRecord
     from regista.registration import Plan, Result
     from regista.transforms import Transform
 
@@ -38,6 +41,12 @@ def register(
     non_finite: Annotated[
         str, typer.Option(help="NaN and Inf voxels: 'error', or 'mask' them out.")
     ] = "error",
+    fixed_series: Annotated[
+        str | None, typer.Option(help="Which DICOM series, where FIXED is a folder of several.")
+    ] = None,
+    moving_series: Annotated[
+        str | None, typer.Option(help="Which DICOM series, where MOVING is a folder of several.")
+    ] = None,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Same seed and threads: same bytes.")] = 0,
     dtype: Annotated[str, typer.Option(help="Voxel type of warped.nii.gz, or 'same' as MOVING.")] = "float32",
@@ -56,20 +65,23 @@ def register(
     from regista.core import threads as use_threads
 
     with use_threads(threads), FolderWriter(output) as folder:
-        chosen = _plan(preset, plan, overrides)
         voxels = _dtype(dtype)
-        clock.lap("load")
-        images = _read_all(fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask)
+        files = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
+        with _reading(files, {"fixed": fixed_series, "moving": moving_series}) as images:
+            chosen = _plan(preset, plan, overrides)  # brings the engine in while files are read
+            clock.lap("load")
         start = _initial(initial or [], images["fixed"], images["moving"])
         clock.lap("read")
+        if not (quiet or as_json):
+            tell_compiling()
         result = _run(images, chosen, start, get_threads(), seed, non_finite, show=not (quiet or as_json))
         clock.lap("register")
         paths = _write(folder, result, images["moving"], voxels)
         clock.lap("write")
-        timings = _timings(clock, result)
-        folder.text("record.json", replace(result.record, timings=timings).to_json())
+        result = replace(result, record=_full_record(result.record, clock, files))
+        folder.text("record.json", result.record.to_json() + "\n")
         paths["record"] = folder.commit("record.json")
-    return _report(result, paths, timings, quiet, as_json)
+    return _report(result.record, paths, quiet, as_json)
 
 
 def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None) -> Plan:
@@ -96,17 +108,24 @@ def _dtype(name: str) -> Any:
     return None if name == "same" else np.dtype(name)
 
 
-def _read_all(**paths: Path | None) -> dict[str, Image | None]:
-    """Read the files side by side; two scans of one name get their folders' names too."""
-    from concurrent.futures import ThreadPoolExecutor
-
+@contextmanager
+def _reading(
+    paths: Mapping[str, Path | None], series: Mapping[str, str | None]
+) -> Iterator[dict[str, Image | None]]:
+    """Read the files on threads while the block runs; the dictionary is full when it ends."""
     from regista.io import read
 
+    images: dict[str, Image | None] = dict.fromkeys(paths)
     wanted = {role: path for role, path in paths.items() if path is not None}
     with ThreadPoolExecutor(2) as pool:
-        futures = {role: pool.submit(read, path) for role, path in wanted.items()}
-        images: dict[str, Image | None] = dict.fromkeys(paths)
+        futures = {role: pool.submit(read, path, series=series.get(role)) for role, path in wanted.items()}
+        yield images
         images.update({role: future.result() for role, future in futures.items()})
+    _tell_apart(images, wanted)
+
+
+def _tell_apart(images: dict[str, Image | None], wanted: Mapping[str, Path]) -> None:
+    """Give two scans of one file name their folders' names too."""
     fixed, moving = images["fixed"], images["moving"]
     if (
         fixed
@@ -118,7 +137,6 @@ def _read_all(**paths: Path | None) -> dict[str, Image | None]:
             image, path = images[role], wanted[role].resolve()
             assert image is not None
             images[role] = replace(image, space=f"{path.parent.name}/{image.space}")
-    return images
 
 
 def _initial(paths: list[Path], fixed: Image | None, moving: Image | None) -> Transform | None:
@@ -127,7 +145,9 @@ def _initial(paths: list[Path], fixed: Image | None, moving: Image | None) -> Tr
     from regista.io import read_transform
     from regista.transforms import Composite, with_spaces
 
-    chain = [read_transform(path) for path in paths]
+    chain = [
+        read_transform(path, fixed=fixed and fixed.grid, moving=moving and moving.grid) for path in paths
+    ]
     joined = chain[0] if len(chain) == 1 else Composite(tuple(chain))
     assert fixed is not None
     assert moving is not None
@@ -192,31 +212,43 @@ def _write(folder: Any, result: Result, moving: Image | None, dtype: Any) -> dic
     return {name.split(".")[0]: folder.target / name for name in names}
 
 
-def _timings(clock: Clock, result: Result) -> dict[str, float]:
+def _full_record(record: RunRecord, clock: Clock, files: Mapping[str, Path | None]) -> RunRecord:
+    """Return the record with the command's own times, its files, and the memory it took as a whole."""
+    from regista.core import peak_memory_bytes
+
+    inputs = {role: {**tree, "path": str(files.get(role))} for role, tree in record.inputs.items()}
     laps = clock.laps
-    return {
+    timings = {
         "load": laps["load"],
         "read": laps["read"],
-        **result.record.timings,
+        **record.timings,
         "write": laps["write"],
         "total": clock.total(),
     }
+    return replace(record, inputs=inputs, timings=timings, peak_memory_bytes=peak_memory_bytes())
 
 
-def _report(
-    result: Result, paths: dict[str, Path], timings: dict[str, float], quiet: bool, as_json: bool
-) -> int:
-    record = result.record
+def tell_compiling() -> None:
+    """Say so when the kernels are not compiled yet."""
+    from regista.kernels.cpu._jit import CACHE_DIR
+
+    if next(CACHE_DIR.rglob("*.nbi"), None) is None:
+        complain("Compiling kernels, once on this machine: a minute or two (`regista warmup` does it ahead).")
+
+
+def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: bool) -> int:
     if as_json:
         say_json(
             {
                 "status": str(record.status),
                 "ok": record.status.ok,
                 "outputs": {name: str(path) for name, path in paths.items()},
-                "timings": timings,
+                "timings": record.timings,
                 "measures": record.measures,
                 "warnings": list(record.warnings),
                 "peak_memory_bytes": record.peak_memory_bytes,
+                "threads": record.threads,
+                "seed": record.seed,
             }
         )
     elif not quiet:
@@ -225,14 +257,24 @@ def _report(
         folded = record.measures.get("folded_percent")
         text = "" if folded is None else f", {folded:.4f} % of voxels folded"
         say(
-            f"{record.status} in {timings['total']:.1f} s{text}, {record.peak_memory_bytes / 1e9:.2f} GB at most"
+            f"{record.status} in {record.timings['total']:.1f} s{text}, "
+            f"{record.peak_memory_bytes / 1e9:.2f} GB at most"
         )
         for path in paths.values():
             say(f"  {path}")
-    if not record.status.ok:
-        complain(
-            f"Error: the registration failed its checks ({record.status}); the results are written for inspection, "
-            "do not use them. Look at the images, try another preset, masks or --initial"
-        )
-        return 1
-    return 0
+    if record.status.ok:
+        return 0
+    complain(
+        f"Error: the registration failed its checks: {_why(record)}; the results are written for inspection, do "
+        "not use them. Look at the images, try another preset, masks or --initial"
+    )
+    return 1
+
+
+def _why(record: RunRecord) -> str:
+    reasons = {
+        "folded": f"{record.measures.get('folded_percent', 0.0):.2g} % of the voxels are folded",
+        "non-finite": "the metric became NaN or Inf",
+        "diverged": "the metric ended worse than it began",
+    }
+    return reasons.get(str(record.status), str(record.status))

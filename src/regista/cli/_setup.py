@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._register import tell_compiling
 
 
 @guarded
@@ -46,7 +47,7 @@ def demo(
     from regista.demo import run_demo
 
     if not (quiet or as_json):
-        complain("The first run compiles the kernels, which takes a minute or two.")
+        tell_compiling()
     with progress_bar(not (quiet or as_json)) as progress:
         figures = run_demo(output, fixed, moving, threads, preset=preset, progress=progress)
     if as_json:
