@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from regista.cli._console import Debug, Json, guarded, say, say_json
 @guarded
 def info(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Images, transforms, points, surfaces.")
+        list[Path], typer.Argument(metavar="FILE…", help="Images, transforms, points, surfaces, records.")
     ],
     kind: Annotated[str | None, typer.Option(help="image, labels, points, mesh, transform.")] = None,
     like: Annotated[
@@ -32,6 +33,10 @@ def info(
     fixed, other = read_optional(like), read_optional(moving)
     described = []
     for path in files:
+        record = None if kind else read_record(path)
+        if record is not None:
+            described.append({"file": str(path), "kind": "record", **record})
+            continue
         found, thing = load(path, kind, format=format, convention=convention, fixed=fixed, moving=other)
         described.append({"file": str(path), "kind": found, **describe(thing)})
     if as_json:
@@ -55,6 +60,27 @@ def _print(tree: dict[str, Any], depth: int) -> None:
                 say(pad + "  " + " ".join(f"{v:12.6f}" for v in row))
         else:
             say(f"{pad}{key}: {value}")
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return the gist of a ``record.json``, or None if the file is something else."""
+    if path.suffix.lower() != ".json":
+        return None
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "status": tree["status"],
+            "plan": tree["plan"]["name"],
+            **{role: entry.get("path") or entry["space"] for role, entry in tree["inputs"].items()},
+            **{f"seconds, {name}": round(seconds, 2) for name, seconds in tree["timings"].items()},
+            "threads": tree["threads"],
+            "seed": tree["seed"],
+            "peak memory (GB)": round(tree["peak_memory_bytes"] / 1e9, 2),
+            "warnings": len(tree["warnings"]),
+            "regista": tree["versions"]["regista"],
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def describe(thing: Any) -> dict[str, Any]:
