@@ -1,0 +1,160 @@
+"""Known maps are found again: linear and smooth, 2-D and 3-D, whatever the headers say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from phantoms import error_mm, error_vox, grid_of, linear_truth, pair, points_of, smooth_truth
+
+from regista.core import Grid, Image
+from regista.registration import DeformableStage, LinearStage, Plan, Start, register
+from regista.similarity import LNCC, MI, NCC, SSD
+from regista.transforms import Affine
+
+STRAIN = ((0.08, 0.03, -0.02), (0.03, -0.06, 0.02), (-0.02, 0.02, 0.05))
+
+
+def linear_plan(model, metric, search="centers", shrink=(4, 2, 1), steps=(60, 40, 15)) -> Plan:
+    stage = LinearStage(model=model, similarity=metric, shrink=shrink, steps=steps)
+    return Plan(stages=(stage,), start=Start(search=search))
+
+
+def field_plan(metric=None, search="none", **settings) -> Plan:
+    stage = DeformableStage(similarity=metric or LNCC(), **settings)
+    return Plan(stages=(stage,), start=Start(search=search))
+
+
+def other_contrast(values):
+    return np.where(values > 0, 1.2 * values * (1.5 - values) + 0.1, 0.0)
+
+
+@pytest.mark.parametrize("metric", [SSD(), NCC(), MI()], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    ("model", "rotation", "strain"),
+    [("translation", (0, 0, 0), None), ("rigid", (7, -5, 9), None), ("affine", (5, -6, 7), STRAIN)],
+)
+def test_linear_maps(model, rotation, strain, metric):
+    truth = linear_truth(grid_of(), rotation, (2.5, -2.0, 3.0), strain)
+    fixed, moving = pair(truth, contrast=other_contrast if metric.name == "mi" else None)
+    assert error_vox(Affine(np.eye(4)), truth, fixed, moving).mean() > 2
+    result = register(fixed, moving, linear_plan(model, metric))
+    assert error_vox(result.transform, truth, fixed, moving).max() < 0.2
+    assert result.record.status.ok
+
+
+def test_a_rigid_stage_keeps_lengths_and_a_similarity_scales(rigid_pair):
+    _, fixed, moving = rigid_pair
+    linear = register(fixed, moving, linear_plan("rigid", NCC())).transform.matrix[:3, :3]
+    np.testing.assert_allclose(linear @ linear.T, np.eye(3), atol=1e-9)
+    truth = linear_truth(grid_of(), (4, -5, 3), (1, 2, -1), np.eye(3) * 0.08)
+    fixed, moving = pair(truth)
+    result = register(fixed, moving, linear_plan("similarity", NCC()))
+    scaled = result.transform.matrix[:3, :3]
+    np.testing.assert_allclose(scaled @ scaled.T, np.eye(3) * np.exp(0.16), atol=5e-3)
+    assert error_vox(result.transform, truth, fixed, moving).max() < 0.2
+
+
+@pytest.mark.parametrize("metric", [SSD(), LNCC()], ids=lambda m: m.name)
+def test_a_smooth_deformation(smooth_pair, metric):
+    truth, fixed, moving = smooth_pair
+    result = register(fixed, moving, field_plan(metric))
+    before = error_vox(Affine(np.eye(4)), truth, fixed, moving).mean()
+    assert error_vox(result.transform, truth, fixed, moving).mean() < before / 5
+    assert result.record.measures["folded_percent"] == 0
+    assert result.warped.grid == fixed.grid
+
+
+def test_affine_and_deformation_together():
+    grid = grid_of()
+    bend, turn = smooth_truth(grid, 3.0), linear_truth(grid, (5, -6, 7), (2.5, -2.0, 3.0), STRAIN)
+    fixed, moving = pair(lambda points: turn(bend(points)))
+    result = register(fixed, moving, "brain-t1")
+    errors = error_vox(result.transform, lambda points: turn(bend(points)), fixed, moving)
+    assert errors.mean() < 0.5
+
+
+def test_images_on_different_grids():
+    fixed_grid, moving_grid = grid_of(), grid_of((52, 33, 44), (0.8, 1.1, 1.6), (-8.0, 14.0, 70.0))
+    shift = fixed_grid.center_mm - moving_grid.center_mm
+    inner = linear_truth(fixed_grid, (7, -5, 9), (2.5, -2, 3))
+    truth = lambda points: inner(points) - shift  # noqa: E731
+    fixed, moving = pair(truth, fixed_grid, moving_grid)
+    result = register(fixed, moving, linear_plan("rigid", NCC()))
+    assert error_vox(result.transform, truth, fixed, moving).max() < 0.25
+    assert result.transform.fixed_space == "here"
+    assert result.transform.moving_space == "there"
+
+
+def test_two_dimensions():
+    grid = grid_of((90, 70), (0.8, 1.3), (25.0,), (-40.0, 12.0))
+    turn, bend = linear_truth(grid, (8,), (3.0, -4.0)), smooth_truth(grid, 3.0)
+    fixed, moving = pair(turn, grid)
+    result = register(fixed, moving, linear_plan("rigid", NCC()))
+    assert result.transform.ndim == 2
+    assert error_vox(result.transform, turn, fixed, moving).max() < 0.2
+    fixed, moving = pair(bend, grid)
+    result = register(fixed, moving, field_plan(LNCC(radius=3)))
+    before = error_vox(Affine(np.eye(3)), bend, fixed, moving).mean()
+    assert error_vox(result.transform, bend, fixed, moving).mean() < before / 3
+    assert result.transform.map_points(np.zeros((1, 2))).shape == (1, 2)
+
+
+def relabelled(image: Image, order, flips) -> Image:
+    """Return the same scan stored along other axes, its header following."""
+    data, matrix = image.data.transpose(order), image.grid.grid2world[:, [*order, 3]].copy()
+    for axis in flips:
+        data = np.flip(data, axis)
+        matrix[:, 3] += matrix[:, axis] * (data.shape[axis] - 1)
+        matrix[:, axis] *= -1
+    return Image(np.ascontiguousarray(data), Grid(data.shape, matrix), space=image.space)
+
+
+@pytest.mark.parametrize(("order", "flips"), [((0, 1, 2), (0, 2)), ((2, 0, 1), (1,)), ((1, 0, 2), (0,))])
+def test_how_a_scan_is_stored_does_not_matter(rigid_pair, order, flips):
+    _, fixed, moving = rigid_pair
+    plan = linear_plan("affine", NCC(), "rotations")
+    other = relabelled(moving, order, flips)
+    np.testing.assert_allclose(
+        other.grid.index2world((np.array(other.grid.shape) - 1) / 2), moving.grid.center_mm, atol=1e-9
+    )
+    expected = register(fixed, moving, plan).transform
+    stored_otherwise = register(fixed, other, plan).transform
+    assert error_mm(stored_otherwise, expected.map_points, fixed).max() < 0.05
+    both = register(relabelled(fixed, order, flips), other, plan).transform
+    assert error_mm(both, expected.map_points, fixed).max() < 0.05
+
+
+def test_how_a_scan_is_stored_does_not_matter_to_fields(smooth_pair):
+    truth, fixed, moving = smooth_pair
+    expected = register(fixed, moving, field_plan())
+    other = register(relabelled(fixed, (1, 2, 0), (0, 1)), relabelled(moving, (2, 0, 1), (1,)), field_plan())
+    gap = error_mm(other.transform, expected.transform.map_points, fixed)
+    assert gap.mean() < 0.05
+    assert error_mm(expected.transform, truth, fixed).mean() > gap.mean()
+
+
+def test_a_header_half_a_metre_away(rigid_pair):
+    truth, fixed, moving = rigid_pair
+    matrix = moving.grid.grid2world.copy()
+    matrix[:3, 3] += (500.0, -300.0, 200.0)
+    far = Image(moving.data, Grid(moving.grid.shape, matrix))
+    result = register(fixed, far, linear_plan("rigid", NCC(), "rotations"))
+    found = lambda points: result.transform.map_points(points) - (500.0, -300.0, 200.0)  # noqa: E731
+    points = points_of(fixed.grid)[fixed.data > 0.2]
+    assert np.linalg.norm(found(points) - truth(points), axis=1).max() < 0.3
+    assert any("do not overlap" in warning for warning in result.record.warnings)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (1, 2), (0, 2)])
+def test_a_header_turned_by_180_degrees(rigid_pair, axes):
+    truth, fixed, moving = rigid_pair
+    wrong = moving.grid.grid2world.copy()
+    for axis in axes:
+        wrong[:, 3] += wrong[:, axis] * (moving.grid.shape[axis] - 1)
+        wrong[:, axis] *= -1
+    turned = Image(moving.data, Grid(moving.grid.shape, wrong))
+    result = register(fixed, turned, linear_plan("rigid", NCC(), "rotations"))
+    errors = error_vox(
+        result.transform, lambda p: turned.grid.index2world(moving.grid.world2index(truth(p))), fixed, turned
+    )
+    assert errors.max() < 0.2
