@@ -84,6 +84,6 @@ class GreedyDiffeomorphic:
             )
             state.field, state.other = state.other, state.field
         if self.field_sigma_vox > 0:
-            gaussian_filter(state.field, self.field_sigma_vox, out=state.other, rows=rows)
+            gaussian_filter(state.field, self.field_sigma_vox, out=state.other, border="nearest", rows=rows)
             state.field, state.other = state.other, state.field
         return True

@@ -45,4 +45,4 @@ class Convergence:
         spread = max(values[0] - recent.min(), 1e-12)
         time = np.arange(self.window) - (self.window - 1) / 2
         slope = float(time @ recent / (time @ time))
-        return -slope < self.tolerance * spread
+        return bool(-slope < self.tolerance * spread)

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from regista.core import Grid, LevelHistory, Status
 from regista.kernels.cpu.rows import rows_of
 from regista.kernels.cpu.warp import warp
-from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, domain, levels
+from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, levels
 from regista.registration._plan import DeformableStage
 
 _SURROUND = 1e-3
 """Intensity difference (of the range 0 … 1) from the corner voxel that still counts as surround."""
-_WINDOW = 4
-"""Radius of metric windows that the rows make room for."""
-_ROOM = 6
-"""Voxels of a level around the content that take part."""
+_ROOM = 4
+"""Voxels of a level around the content, besides the reach of the smoothing, that take part: an update must
+have died away where the field is left alone, or it tears there."""
 
 Base = Callable[[Grid], Volume]
 """``base(grid) -> (3, I, J, K)``: displacement, in that grid's voxels, that the stage starts from."""
@@ -44,27 +43,14 @@ class VoxelField:
         return out
 
     def vectors_mm(self, grid: Grid) -> Volume:
-        """Return world-mm vectors on the fixed grid that this field's grid was cropped from, zero outside."""
-        vectors = self.vectors_vox
-        inner = grid.world2index(self.grid.origin)
-        own = self.grid
-        if not np.allclose(own.spacing, grid.spacing):
-            shape = np.minimum(np.round(np.array(own.shape) * own.spacing / grid.spacing), grid.shape).astype(
-                int
-            )
-            first = grid.world2index(own.index2world([-0.5] * 3)) + 0.5
-            start = np.clip(np.round(first), 0, np.array(grid.shape) - shape).astype(int)
-            own = grid.crop([int(a) for a in start], [int(a) for a in start + shape])
-            vectors, inner = self.resampled(own), start.astype(float)
-        low = np.round(inner).astype(int)
-        box = tuple(slice(int(a), int(a) + n) for a, n in zip(low, own.shape, strict=True))
-        out = np.zeros((3, *grid.shape), np.float32)
+        """Return the field in world mm on a grid with the same axes."""
+        vectors = self.vectors_vox if self.grid == grid else self.resampled(grid)
         linear = grid.grid2world[:3, :3].astype(np.float32)
+        out = np.zeros((3, *grid.shape), np.float32)
         for world in range(3):
-            target = out[world][box]
             for axis in range(3):
                 if linear[world, axis] != 0:
-                    target += linear[world, axis] * vectors[axis]
+                    out[world] += linear[world, axis] * vectors[axis]
         return out
 
 
@@ -76,12 +62,11 @@ def run_deformable(
     base: Base | None,
     report: Callable[[Level, int, float], None],
 ) -> tuple[VoxelField, list[LevelHistory]]:
-    """Run one deformable stage; return the field on the (cropped) fixed grid and the course of its levels."""
-    area = domain(fixed, moving, fixed2moving, 0.04)
+    """Run one deformable stage; return the field on the fixed grid and the course of its levels."""
     field: VoxelField | None = None
     before: Volume | None = None
     history = []
-    for level in levels(area, moving, stage.shrink, stage.steps):
+    for level in levels(fixed, moving, stage.shrink, stage.steps):
         began = time.perf_counter()
         grid = level.fixed.grid
         start = base(grid) if base is not None else None
@@ -116,7 +101,7 @@ def _run_level(
     in_use = np.array(level.fixed.grid.shape) > 1
     axis_scale = np.where(in_use, (spacing[in_use].min() / spacing) ** 2, 0).astype(np.float32)
 
-    solver, rule = stage.solver, stage.convergence
+    solver, rule = stage.solver(level.index), stage.convergence
     rows = _active_rows(level, warper(affine, vectors)[0], solver.reach_vox)
 
     def force(field: Volume, scratch: Volume, out: Volume) -> float:
@@ -143,4 +128,4 @@ def _active_rows(level: Level, warped: Volume, reach: int) -> NDArray[np.int32]:
     fixed = level.fixed.data
     active = np.abs(fixed - fixed.flat[0]) > _SURROUND
     active |= np.abs(warped - level.moving.data.flat[0]) > _SURROUND
-    return rows_of(active, _ROOM, max(reach, _WINDOW))
+    return rows_of(active, reach + _ROOM, max(reach, _ROOM))

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from regista.core import Status
-from regista.registration._levels import Level, Matrix, Scan, domain, levels
+from regista.registration._levels import Level, Matrix, Scan, content, levels
 from regista.registration._linear import LinearCost, basis_for, minimize
 from regista.registration._plan import Start
 
@@ -24,7 +24,7 @@ def find_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
     centers = _center_of_mass(fixed), _center_of_mass(moving)
     if start.search == "centers":
         return _about(np.eye(3), *centers)
-    level = _coarse_level(domain(fixed, moving, None, 0.15), moving)
+    level = _coarse_level(content(fixed, 0.15), moving)
     basis = basis_for("rigid", level.fixed)
     cost = LinearCost(level, start.similarity, basis)
     planar = fixed.grid.shape[2] == 1

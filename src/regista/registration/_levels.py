@@ -128,30 +128,13 @@ def content_box(scan: Scan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return start, stop
 
 
-def domain(fixed: Scan, moving: Scan, fixed2moving: Matrix | None, margin: float) -> Scan:
-    """Crop `fixed` to what either image has to say: its content, and the moving content mapped onto it.
+def content(scan: Scan, margin: float) -> Scan:
+    """Crop a scan to what differs from a constant surround, and a margin: a share of the size of what is left.
 
-    Skull-stripped scans are half empty; where the surround is constant there is no force, and leaving it
-    out saves its share of the time. `margin` is a share of the box's size, at least 4 voxels.
+    Skull-stripped scans are half empty, and linear stages need not visit what is.
     """
-    start, stop = content_box(fixed)
-    if fixed2moving is not None:
-        world = moving.grid.index2world(_content_lattice(moving))
-        inverse = np.linalg.inv(fixed2moving)
-        index = fixed.grid.world2index(world @ inverse[:3, :3].T + inverse[:3, 3])
-        start = np.minimum(start, np.floor(index.min(axis=0)).astype(np.int64))
-        stop = np.maximum(stop, np.ceil(index.max(axis=0)).astype(np.int64) + 1)
+    start, stop = content_box(scan)
     pad = np.maximum(4, np.ceil(margin * (stop - start))).astype(np.int64)
-    shape = np.array(fixed.data.shape)
+    shape = np.array(scan.data.shape)
     start, stop = np.clip(start - pad, 0, shape - 1), np.clip(stop + pad, 1, shape)
-    return fixed.crop([int(a) for a in start], [int(b) for b in stop])
-
-
-def _content_lattice(scan: Scan) -> NDArray[np.float64]:
-    """Return voxel coordinates of content on a coarse lattice, with the corners of its box when it fills it."""
-    low, high = content_box(scan)
-    step = np.maximum((high - low) // 40, 1)
-    box = tuple(slice(int(a), int(b), int(s)) for a, b, s in zip(low, high, step, strict=True))
-    index = np.argwhere(scan.data[box] != scan.data.flat[0]) * step + low
-    # one lattice step outwards on either side: the true border lies between lattice points
-    return np.concatenate([index - step, index + step]).astype(np.float64)
+    return scan.crop([int(a) for a in start], [int(b) for b in stop])

@@ -12,7 +12,7 @@ from scipy.linalg import expm
 from regista.core import LevelHistory, Status
 from regista.kernels.cpu.intensity import linear_gradient
 from regista.optimization import BFGS
-from regista.registration._levels import Level, Matrix, Report, Scan, Warper, domain, levels
+from regista.registration._levels import Level, Matrix, Report, Scan, Warper, content, levels
 from regista.registration._plan import LinearStage
 from regista.similarity import Similarity
 
@@ -120,7 +120,7 @@ def run_linear(
     fixed: Scan, moving: Scan, stage: LinearStage, start: Matrix, report: Callable[[Level, int, float], None]
 ) -> tuple[Matrix, list[LevelHistory]]:
     """Run one linear stage; return the world matrix and the course of its levels."""
-    fixed = domain(fixed, moving, None, 0.1)
+    fixed = content(fixed, 0.1)
     basis = basis_for(stage.model, fixed)
     history = []
     for level in levels(fixed, moving, stage.shrink, stage.steps):

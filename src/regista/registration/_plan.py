@@ -78,8 +78,10 @@ class DeformableStage:
         Metric.
     shrink, steps : tuple of int
         Shrink factor and step limit of each level, coarse to fine.
-    step_vox, update_sigma_vox, field_sigma_vox : float
-        See `regista.optimization.GreedyDiffeomorphic`.
+    step_vox : float
+        Longest vector of an update, voxels of the level.
+    update_sigma_vox, field_sigma_vox : tuple of float
+        Smoothing of update and field, voxels of the level: one value for all levels, or one for each.
     symmetric_force : bool
         Drive the update by the mean gradient of both images.
     window, tolerance : int, float
@@ -91,8 +93,8 @@ class DeformableStage:
     shrink: tuple[int, ...] = (8, 4, 2, 1)
     steps: tuple[int, ...] = (100, 100, 50, 10)
     step_vox: float = 1.0
-    update_sigma_vox: float = 1.732
-    field_sigma_vox: float = 0.5
+    update_sigma_vox: tuple[float, ...] = (1.732,)
+    field_sigma_vox: tuple[float, ...] = (0.5,)
     symmetric_force: bool = True
     window: int = 10
     tolerance: float = 1e-3
@@ -100,15 +102,22 @@ class DeformableStage:
 
     def __post_init__(self) -> None:
         _check_levels(self.model, self.shrink, self.steps)
-        _ = self.solver, self.convergence  # their own checks
+        for name in ("update_sigma_vox", "field_sigma_vox"):
+            if len(getattr(self, name)) not in (1, len(self.shrink)):
+                raise PlanError(
+                    f"{self.model}: {name} has one value or one per level ({len(self.shrink)}), "
+                    f"got {getattr(self, name)}"
+                )
+        for level in range(len(self.shrink)):
+            self.solver(level)  # its own checks
+        _ = self.convergence
 
-    @property
-    def solver(self) -> GreedyDiffeomorphic:
-        """The solver these settings describe."""
+    def solver(self, level: int) -> GreedyDiffeomorphic:
+        """Return the solver of a level."""
         return GreedyDiffeomorphic(
             step_vox=self.step_vox,
-            update_sigma_vox=self.update_sigma_vox,
-            field_sigma_vox=self.field_sigma_vox,
+            update_sigma_vox=self.update_sigma_vox[min(level, len(self.update_sigma_vox) - 1)],
+            field_sigma_vox=self.field_sigma_vox[min(level, len(self.field_sigma_vox) - 1)],
         )
 
     @property

@@ -150,6 +150,9 @@ def _stage_index(stages: list[Any], key: str, text: str) -> int:
 
 def _build(kind: type, tree: Mapping[str, Any], where: str) -> Any:
     tree = dict(tree)
+    for name in ("update_sigma_vox", "field_sigma_vox"):
+        if isinstance(tree.get(name), int | float):
+            tree[name] = (tree[name],)
     if "similarity" in tree:
         tree["similarity"] = _similarity(tree["similarity"], f"{where}.similarity")
     return _validate(kind, tree, where)

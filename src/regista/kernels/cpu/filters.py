@@ -23,7 +23,7 @@ def gaussian_taps(sigma_vox: float, truncate: float = 3.0) -> np.ndarray:
         return np.ones(1, np.float32)
     radius = max(1, int(np.ceil(truncate * sigma_vox)))
     taps = np.exp(-0.5 * (np.arange(radius + 1) / sigma_vox) ** 2)
-    return (taps / (taps[0] + 2 * taps[1:].sum())).astype(np.float32)
+    return np.asarray(taps / (taps[0] + 2 * taps[1:].sum()), np.float32)
 
 
 def gaussian_filter(stack, sigma_vox, *, out=None, border="zero", rows=None):
