@@ -28,8 +28,9 @@ def apply(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="TRANSFORM… IMAGE",
-            help="Transforms in the order they act on a fixed point, then the image.",
+            metavar="[TRANSFORM…] IMAGE",
+            help="Transforms in the order they act on a fixed point (none: the images share a space), then the "
+            "image.",
         ),
     ],
     like: Annotated[
@@ -53,7 +54,7 @@ def apply(
     debug: Debug = False,
 ) -> None:
     """Resample IMAGE onto another grid, once, through all transforms."""
-    transforms, path = split_last(files, "image")
+    transforms, path = files[:-1], files[-1]
     from regista.core import LabelImage
     from regista.core import threads as use_threads
     from regista.io import read, read_labels, write
@@ -63,9 +64,7 @@ def apply(
     with use_threads(threads):
         fixed = read(like)
         image: Image = read_labels(path) if labels else read(path)
-        chain = read_chain(transforms, format, fixed, image, ignore_spaces=ignore_spaces)
-        check_overlap(chain, fixed.grid, image)
-        check_direction(chain, fixed, image)
+        chain = _chain_for(transforms, format, fixed, image, ignore_spaces)
         out: Image
         if isinstance(image, LabelImage):
             out = resample_labels(image, fixed, chain, interpolation=interpolation or "nearest")  # type: ignore[arg-type]
@@ -136,6 +135,21 @@ def apply_points(
         say_json({"output": str(output), "points": count})
     else:
         say(f"{output}: {count} points", quiet=quiet)
+
+
+def _chain_for(
+    paths: list[Path], format: str | None, fixed: Image, image: Image, ignore_spaces: bool
+) -> Transform:
+    """Return the checked chain that brings `image` onto the grid of `fixed`; without files, the identity."""
+    if paths:
+        chain = read_chain(paths, format, fixed, image, ignore_spaces=ignore_spaces)
+    else:
+        from regista.transforms import Affine
+
+        chain = Affine.identity(fixed.ndim)
+    check_overlap(chain, fixed.grid, image)
+    check_direction(chain, fixed, image)
+    return chain
 
 
 def _convention_for(output: Path, convention: str | None) -> str | None:

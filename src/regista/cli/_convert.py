@@ -28,7 +28,7 @@ Moving = Annotated[Path | None, typer.Option("--moving", help="Moving image, whe
 
 @guarded
 def invert(
-    transform: Annotated[Path, typer.Argument(help="Transform to invert.")],
+    transform: Annotated[Path, typer.Argument(metavar="TRANSFORM", help="Transform to invert.")],
     output: Output,
     like: Like = None,
     moving: Moving = None,

@@ -40,7 +40,7 @@ def list_(as_json: Json = False, debug: Debug = False) -> None:
 @presets.command("show")
 @guarded
 def show(
-    name: Annotated[str, typer.Argument(help="A preset, or a plan file (.toml).")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset, or a plan file (.toml).")],
     overrides: Override = None,
     as_json: Json = False,
     debug: Debug = False,

@@ -24,8 +24,13 @@ DEFAULT_PRESET = "brain-t1"
 
 @guarded
 def register(
-    fixed: Annotated[Path, typer.Argument(help="Image that stays where it is.")],
-    moving: Annotated[Path, typer.Argument(help="Image to bring onto it.")],
+    fixed: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FIXED", help="Image that stays where it is: a file, or a folder of DICOM slices."
+        ),
+    ],
+    moving: Annotated[Path, typer.Argument(metavar="MOVING", help="Image to bring onto it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     preset: Annotated[
         str | None, typer.Option(help=f"Plan by name, see `regista presets` [default: {DEFAULT_PRESET}].")
