@@ -1,0 +1,94 @@
+"""The program as a whole: start-up, presets, errors."""
+
+import json
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+import typer
+
+from regista.cli._console import guarded
+from regista.registration import list_presets
+
+COMMANDS = (
+    "register",
+    "apply",
+    "apply-points",
+    "invert",
+    "compose",
+    "convert",
+    "info",
+    "presets",
+    "warmup",
+    "demo",
+)
+
+
+def test_help_is_quick_and_names_every_command() -> None:
+    program = "from regista.cli import main; main()"
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True
+        )
+        seconds.append(time.perf_counter() - began)
+    assert all(f" {name} " in done.stdout for name in COMMANDS)
+    assert min(seconds) < 0.5
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, regista.cli; print(*[m for m in ('numpy', 'numba', 'scipy', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(call, name) -> None:
+    done = call(name, "--help")
+    assert done.exit_code == 0
+    assert "Usage" in done.stdout
+
+
+def test_usage_errors_exit_with_2(call) -> None:
+    assert call("nope").exit_code == 2
+    assert call("register", "a.nii").exit_code == 2
+    assert call("warmup", "--threads", "0").exit_code == 2
+
+
+def test_version(call) -> None:
+    from regista import __version__
+
+    assert call("--version").stdout == f"regista {__version__}\n"
+
+
+def test_presets_are_listed_and_shown_as_plans(call, tmp_path) -> None:
+    listed = call("presets").stdout
+    assert json.loads(call("presets", "--json").stdout) == list_presets()
+    for name in list_presets():
+        assert name in listed
+        shown = call("presets", "show", name).stdout
+        assert tomllib.loads(shown)["name"] == name
+    (tmp_path / "mine.toml").write_text(shown)
+    assert call("presets", "show", tmp_path / "mine.toml").stdout == shown
+    assert call("presets", "show", "nope").exit_code == 2
+
+
+def test_an_unexpected_error_asks_to_be_reported(capsys) -> None:
+    @guarded
+    def broken(*, debug: bool = False, as_json: bool = False) -> None:
+        raise ZeroDivisionError("by chance")
+
+    with pytest.raises(typer.Exit) as end:
+        broken()
+    told = capsys.readouterr()
+    assert end.value.exit_code == 1
+    assert "bug" in told.err
+    assert "Traceback" not in told.err
+    with pytest.raises(typer.Exit):
+        broken(debug=True, as_json=True)
+    told = capsys.readouterr()
+    assert "Traceback" in told.err
+    assert json.loads(told.out)["kind"] == "ZeroDivisionError"

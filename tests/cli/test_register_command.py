@@ -1,0 +1,187 @@
+"""`regista register`: what it leaves, what it says, how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from regista.core import Status
+from regista.io import read, read_transform
+
+SHIFT_MM = np.array([3.0, -2.0, 2.5])
+FILES = ["fixed2moving.h5", "moving2fixed.h5", "record.json", "warped.nii.gz"]
+
+
+def test_leaves_the_four_files_and_the_right_map(registered) -> None:
+    assert sorted(os.listdir(registered)) == FILES
+    forward = read_transform(registered / "fixed2moving.h5")
+    points = np.array([[20.0, -5.0, 50.0], [25.0, -10.0, 55.0]])
+    assert np.abs(forward.map_points(points) - points - SHIFT_MM).max() < 0.1
+    backward = read_transform(registered / "moving2fixed.h5")
+    assert np.abs(backward.map_points(forward.map_points(points)) - points).max() < 1e-3
+    assert (forward.fixed_space, forward.moving_space) == ("fixed", "moving")
+
+
+def test_warped_is_the_moving_image_on_the_fixed_grid(pair, registered) -> None:
+    fixed, warped = read(pair / "fixed.nii.gz"), read(registered / "warped.nii.gz")
+    assert warped.grid.same_as(fixed.grid)
+    assert warped.data.dtype == np.float32
+    inner = (slice(5, -5),) * 3
+    assert np.abs(warped.data[inner] - fixed.data[inner]).max() < 0.05 * np.ptp(fixed.data)
+
+
+def test_record_tells_time_plan_and_inputs(pair, registered) -> None:
+    record = json.loads((registered / "record.json").read_text())
+    timings = record["timings"]
+    assert {"load", "read", "registration", "write", "total"} <= set(timings)
+    assert timings["total"] > timings["registration"]
+    assert record["seed"] == 3
+    assert record["threads"] == 2
+    assert record["inputs"]["moving"]["path"] == str(pair / "moving.nii.gz")
+    assert record["plan"]["name"] == "translation"
+
+
+def test_json_is_one_object_and_nothing_else(pair, call, tmp_path) -> None:
+    done = call(
+        *("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "new" / "out"),
+        *("--preset", "translation", "--json", "--dtype", "int16"),
+    )
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["ok"] is True
+    assert all(os.path.exists(path) for path in told["outputs"].values())
+    assert read(told["outputs"]["warped"]).data.dtype == np.int16
+    assert os.listdir(tmp_path) == ["new"]
+
+
+def test_other_files_in_the_folder_stay(pair, call, tmp_path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "record.json").write_text("old")
+    words = ("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "--preset", "translation")
+    assert call(*words, "-o", tmp_path).exit_code == 0
+    assert sorted(os.listdir(tmp_path)) == sorted([*FILES, "notes.txt"])
+    assert (tmp_path / "record.json").read_text() != "old"
+
+
+def test_a_result_that_fails_its_checks_is_written_and_exits_with_1(
+    pair, call, tmp_path, monkeypatch
+) -> None:
+    import regista.registration as engine
+
+    real = engine.register
+
+    def folded(*args, **kwargs):
+        result = real(*args, **kwargs)
+        return replace(result, record=replace(result.record, status=Status.FOLDED))
+
+    monkeypatch.setattr(engine, "register", folded)
+    done = call(
+        *("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out"),
+        *("--preset", "translation"),
+    )
+    assert done.exit_code == 1
+    assert "folded" in done.stderr
+    assert sorted(os.listdir(tmp_path / "out")) == FILES
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--preset", "nope"], "no preset 'nope'"),
+        (["--set", "stages.rigid.nope=3"], "has no setting 'nope'"),
+        (["--set", "nope"], "path=value"),
+        (["--preset", "rigid", "--plan", "a.toml"], "not both"),
+        (["--plan", "absent.toml"], "absent.toml"),
+        (["--plan", "rigid"], ".toml"),
+        (["--dtype", "complex64"], "--dtype"),
+        (["--non-finite", "ignore"], "mask"),
+        (["--initial", "absent.h5"], "absent.h5"),
+        (["--fixed-mask", "absent.nii.gz"], "absent.nii.gz"),
+    ],
+)
+def test_wrong_options_exit_with_2_and_leave_nothing(pair, call, tmp_path, options, message) -> None:
+    words = ("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "a" / "out")
+    done = call(*words, *options)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_mask_on_another_grid_is_refused(pair, call, tmp_path) -> None:
+    done = call(
+        *("register", pair / "moving.nii.gz", pair / "fixed.nii.gz", "-o", tmp_path / "out"),
+        *("--fixed-mask", pair / "mask.nii.gz", "--json"),
+    )
+    assert done.exit_code == 2
+    assert "another grid" in json.loads(done.stdout)["error"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_reversed_initial_is_refused(pair, registered, call, tmp_path) -> None:
+    done = call(
+        *("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out"),
+        *("--preset", "translation", "--initial", registered / "moving2fixed.h5"),
+    )
+    assert done.exit_code == 2
+    assert "invert" in done.stderr
+
+
+def test_output_that_is_a_file_is_found_out_first(pair, call, tmp_path) -> None:
+    (tmp_path / "out").write_text("mine")
+    done = call("register", pair / "absent.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "is a file" in done.stderr
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_disk_that_refuses_leaves_nothing(pair, call, tmp_path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    done = call(
+        *("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out"),
+        *("--preset", "translation"),
+    )
+    assert done.exit_code == 2
+    assert "disk is full" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+ENDLESS = (
+    "shrink=[1]",
+    "steps=[10000000]",
+    "update_sigma_vox=[2.0]",
+    "field_sigma_vox=[0.5]",
+    "window=10000000",
+)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 2.5])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_nothing(pair, tmp_path, number, delay_s) -> None:
+    program = "from regista.cli import main; main()"
+    words = ["register", str(pair / "fixed.nii.gz"), str(pair / "moving.nii.gz"), "-o", str(tmp_path / "o")]
+    words += ["--preset", "deformable"]
+    for setting in ENDLESS:
+        words += ["--set", f"stages.0.{setting}"]
+    running = subprocess.Popen(
+        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 60
+    while not os.listdir(tmp_path) and running.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(delay_s)
+    assert running.poll() is None, running.communicate()
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == (130 if number == signal.SIGINT else 128 + number), err
+    assert "Traceback" not in err
+    assert os.listdir(tmp_path) == []
