@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from phantoms import error_mm, error_vox, grid_of, linear_truth, pair, points_of, smooth_truth
@@ -145,15 +147,24 @@ def test_a_header_half_a_metre_away(rigid_pair):
     assert any("do not overlap" in warning for warning in result.record.warnings)
 
 
-@pytest.mark.parametrize("axes", [(0, 1), (1, 2), (0, 2)])
-def test_a_header_turned_by_180_degrees(rigid_pair, axes):
+_MISSED = pytest.mark.xfail(
+    reason="six refined candidates can miss a turn about an oblique axis", strict=False
+)
+
+
+@pytest.mark.parametrize(
+    ("axes", "candidates"),
+    [((0, 1), 24), ((1, 2), 24), ((0, 2), 24), pytest.param((0, 1), 6, marks=_MISSED), ((1, 2), 6)],
+)
+def test_a_header_turned_by_180_degrees(rigid_pair, axes, candidates):
     truth, fixed, moving = rigid_pair
     wrong = moving.grid.grid2world.copy()
     for axis in axes:
         wrong[:, 3] += wrong[:, axis] * (moving.grid.shape[axis] - 1)
         wrong[:, axis] *= -1
     turned = Image(moving.data, Grid(moving.grid.shape, wrong))
-    result = register(fixed, turned, linear_plan("rigid", NCC(), "rotations"))
+    plan = replace(linear_plan("rigid", NCC()), start=Start(candidates=candidates))
+    result = register(fixed, turned, plan)
     errors = error_vox(
         result.transform, lambda p: turned.grid.index2world(moving.grid.world2index(truth(p))), fixed, turned
     )

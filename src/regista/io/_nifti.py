@@ -124,12 +124,12 @@ def _world(header: Any, path: Path) -> NDArray[np.float64]:
         return _fill_missing_axes(matrix, ndim)
     spacing = np.where(np.isfinite(spacing) & (spacing > 0), spacing, 1.0)
     _log.warning(
-        "%s: the header has neither sform nor qform; assumed axes along R, A, S from the origin with voxels of "
-        "%s mm. If left and right matter, set the header's affine",
+        "%s: the header has neither sform nor qform; assumed, as ITK does, axes along L, P, S from the "
+        "origin with voxels of %s mm. If left and right matter, set the header's affine",
         path,
         "×".join(f"{s:.4g}" for s in spacing),
     )
-    return np.asarray(np.diag([*spacing, 1.0]))
+    return np.asarray(np.diag([-spacing[0], -spacing[1], spacing[2], 1.0]))
 
 
 def _fill_missing_axes(matrix: NDArray[np.float64], ndim: int) -> NDArray[np.float64]:
