@@ -16,14 +16,13 @@ def progress_bar(show: bool) -> Iterator[ProgressCallback]:
         yield silent
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=10),  # all in one line of 80 columns
         TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
@@ -39,8 +38,8 @@ def progress_bar(show: bool) -> Iterator[ProgressCallback]:
                 return
             drawn = now
             text = (
-                f"{report.stage}  level {report.level + 1}/{report.levels}  "
-                f"step {report.step}/{report.steps}  metric {report.value:.5g}"
+                f"{report.stage} {report.level + 1}/{report.levels} step {report.step}/{report.steps} "
+                f"metric {report.value:.4f}"
             )
             bar.update(task, completed=report.fraction, description=text)
 
