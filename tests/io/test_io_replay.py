@@ -106,8 +106,9 @@ def test_ants_replays_our_files(tmp_path, scene, files):
         write_transform(tmp_path / "a.mat", affine)
     write(tmp_path / "fixed.nii.gz", Image(np.zeros(fixed.shape, np.float32), fixed))
     write(tmp_path / "moving.nii.gz", moving)
-    # ANTs lists transforms as a stack: the last one named acts first on a fixed point
-    names = [str(tmp_path / name) for name in reversed(files)]
+    names = [
+        str(tmp_path / name) for name in files
+    ]  # ANTs too: the first one named acts first on a fixed point
     warped = ants.apply_transforms(
         ants.image_read(str(tmp_path / "fixed.nii.gz"), dimension=fixed.ndim),
         ants.image_read(str(tmp_path / "moving.nii.gz"), dimension=fixed.ndim),

@@ -12,6 +12,7 @@ import numpy as np
 from regista.core import FormatError, Mesh
 from regista.io._files import PathLike, check_exists, reading, replacing, stem_of, suffix_of
 from regista.io._points import Convention
+from regista.io._vtk import is_polydata, read_polydata
 
 MESHES = (".gii", ".surf.gii", ".vtk", ".vtp", ".ply", ".stl", ".obj", ".vtu")
 _SIGNS = np.array([-1.0, -1.0, 1.0])
@@ -96,12 +97,30 @@ def _gifti_bytes(mesh: Mesh) -> bytes:
     return bytes(image.to_bytes())
 
 
+class _Ending(io.BytesIO):
+    """A file that says when it has ended, to readers that would wait for more lines for ever."""
+
+    _ended = False
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return the next line; once at the end nothing, after that an error."""
+        line = super().readline(size)
+        if not line and self._ended:
+            raise FormatError("it ends too early")
+        self._ended = not line
+        return line
+
+
 def _read_meshio(path: Path) -> tuple[Any, Any]:
+    raw = path.read_bytes()
+    if is_polydata(raw):
+        return read_polydata(raw)
     import meshio
 
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            mesh = meshio.read(path)
+            ply = suffix_of(path) == ".ply"
+            mesh = meshio.read(_Ending(raw) if ply else path, file_format="ply" if ply else None)
     except SystemExit:  # meshio leaves the program on files it cannot read
         raise FormatError("meshio cannot read it") from None
     faces = [block.data for block in mesh.cells if block.type == "triangle"]
