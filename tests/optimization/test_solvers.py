@@ -1,0 +1,194 @@
+"""Solvers and the stopping rule on problems with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from regista.core import PlanError
+from regista.kernels.cpu.fields import jacobian_determinant
+from regista.kernels.cpu.rows import rows_of
+from regista.kernels.cpu.warp import warp
+from regista.optimization import BFGS, Convergence, GreedyDiffeomorphic
+
+HESSIAN = np.array([[4.0, 1.0, 0.0, 0.2], [1.0, 30.0, 2.0, 0.0], [0.0, 2.0, 0.5, 0.1], [0.2, 0.0, 0.1, 9.0]])
+LOWEST = np.array([3.0, -2.0, 5.0, 0.5])
+
+
+def quadratic(point):
+    away = point - LOWEST
+    return float(0.5 * away @ HESSIAN @ away + 7), HESSIAN @ away
+
+
+def run(solver, evaluate, start, steps):
+    state = solver.init(start, evaluate)
+    values = [state.value]
+    for _ in range(steps):
+        state = solver.step(state, evaluate)
+        values.append(state.value)
+        if state.step_length == 0:
+            break
+    return state, values
+
+
+def test_bfgs_finds_the_lowest_point_of_a_quadratic():
+    state, values = run(BFGS(retract=np.add), quadratic, np.zeros(4), 25)
+    np.testing.assert_allclose(state.point, LOWEST, atol=1e-3)
+    assert values[-1] == pytest.approx(7, abs=1e-5)
+    assert np.all(np.diff(values) <= 0)
+    assert len(values) - 1 <= state.evaluations <= 4 * len(values)
+
+
+def test_bfgs_walks_along_a_curved_valley():
+    def rosenbrock(p):
+        a, b = 1 - p[0], p[1] - p[0] ** 2
+        return float(a * a + 20 * b * b), np.array([-2 * a - 80 * p[0] * b, 40 * b])
+
+    state, values = run(BFGS(retract=np.add, first_step=0.2), rosenbrock, np.array([-1.2, 1.0]), 60)
+    np.testing.assert_allclose(state.point, [1, 1], atol=1e-2)
+    assert np.all(np.diff(values) <= 0)
+
+
+def test_bfgs_steps_keep_to_their_limit_and_go_through_retract():
+    seen = []
+
+    def retract(point, move):
+        seen.append(np.linalg.norm(move))
+        return point + move
+
+    state, _ = run(BFGS(retract=retract, first_step=0.5, max_step=0.75), quadratic, np.full(4, 40.0), 5)
+    assert seen[0] == pytest.approx(0.5)
+    assert max(seen) <= 0.75 + 1e-12
+    assert state.step_length <= 0.75 + 1e-12
+
+
+def test_bfgs_stays_where_there_is_no_way_down():
+    solver = BFGS(retract=np.add)
+    flat = solver.init(np.zeros(2), lambda _: (1.0, np.zeros(2)))
+    stayed = solver.step(flat, lambda _: (1.0, np.zeros(2)))
+    assert stayed.step_length == 0
+    np.testing.assert_array_equal(stayed.point, np.zeros(2))
+    # a gradient that lies about the way down, and a wall of infinite value
+    for evaluate in (
+        lambda p: (float(p @ p), -2 * p),
+        lambda p: (1.0 if not p.any() else np.inf, np.ones(2)),
+    ):
+        start = np.ones(2) if evaluate(np.ones(2))[0] == 2 else np.zeros(2)
+        begun = solver.init(start, evaluate)
+        assert solver.step(begun, evaluate).value <= begun.value
+
+
+def test_convergence_waits_for_its_window_and_sees_the_trend():
+    rule = Convergence(window=5, tolerance=1e-2)
+    falling = [100.0 * 0.8**n for n in range(60)]
+    when = next(n for n in range(len(falling)) if rule.reached(falling[:n]))
+    assert 5 <= when < 40
+    assert not rule.reached(falling[:5])
+    assert not rule.reached([])
+    assert rule.reached([3.0] * 5)
+    assert not rule.reached([3.0] * 4)
+    rng = np.random.default_rng(0)
+    steady = list(np.linspace(10, 0, 40) + 0.05 * rng.standard_normal(40))
+    assert not any(rule.reached(steady[:n]) for n in range(41))
+
+
+def test_convergence_does_not_depend_on_the_unit_of_the_value():
+    values = [1.0 / (n + 1) for n in range(30)]
+    rule = Convergence(window=6, tolerance=5e-3)
+    expected = [rule.reached(values[:n]) for n in range(31)]
+    assert True in expected
+    assert False in expected
+    assert [rule.reached([1e3 * v - 5 for v in values[:n]]) for n in range(31)] == expected
+
+
+@pytest.mark.parametrize("settings", [{"window": 1}, {"tolerance": -0.1}, {"tolerance": float("nan")}])
+def test_a_stopping_rule_checks_itself(settings):
+    with pytest.raises(PlanError):
+        Convergence(**settings)
+
+
+def blobs(shape, seed=0):
+    noise = np.random.default_rng(seed).standard_normal(shape)
+    return ndimage.gaussian_filter(noise, 2.5).astype(np.float32) * 10
+
+
+def ssd_force(fixed, moving, identity):
+    """Return a force towards the least squared difference, by plain NumPy."""
+
+    def force(field, scratch, out):
+        warped = warp(moving, identity, field, shape=fixed.shape)
+        out[...] = -(warped - fixed) * np.stack(np.gradient(warped))
+        return float(((warped - fixed) ** 2).mean())
+
+    return force
+
+
+IDENTITY = np.eye(4)[:3]
+
+
+def test_greedy_descent_brings_images_together_without_folds():
+    shape = (24, 30, 17)
+    moving = blobs(shape)
+    bend = np.stack([ndimage.gaussian_filter(blobs(shape, n), 3) for n in (1, 2, 3)])
+    bend *= np.float32(2.0 / np.abs(bend).max())
+    fixed = warp(moving, IDENTITY, bend, shape=shape)
+    solver = GreedyDiffeomorphic(step_vox=0.3, update_sigma_vox=1.5, field_sigma_vox=0.4)
+    state = solver.init(np.zeros((3, *shape), np.float32))
+    for _ in range(60):
+        assert solver.step(state, ssd_force(fixed, moving, IDENTITY))
+    assert len(state.values) == 60
+    assert state.values[-1] < state.values[0] / 10
+    assert jacobian_determinant(state.field).min() > 0
+    inner = (slice(None), *[slice(4, -4)] * 3)
+    assert np.abs(state.field - bend)[inner].mean() < 0.5 * np.abs(bend)[inner].mean()
+
+
+@pytest.mark.parametrize("step", [0.5, 1.0, 1.7])
+def test_the_first_greedy_step_has_the_length_asked_for(step):
+    shape = (11, 14, 9)
+    solver = GreedyDiffeomorphic(step_vox=step, update_sigma_vox=1.0, field_sigma_vox=0.0)
+    state = solver.init(np.zeros((3, *shape), np.float32))
+    solver.step(state, ssd_force(blobs(shape), blobs(shape, 1), IDENTITY))
+    longest = np.linalg.norm(state.field, axis=0).max()
+    assert 0.6 * step < longest <= step * 1.0001
+
+
+def test_greedy_steps_stop_where_there_is_no_force():
+    shape = (11, 14, 9)
+    solver, field = GreedyDiffeomorphic(), np.zeros((3, *shape), np.float32)
+
+    def nothing(field, scratch, out):
+        out[...] = 0
+        return 0.0
+
+    def broken(field, scratch, out):
+        out[...] = np.inf
+        return float("nan")
+
+    for force in (nothing, broken):
+        state = solver.init(field.copy())
+        assert not solver.step(state, force)
+        assert np.abs(state.field).max() == 0
+
+
+def test_greedy_steps_touch_only_their_rows():
+    shape = (16, 15, 20)
+    active = np.zeros(shape, bool)
+    active[6:9, 6:9, 8:11] = True
+    solver = GreedyDiffeomorphic()
+    rows = rows_of(active, 2, solver.reach_vox)
+    here = np.arange(shape[2]) >= rows[0, ..., None]
+    here &= np.arange(shape[2]) < rows[1, ..., None]
+    start = np.full((3, *shape), 0.25, np.float32)
+    state = solver.init(start.copy(), rows)
+    for _ in range(3):
+        solver.step(state, ssd_force(blobs(shape), blobs(shape, 1), IDENTITY))
+    np.testing.assert_array_equal(state.field[:, ~here], start[:, ~here])
+    assert (state.field[:, here] != 0.25).any()
+
+
+@pytest.mark.parametrize("settings", [{"step_vox": 0}, {"step_vox": 3}, {"field_sigma_vox": -1}])
+def test_a_solver_checks_itself(settings):
+    with pytest.raises(PlanError):
+        GreedyDiffeomorphic(**settings)

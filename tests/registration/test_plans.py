@@ -1,0 +1,233 @@
+"""Plans: presets, TOML round trip, overrides, and a parser that meets anything with a clear error."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from regista.core import FormatError, PlanError, RegistaError
+from regista.registration import (
+    DeformableStage,
+    LinearStage,
+    Plan,
+    Start,
+    list_presets,
+    load_plan,
+    plan_from_dict,
+    plan_to_dict,
+    plan_to_toml,
+)
+from regista.similarity import LNCC, MI, NMI, SSD
+
+PRESETS = sorted(list_presets())
+
+
+def test_the_promised_presets_are_there_and_described():
+    promised = {"rigid", "affine", "fast", "brain-t1", "accurate", "multimodal", "lung-ct", "2d"}
+    assert promised <= set(PRESETS)
+    assert all(list_presets().values())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_survives_the_round_trip(name, tmp_path):
+    plan = load_plan(name)
+    assert plan.name == name
+    file = tmp_path / "edited.toml"
+    file.write_text(plan_to_toml(plan), encoding="utf-8")
+    assert load_plan(file) == plan
+    assert plan_from_dict(plan_to_dict(plan)) == plan
+    assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan
+
+
+def test_text_that_needs_escaping_survives():
+    plan = Plan(name='a "b" \\ c', description="two\nlines\tand é", stages=(LinearStage(model="rigid"),))
+    assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan
+
+
+@pytest.mark.xfail(reason="control characters are written to TOML as they are", strict=False)
+def test_control_characters_survive():
+    plan = Plan(name="bell \x07, delete \x7f, return \r", stages=(LinearStage(model="rigid"),))
+    assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan
+
+
+@pytest.mark.parametrize(
+    ("override", "look", "value"),
+    [
+        ("stages.diffeomorphic.step_vox=0.5", lambda p: p.stages[-1].step_vox, 0.5),
+        ("stages.0.similarity.mi.bins=24", lambda p: p.stages[0].similarity, MI(bins=24)),
+        ("stages.diffeomorphic.similarity=ssd", lambda p: p.stages[-1].similarity, SSD()),
+        (
+            "stages.diffeomorphic.similarity={nmi = {bins = 20}}",
+            lambda p: p.stages[-1].similarity,
+            NMI(bins=20),
+        ),
+        ("start.search=centers", lambda p: p.start.search, "centers"),
+        ("clip_percentiles=[1, 99]", lambda p: p.clip_percentiles, (1, 99)),
+        ("name=mine", lambda p: p.name, "mine"),
+    ],
+)
+def test_single_settings_are_changed(override, look, value):
+    before, after = load_plan("multimodal"), load_plan("multimodal", [override])
+    assert look(after) == value
+    assert look(before) != value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stages.diffeomorphic.step=1", "no setting 'step'; its settings are .*step_vox"),
+        ("stages.elastic.step_vox=1", "names stage 'elastic'; the plan's stages are"),
+        ("stages.7.step_vox=1", "names stage '7'"),
+        ("stages.diffeomorphic.step_vox=9", "step_vox is above 0 and at most 2"),
+        ("stages.diffeomorphic.step_vox=fast", "step_vox"),
+        ("stages.diffeomorphic.similarity=psnr", "no metric 'psnr'; metrics are ssd"),
+        ("stages.diffeomorphic.similarity.lncc.radius=0", "radius is between 1 and 16"),
+        ("stages.diffeomorphic.shrink=[1, 2]", "one entry per level|coarse to fine"),
+        ("start.search=everywhere", "start.search"),
+        ("speed=9", "no setting 'speed'"),
+        ("start.search", "path=value"),
+        ("=3", "path=value"),
+        ("description.first=x", "is a value, not a section"),
+        ("stages.0=rigid", "replace a whole stage"),
+        ("clip_percentiles=[99, 1]", "clip_percentiles"),
+    ],
+)
+def test_wrong_settings_are_refused_with_what_would_be_right(override, message):
+    with pytest.raises(PlanError, match=message):
+        load_plan("fast", [override])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stages": ()}, "at least one stage"),
+        ({"stages": (DeformableStage(), LinearStage(model="affine"))}, "linear stages come before"),
+        ({"clip_percentiles": (5, 120)}, "clip_percentiles"),
+    ],
+)
+def test_plans_check_themselves(change, message):
+    with pytest.raises(PlanError, match=message):
+        replace(load_plan("rigid"), **change)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LinearStage(model="rigid", shrink=(4, 2), steps=(10,)), "one entry per level"),
+        (lambda: LinearStage(model="rigid", shrink=(0,), steps=(10,)), "between 1 and 64"),
+        (lambda: LinearStage(model="rigid", shrink=(2, 4), steps=(10, 10)), "coarse to fine"),
+        (lambda: LinearStage(model="rigid", shrink=(2,), steps=(-1,)), "at least 0"),
+        (lambda: LinearStage(model="rigid", tolerance_vox=0), "tolerance_vox"),
+        (lambda: DeformableStage(window=1), "window"),
+        (lambda: DeformableStage(update_sigma_vox=(-1.0,) * 4), "update_sigma_vox"),
+        (lambda: LNCC(radius=40), "radius"),
+        (lambda: MI(bins=2), "bins"),
+        (lambda: Start(candidates=0), "candidates"),
+    ],
+)
+def test_stages_check_themselves(make, message):
+    with pytest.raises(PlanError, match=message):
+        make()
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(FormatError, match="cannot read the plan"):
+        load_plan(tmp_path / "absent.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(FormatError, match="cannot read the plan"):
+        load_plan(tmp_path / "bytes.toml")
+    (tmp_path / "broken.toml").write_text("stages = [")
+    with pytest.raises(PlanError, match="not valid TOML"):
+        load_plan(tmp_path / "broken.toml")
+
+
+# What comes below must end in a plan or in one of our own errors, whatever goes in.
+
+TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=6)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+PATHS = st.sampled_from(
+    [
+        "name",
+        "description",
+        "clip_percentiles",
+        "start",
+        "start.search",
+        "start.similarity",
+        "start.candidates",
+        "stages",
+        "stages.0",
+        "stages.affine.model",
+        "stages.affine.shrink",
+        "stages.1.steps",
+        "stages.1.similarity",
+        "stages.1.similarity.lncc",
+        "stages.1.similarity.lncc.radius",
+        "stages.1.update_sigma_vox",
+        "stages.1.symmetric_force",
+        "stages.1.window",
+    ]
+)
+QUICK = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def survive(call) -> None:
+    try:
+        plan = call()
+    except RegistaError as refusal:
+        plan, reason = None, str(refusal)
+    if plan is None:
+        assert reason
+    else:
+        assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan
+
+
+@QUICK
+@given(PATHS, ANYTHING)
+def test_any_value_at_any_place(path, value):
+    tree = plan_to_dict(load_plan("fast"))
+    place, keys = tree, path.replace("affine", "0").split(".")
+    for key in keys[:-1]:
+        place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+    if isinstance(place, list):
+        place[int(keys[-1])] = value
+    else:
+        place[keys[-1]] = value
+    survive(lambda: plan_from_dict(tree))
+
+
+@QUICK
+@given(PATHS, TEXT | st.integers().map(str) | st.floats().map(str) | st.just("[1, [2]]"))
+def test_any_override(path, text):
+    survive(lambda: load_plan("fast", [f"{path}={text}"]))
+
+
+@QUICK
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=30))
+def test_any_text_as_override(text):
+    survive(lambda: load_plan("fast", [text]))
+
+
+@QUICK
+@given(st.dictionaries(TEXT | st.sampled_from(["name", "stages", "start"]), ANYTHING, max_size=4))
+def test_any_tree(tree):
+    survive(lambda: plan_from_dict(tree))
+
+
+@settings(QUICK, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_to_a_file(tmp_path, data):
+    text = plan_to_toml(load_plan("fast"))
+    at = data.draw(st.integers(0, len(text)))
+    cut = data.draw(st.integers(0, 20))
+    damaged = text[:at] + data.draw(st.text(max_size=5)) + text[at + cut :]
+    file = tmp_path / "plan.toml"
+    file.write_bytes(damaged.encode("utf-8", "surrogatepass"))
+    survive(lambda: load_plan(file))
