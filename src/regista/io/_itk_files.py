@@ -11,6 +11,7 @@ import numpy as np
 
 from regista.core import FormatError, Grid
 from regista.io._files import read_text, reading, replacing, write_bytes, write_text
+from regista.io._h5_text import read_text as h5_text
 from regista.io._itk_elements import Element, from_elements, spaces_of, to_elements
 from regista.transforms import Transform
 
@@ -27,7 +28,7 @@ def read_h5(path: Path, grid: Grid | None = None) -> Transform:
             if _GROUP not in file:
                 raise FormatError("it is HDF5 but holds no ITK transform (no group TransformGroup)")
             group = file[_GROUP]
-            elements = [_h5_element(group[key]) for key in sorted(group, key=int)]
+            elements = [_h5_element(path, group[key]) for key in sorted(group, key=int)]
             spaces = _read_spaces(file)
         return from_elements(_in_order(elements), spaces, grid)
 
@@ -38,14 +39,14 @@ def _in_order(elements: list[Element]) -> list[Element]:
     return parts[::-1]
 
 
-def _h5_element(node: Any) -> Element:
-    kind = node["TransformType"][()]
-    kind = kind[0] if isinstance(kind, np.ndarray) else kind
-    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+def _h5_element(path: Path, node: Any) -> Element:
+    kind = h5_text(path, node["TransformType"])
     values = []
     for name in ("Parameters", "FixedParameters"):
         # ITK before version 5 misspelt it
         key = next((k for k in (f"Transform{name}", f"Tranform{name}") if k in node), None)
+        if key is not None and node[key].dtype.kind not in "fiu":
+            raise FormatError(f"the {name} of a transform are not numbers")
         values.append(np.empty(0) if key is None else node[key][()].ravel())
     return Element(kind, values[0], np.asarray(values[1], dtype=np.float64))
 
@@ -53,7 +54,10 @@ def _h5_element(node: Any) -> Element:
 def _read_spaces(file: Any) -> list[list[str | None]] | None:
     if _OURS not in file or "spaces" not in file[_OURS].attrs:
         return None
-    spaces: list[list[str | None]] = json.loads(file[_OURS].attrs["spaces"])
+    attribute = file[_OURS].attrs.get_id("spaces")
+    if attribute.dtype.kind != "S" or attribute.shape != ():  # ours are of fixed length
+        return None
+    spaces: list[list[str | None]] = json.loads(bytes(file[_OURS].attrs["spaces"]))
     return spaces
 
 
@@ -76,7 +80,7 @@ def write_h5(path: Path, transform: Transform) -> None:
                 node.create_dataset("TransformFixedParameters", data=element.fixed)
                 node.create_dataset("TransformParameters", data=element.parameters)
         ours = file.create_group(_OURS)  # ITK reads TransformGroup alone
-        ours.attrs["spaces"] = json.dumps(spaces_of(transform))
+        ours.attrs["spaces"] = np.bytes_(json.dumps(spaces_of(transform)))
 
 
 def is_itk_text(text: str) -> bool:
