@@ -69,7 +69,9 @@ def test_lncc_equals_its_definition():
         f, w = fixed[box].astype(float).ravel(), warped[box].astype(float).ravel()
         f, w = f - f.mean(), w - w.mean()
         total += (f @ w) ** 2 / ((f @ f) * (w @ w))
-    value = LNCC(radius=2, floor=0.0).prepare(fixed, None).value_and_gradient(warped, None, np.empty_like(fixed))
+    value = (
+        LNCC(radius=2, floor=0.0).prepare(fixed, None).value_and_gradient(warped, None, np.empty_like(fixed))
+    )
     assert value == pytest.approx(-total / fixed.size, rel=1e-4)
 
 
