@@ -14,7 +14,7 @@ SOURCES = sorted((ROOT / "src" / "regista").rglob("*.py"))
 
 
 def test_files_are_small_enough_to_hold_in_the_head() -> None:
-    lines = {path: len(path.read_text().splitlines()) for path in SOURCES}
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
     assert {str(path.relative_to(ROOT)): n for path, n in lines.items() if n > 520} == {}
 
 
@@ -22,7 +22,9 @@ def test_packages_say_what_is_public() -> None:
     silent = [
         str(path.relative_to(ROOT))
         for path in SOURCES
-        if path.name == "__init__.py" and "import" in path.read_text() and "__all__" not in path.read_text()
+        if path.name == "__init__.py"
+        and "import" in path.read_text(encoding="utf-8")
+        and "__all__" not in path.read_text(encoding="utf-8")
     ]
     assert silent == []
 
@@ -34,7 +36,7 @@ def test_lps_is_known_to_io_and_grid_only() -> None:
         name = path.relative_to(ROOT).as_posix()
         modules = {
             alias.name.split(".")[0]
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             if isinstance(node, ast.Import)
             for alias in node.names
         }
@@ -46,10 +48,10 @@ def test_lps_is_known_to_io_and_grid_only() -> None:
 def test_every_pinned_requirement_covers_a_dependency() -> None:
     pins = {
         re.split("==", line)[0].lower().replace("_", "-")
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
         if line and not line.startswith("#")
     }
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = list(project["dependencies"])
     for extra in ("demo", "dev"):
         wanted += project["optional-dependencies"][extra]
@@ -58,7 +60,7 @@ def test_every_pinned_requirement_covers_a_dependency() -> None:
 
 
 def test_base_install_has_no_torch() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert not [text for text in project["dependencies"] if text.startswith("torch")]
 
 
@@ -72,7 +74,7 @@ def test_import_is_lazy() -> None:
 def test_links_between_pages_lead_somewhere() -> None:
     broken = []
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if "://" in target or target.startswith("mailto:") or target.endswith(".png"):
                 continue
             if not (page.parent / target).exists():

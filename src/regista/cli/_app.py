@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
 from typing import Annotated
 
 import typer
 
 from regista.cli._apply import apply, apply_points
-from regista.cli._console import STOPPED, complain
+from regista.cli._console import STOPPED, complain, stop_on_signals
 from regista.cli._convert import compose, convert, invert
 from regista.cli._info import info
 from regista.cli._plans import presets
@@ -58,13 +56,9 @@ def _root(
 
 def main() -> None:
     """Run the ``regista`` command and exit with its code."""
-    signal.signal(signal.SIGTERM, _terminate)  # so that a batch system's stop cleans up as Ctrl-C does
+    stop_on_signals()
     try:
         app(prog_name="regista")
     except KeyboardInterrupt:  # before or after the command's own guard
         complain("Stopped; nothing was written.")
         sys.exit(STOPPED)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)

@@ -6,11 +6,13 @@ import functools
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Annotated, Any, ParamSpec
 
 import typer
@@ -25,6 +27,46 @@ Threads = Annotated[
 ]
 
 BUG, BAD_INPUT, STOPPED = 1, 2, 130
+
+
+_stops: list[int] = []
+_deferred: list[bool] = []
+
+
+def stop_on_signals() -> None:
+    """Make Ctrl-C and a batch system's SIGTERM end the command, cleaning up on the way out.
+
+    Python drops an exception that is raised inside its import machinery, so the signal is remembered too:
+    `raise_if_stopped` raises it again at the next step.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _stops.append(number)
+    if not _deferred:
+        raise_if_stopped()
+
+
+@contextmanager
+def stops_deferred() -> Iterator[None]:
+    """Hold signals back while the block runs, and raise at its end.
+
+    For blocks that import on several threads: an exception there can leave an import lock taken for ever.
+    """
+    _deferred.append(True)
+    try:
+        yield
+    finally:
+        _deferred.pop()
+    raise_if_stopped()
+
+
+def raise_if_stopped() -> None:
+    """Raise what a signal asked for, if one has come."""
+    if _stops:
+        raise KeyboardInterrupt if _stops[0] == signal.SIGINT else SystemExit(128 + _stops[0])
 
 
 def say(text: str, *, quiet: bool = False) -> None:

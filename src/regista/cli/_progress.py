@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from regista.cli._console import raise_if_stopped
 from regista.core import Progress, ProgressCallback, silent
 
 
@@ -13,7 +14,7 @@ from regista.core import Progress, ProgressCallback, silent
 def progress_bar(show: bool) -> Iterator[ProgressCallback]:
     """Give a progress callback that draws on standard error while the block runs."""
     if not show:
-        yield silent
+        yield _stoppable(silent)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -43,4 +44,12 @@ def progress_bar(show: bool) -> Iterator[ProgressCallback]:
             )
             bar.update(task, completed=report.fraction, description=text)
 
-        yield draw
+        yield _stoppable(draw)
+
+
+def _stoppable(draw: ProgressCallback) -> ProgressCallback:
+    def report(progress: Progress) -> None:
+        raise_if_stopped()
+        draw(progress)
+
+    return report

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regista.cli._console import Clock, Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._console import (
+    Clock,
+    Debug,
+    Json,
+    Quiet,
+    Threads,
+    complain,
+    guarded,
+    say,
+    say_json,
+    stops_deferred,
+)
 from regista.cli._plans import Override
 
 if TYPE_CHECKING:
@@ -122,7 +133,7 @@ def _reading(
 
     images: dict[str, Image | None] = dict.fromkeys(paths)
     wanted = {role: path for role, path in paths.items() if path is not None}
-    with ThreadPoolExecutor(2) as pool:
+    with stops_deferred(), ThreadPoolExecutor(2) as pool:
         futures = {role: pool.submit(read, path, series=series.get(role)) for role, path in wanted.items()}
         yield images
         images.update({role: future.result() for role, future in futures.items()})

@@ -30,7 +30,9 @@ def find_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
     planar = fixed.grid.shape[2] == 1
     middles = fixed.grid.center_mm, moving.grid.center_mm
     candidates = [np.eye(4)]
-    for rotation in _rotations(planar):
+    axes = fixed.grid.direction
+    for turn in _rotations(planar):
+        rotation = axes @ turn @ axes.T  # about the scan's own axes: an oblique header is turned whole
         candidates += [_about(rotation, *centers), _about(rotation, *middles)]
     scored = sorted(((cost(matrix)[0], n) for n, matrix in enumerate(candidates)))
     best: tuple[float, Matrix] = (np.inf, _about(np.eye(3), *centers))

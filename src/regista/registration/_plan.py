@@ -29,7 +29,7 @@ class Start:
 
     search: Literal["rotations", "centers", "none"] = "rotations"
     similarity: Similarity = field(default_factory=NCC)
-    candidates: int = 6
+    candidates: int = 12
     __pydantic_config__: ClassVar[dict[str, object]] = _CONFIG
 
     def __post_init__(self) -> None:
@@ -102,6 +102,9 @@ class DeformableStage:
 
     def __post_init__(self) -> None:
         _check_levels(self.model, self.shrink, self.steps)
+        for name in ("update_sigma_vox", "field_sigma_vox"):
+            if not isinstance(getattr(self, name), tuple | list):
+                raise PlanError(f"{self.model}: {name} is a tuple of numbers, got {getattr(self, name)!r}")
         for name in ("update_sigma_vox", "field_sigma_vox"):
             if len(getattr(self, name)) not in (1, len(self.shrink)):
                 raise PlanError(

@@ -15,6 +15,7 @@ class SSD:
 
     Examples
     --------
+    >>> import numpy as np
     >>> one = np.ones((2, 3, 4), np.float32)
     >>> SSD().prepare(one, None).value_and_gradient(one * 3, None, np.empty_like(one))
     4.0
