@@ -53,7 +53,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def stops_deferred() -> Iterator[None]:
     """Hold signals back while the block runs, and raise at its end.
 
-    For blocks that import on several threads: an exception there can leave an import lock taken for ever.
+    For blocks that import on several threads, where an exception can leave an import lock taken for ever, and
+    that compile kernels, where it is dropped. A running registration asks `raise_if_stopped` at every step.
     """
     _deferred.append(True)
     try:

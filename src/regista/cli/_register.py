@@ -197,7 +197,7 @@ def _run(
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
     assert moving is not None
-    with progress_bar(show) as progress:
+    with stops_deferred(), progress_bar(show) as progress:
         return run(
             fixed,
             moving,

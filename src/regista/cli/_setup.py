@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json, stops_deferred
 from regista.cli._register import tell_compiling
 
 
@@ -48,7 +48,7 @@ def demo(
 
     if not (quiet or as_json):
         tell_compiling()
-    with progress_bar(not (quiet or as_json)) as progress:
+    with stops_deferred(), progress_bar(not (quiet or as_json)) as progress:
         figures = run_demo(output, fixed, moving, threads, preset=preset, progress=progress)
     if as_json:
         say_json(figures)
