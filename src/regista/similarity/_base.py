@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +13,7 @@ from regista.kernels.cpu.intensity import image_force
 Volume = NDArray[np.float32]
 
 
-class Prepared:
+class Prepared(ABC):
     """A similarity bound to one fixed image.
 
     Parameters
@@ -25,6 +26,7 @@ class Prepared:
         self.fixed = fixed
         self._gradient: Volume | None = None
 
+    @abstractmethod
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         """Return the dissimilarity D (lower is better) and write ``dD/dwarped`` to `out`.
 
@@ -37,7 +39,6 @@ class Prepared:
         out : (I, J, K) float32 ndarray
             Destination of the gradient.
         """
-        raise NotImplementedError
 
     def force(
         self,
