@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from regista.core import Status
-from regista.io import read, read_transform
+from regista.core import Image, Status
+from regista.io import read, read_transform, write
 
 SHIFT_MM = np.array([3.0, -2.0, 2.5])
 FILES = ["fixed2moving.h5", "moving2fixed.h5", "record.json", "warped.nii.gz"]
@@ -185,3 +185,28 @@ def test_a_stopped_run_leaves_nothing(pair, tmp_path, number, delay_s) -> None:
     assert running.returncode == (130 if number == signal.SIGINT else 128 + number), err
     assert "Traceback" not in err
     assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_plan_says_how_to_get_one(pair, call, tmp_path) -> None:
+    words = ("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out")
+    done = call(*words, "--plan", tmp_path / "mine.toml")
+    assert done.exit_code == 2
+    assert "mine.toml does not exist" in done.stderr
+    assert "regista presets show" in done.stderr
+    assert "Errno" not in done.stderr
+    assert call("presets", "show", tmp_path / "mine.toml").stderr == done.stderr
+
+
+def test_a_series_is_refused_with_the_command_that_takes_a_frame(pair, call, tmp_path) -> None:
+    fixed = read(pair / "fixed.nii.gz")
+    series = np.stack([fixed.data, 2 * fixed.data, 3 * fixed.data])
+    write(tmp_path / "bold.nii.gz", Image(series, fixed.grid, "series"))
+    done = call("register", tmp_path / "bold.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "series of 3 frames" in done.stderr
+    assert "regista convert bold.nii.gz frame.nii.gz --frame 0" in done.stderr
+    done = call("convert", tmp_path / "bold.nii.gz", tmp_path / "frame.nii.gz", "--frame", 1)
+    assert done.exit_code == 0, done.output
+    np.testing.assert_array_equal(read(tmp_path / "frame.nii.gz").data, 2 * fixed.data)
+    assert call("convert", tmp_path / "bold.nii.gz", tmp_path / "f.nii.gz", "--frame", 3).exit_code == 2
+    assert call("convert", tmp_path / "frame.nii.gz", tmp_path / "f.nii.gz", "--frame", 0).exit_code == 2

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from regista.cli._apply import apply, apply_points
-from regista.cli._console import STOPPED, complain, stop_on_signals
 from regista.cli._convert import compose, convert, invert
 from regista.cli._info import info
 from regista.cli._plans import presets
@@ -52,13 +50,3 @@ def _root(
     ] = False,
 ) -> None:
     """Medical image registration: two scans in, a trustworthy alignment out."""
-
-
-def main() -> None:
-    """Run the ``regista`` command and exit with its code."""
-    stop_on_signals()
-    try:
-        app(prog_name="regista")
-    except KeyboardInterrupt:  # before or after the command's own guard
-        complain("Stopped; nothing was written.")
-        sys.exit(STOPPED)

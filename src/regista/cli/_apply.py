@@ -11,6 +11,8 @@ from regista.cli._chains import (
     Convention,
     Format,
     IgnoreSpaces,
+    Like,
+    Moving,
     check_direction,
     read_chain,
     read_optional,
@@ -94,12 +96,8 @@ def apply_points(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Points or surface to write.")],
     convention: Convention = None,
-    like: Annotated[
-        Path | None, typer.Option("--like", help="Fixed image, where files count in its voxels.")
-    ] = None,
-    moving: Annotated[
-        Path | None, typer.Option(help="Moving image, where transforms count in its voxels.")
-    ] = None,
+    like: Like = None,
+    moving: Moving = None,
     format: Format = None,
     ignore_spaces: IgnoreSpaces = False,
     quiet: Quiet = False,

@@ -26,8 +26,18 @@ Convention = Annotated[
         help="'lps' (ANTs, ITK) or 'ras': coordinates of point files that do not tell, such as CSV."
     ),
 ]
-
-
+Like = Annotated[
+    Path | None, typer.Option("--like", "--fixed", help="Fixed image, where a format counts in its voxels.")
+]
+Moving = Annotated[
+    Path | None, typer.Option("--moving", help="Moving image, where a format counts in its voxels.")
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        help="What a file holds: image, labels, points, mesh, transform [default: told by the file]."
+    ),
+]
 IgnoreSpaces = Annotated[
     bool,
     typer.Option("--ignore-spaces", help="Join the transforms even where the names of their spaces differ."),

@@ -6,16 +6,16 @@ import functools
 import json
 import logging
 import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Annotated, Any, ParamSpec
 
 import typer
+
+from regista.cli._stops import STOPPED, stop_code, stops_raised
 
 P = ParamSpec("P")
 
@@ -26,48 +26,7 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Number of threads [default: all, or REGISTA_THREADS].")
 ]
 
-BUG, BAD_INPUT, STOPPED = 1, 2, 130
-
-
-_stops: list[int] = []
-_deferred: list[bool] = []
-
-
-def stop_on_signals() -> None:
-    """Make Ctrl-C and a batch system's SIGTERM end the command, cleaning up on the way out.
-
-    Python drops an exception that is raised inside its import machinery, so the signal is remembered too:
-    `raise_if_stopped` raises it again at the next step.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    _stops.append(number)
-    if not _deferred:
-        raise_if_stopped()
-
-
-@contextmanager
-def stops_deferred() -> Iterator[None]:
-    """Hold signals back while the block runs, and raise at its end.
-
-    For blocks that import on several threads, where an exception can leave an import lock taken for ever, and
-    that compile kernels, where it is dropped. A running registration asks `raise_if_stopped` at every step.
-    """
-    _deferred.append(True)
-    try:
-        yield
-    finally:
-        _deferred.pop()
-    raise_if_stopped()
-
-
-def raise_if_stopped() -> None:
-    """Raise what a signal asked for, if one has come."""
-    if _stops:
-        raise KeyboardInterrupt if _stops[0] == signal.SIGINT else SystemExit(128 + _stops[0])
+BUG = 1
 
 
 def say(text: str, *, quiet: bool = False) -> None:
@@ -102,12 +61,12 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         options: Mapping[str, Any] = kwargs
         try:
-            with _warnings_shown(quiet=bool(options.get("quiet"))):
+            with stops_raised(), _warnings_shown(quiet=bool(options.get("quiet"))):
                 code = command(*args, **kwargs) or 0
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except KeyboardInterrupt:
-            code = _fail("Stopped; nothing was written.", STOPPED, "Interrupted", options)
+            code = _fail(STOPPED, stop_code(), "Interrupted", options)
         except BrokenPipeError:
             # the reader of our output has left: nothing more to say, not even at exit
             with suppress(OSError):

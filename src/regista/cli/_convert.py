@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regista.cli._chains import FORMATS, Convention, Format, IgnoreSpaces, read_chain, read_optional
+from regista.cli._chains import (
+    FORMATS,
+    Convention,
+    Format,
+    IgnoreSpaces,
+    Kind,
+    Like,
+    Moving,
+    read_chain,
+    read_optional,
+)
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 
 if TYPE_CHECKING:
+    from regista.core import Image
     from regista.transforms import Transform
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Transform to write.")]
@@ -20,10 +31,6 @@ ToFormat = Annotated[
         "--to", metavar="FORMAT", help=f"Format to write where the extension does not tell: {FORMATS}."
     ),
 ]
-Like = Annotated[
-    Path | None, typer.Option("--like", "--fixed", help="Fixed image, where a format needs its grid.")
-]
-Moving = Annotated[Path | None, typer.Option("--moving", help="Moving image, where a format needs its grid.")]
 
 
 @guarded
@@ -114,17 +121,15 @@ def convert(
     ],
     like: Like = None,
     moving: Moving = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            help="What IN holds: image, labels, points, mesh, transform [default: told by the file]."
-        ),
+    kind: Kind = None,
+    frame: Annotated[
+        int | None, typer.Option(min=0, help="Take one frame of a series (or channel), counted from 0.")
     ] = None,
     format: Annotated[
         str | None,
         typer.Option("--from", "--format", metavar="FORMAT", help=f"Format of a transform IN: {FORMATS}."),
     ] = None,
-    to: Annotated[str | None, typer.Option(metavar="FORMAT", help="Format of a transform OUT.")] = None,
+    to: ToFormat = None,
     convention: Convention = None,
     to_convention: Annotated[
         str | None, typer.Option(help="'lps' or 'ras' of OUT, where its format needs one.")
@@ -139,6 +144,8 @@ def convert(
 
     fixed, other = read_optional(like), read_optional(moving)
     found, thing = load(source, kind, format=format, convention=convention, fixed=fixed, moving=other)
+    if frame is not None:
+        thing = _frame(thing, frame, source)
     options: dict[str, Any] = {}
     if found == "transform":
         options = {"format": to, "fixed": fixed, "moving": other}
@@ -146,6 +153,19 @@ def convert(
         options = {"convention": to_convention}
     write(target, thing, **options)
     _done(target, thing, quiet, as_json)
+
+
+def _frame(thing: Any, number: int, path: Path) -> Image:
+    """Return one frame, or channel, of an image that has several."""
+    from regista.core import GeometryError, Image
+
+    if not isinstance(thing, Image) or thing.kind == "scalar":
+        raise GeometryError(f"{path} has no frames: --frame takes one out of a series, or of channels")
+    if number >= len(thing.data):
+        raise GeometryError(
+            f"{path} has {len(thing.data)} frames, 0 to {len(thing.data) - 1}; got --frame {number}"
+        )
+    return Image(thing.data[number], thing.grid, "scalar", thing.space)
 
 
 def _done(path: Path, thing: Any, quiet: bool, as_json: bool) -> None:

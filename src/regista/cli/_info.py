@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from regista.cli._chains import Convention, Format, read_optional
+from regista.cli._chains import Convention, Format, Kind, Like, Moving, read_optional
 from regista.cli._console import Debug, Json, guarded, say, say_json
 
 
@@ -17,11 +17,9 @@ def info(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE…", help="Images, transforms, points, surfaces, records.")
     ],
-    kind: Annotated[str | None, typer.Option(help="image, labels, points, mesh, transform.")] = None,
-    like: Annotated[
-        Path | None, typer.Option("--like", "--fixed", help="Fixed image, where a format needs it.")
-    ] = None,
-    moving: Annotated[Path | None, typer.Option(help="Moving image, where a format needs it.")] = None,
+    kind: Kind = None,
+    like: Like = None,
+    moving: Moving = None,
     format: Format = None,
     convention: Convention = None,
     as_json: Json = False,

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from regista.cli._stops import past_stopping, stops_deferred
 from regista.core import FormatError, Image
 from regista.io import write, write_text
 
@@ -26,6 +27,7 @@ class FolderWriter:
     def __init__(self, target: Path) -> None:
         self.target = target
         self._made: list[Path] = []
+        self._folder: Path | None = None
 
     def __enter__(self) -> Self:
         target = self.target
@@ -34,60 +36,83 @@ class FolderWriter:
         # inside the target where there is one: its parent may be read-only or another disk
         beside = target if target.is_dir() else target.absolute().parent
         try:
-            self._make_parents(beside)
-            self._folder = Path(tempfile.mkdtemp(prefix=".regista-", dir=beside))
+            with stops_deferred():
+                self._make_parents(beside)
+                self._folder = Path(tempfile.mkdtemp(prefix=".regista-", dir=beside))
         except OSError as error:
-            self._remove_made()
+            self._clean()
             raise FormatError(
                 f"results cannot be written to {target}: {error.strerror or error}; choose another folder with -o"
             ) from None
+        except BaseException:
+            self._clean()
+            raise
         return self
 
     def _make_parents(self, folder: Path) -> None:
-        missing = [p for p in (folder, *folder.parents) if not p.exists()]
+        self._made = [p for p in (folder, *folder.parents) if not p.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        self._made = missing
 
     def _remove_made(self) -> None:
         for folder in self._made:
             try:
                 folder.rmdir()
+            except FileNotFoundError:  # it was not made after all
+                continue
             except OSError:  # someone else uses it by now
                 return
 
     def write_all(self, things: dict[str, Any]) -> None:
         """Write files side by side."""
+        folder = self._hidden()
         with ThreadPoolExecutor(len(things)) as pool:
-            for future in [pool.submit(write, self._folder / name, thing) for name, thing in things.items()]:
+            for future in [pool.submit(write, folder / name, thing) for name, thing in things.items()]:
                 future.result()
 
     def text(self, name: str, text: str) -> None:
         """Write a text file."""
-        write_text(self._folder / name, text)
+        write_text(self._hidden() / name, text)
+
+    def _hidden(self) -> Path:
+        assert self._folder is not None, "enter the writer first"
+        return self._folder
 
     def commit(self, last: str) -> Path:
         """Move all files to the target, the file named `last` at the end; return its path there."""
+        with past_stopping():
+            self._move(last)
+        return self.target / last
+
+    def _move(self, last: str) -> None:
+        folder = self._hidden()
+        names = sorted(os.listdir(folder), key=lambda name: name == last)
+        in_the_way = next((self.target / name for name in names if (self.target / name).is_dir()), None)
+        if in_the_way is not None:  # found out before the first file is moved
+            raise FormatError(f"{in_the_way} is a folder where a file is to be written: choose another -o")
         try:
-            if not self.target.exists():
+            if self.target.exists():
+                for name in names:
+                    os.replace(folder / name, self.target / name)
+            else:
                 mask = os.umask(0)
                 os.umask(mask)
-                self._folder.chmod(0o777 & ~mask)
-                self._folder.rename(self.target)
-            else:
-                names = sorted(os.listdir(self._folder), key=lambda name: name == last)
-                for name in names:
-                    os.replace(self._folder / name, self.target / name)
+                folder.chmod(0o777 & ~mask)
+                folder.rename(self.target)
         except OSError as error:
             raise FormatError(
                 f"results cannot be moved to {self.target}: {error.strerror or error}"
             ) from None
         self._made = []
-        return self.target / last
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with stops_deferred():
+            self._clean()
+
+    def _clean(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
         self._remove_made()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,8 +49,23 @@ def show(
     """Print a whole plan as TOML: a file to edit and give to --plan."""
     from regista.registration import load_plan, plan_to_dict, plan_to_toml
 
+    if name.endswith(".toml"):
+        check_plan_file(Path(name))
     plan = load_plan(name, overrides or ())
     if as_json:
         say_json(plan_to_dict(plan))
     else:
         say(plan_to_toml(plan).rstrip())
+
+
+def check_plan_file(path: Path) -> None:
+    """Refuse what is no plan file, and say how to get one."""
+    from regista.core import PlanError
+
+    if path.suffix != ".toml":
+        raise PlanError(f"a plan file ends in .toml, got {path}; a preset's name goes with --preset")
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise PlanError(
+            f"the plan file {path} {what}: check the name, or make one: `regista presets show NAME > {path.name}`"
+        )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from regista.cli._console import raise_if_stopped
+from regista.cli._stops import raise_if_stopped
 from regista.core import Progress, ProgressCallback, silent
 
 

@@ -21,9 +21,9 @@ from regista.cli._console import (
     guarded,
     say,
     say_json,
-    stops_deferred,
 )
-from regista.cli._plans import Override
+from regista.cli._plans import Override, check_plan_file
+from regista.cli._stops import stops_deferred
 
 if TYPE_CHECKING:
     from regista.core import Image, RunRecord
@@ -108,8 +108,8 @@ def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None) ->
         raise PlanError(
             "give --preset or --plan, not both; a plan file may begin as `regista presets show NAME`"
         )
-    if plan is not None and plan.suffix != ".toml":
-        raise PlanError(f"--plan takes a .toml file, got {plan}; a preset's name goes with --preset")
+    if plan is not None:
+        check_plan_file(plan)
     return load_plan(str(plan) if plan is not None else preset or DEFAULT_PRESET, overrides or ())
 
 
@@ -137,7 +137,19 @@ def _reading(
         futures = {role: pool.submit(read, path, series=series.get(role)) for role, path in wanted.items()}
         yield images
         images.update({role: future.result() for role, future in futures.items()})
+    _refuse_series(images, wanted)
     _tell_apart(images, wanted)
+
+
+def _refuse_series(images: Mapping[str, Image | None], paths: Mapping[str, Path]) -> None:
+    from regista.core import GeometryError
+
+    for role, image in images.items():
+        if image is not None and image.kind == "series":
+            raise GeometryError(
+                f"{role.replace('_', ' ')}: {paths[role]} is a series of {len(image.data)} frames, expected one image; "
+                f"take a frame of it: `regista convert {paths[role].name} frame.nii.gz --frame 0`"
+            )
 
 
 def _tell_apart(images: dict[str, Image | None], wanted: Mapping[str, Path]) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json, stops_deferred
+from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 from regista.cli._register import tell_compiling
+from regista.cli._stops import stops_deferred
 
 
 @guarded

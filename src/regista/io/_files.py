@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regista.core import FormatError, RegistaError
+from regista.core.memory import available_bytes
 
 PathLike = str | os.PathLike[str]
 
@@ -79,21 +81,16 @@ def replacing(path: PathLike) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise FormatError(f"{path} is a folder: name a file to write")
-    temporary: Path | None = None
+    # named before it is made, so that whatever happens next it is known what to remove
+    temporary = path.with_name(f".{stem_of(path)[:40]}-{secrets.token_hex(5)}{suffix_of(path)}")
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{stem_of(path)[:40]}-", suffix=suffix_of(path), dir=path.parent
-        )
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-        temporary = None
     except OSError as error:
         raise FormatError(_refusal(path, error)) from error
     finally:
-        if temporary is not None:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
@@ -118,15 +115,44 @@ def read_text(path: PathLike, what: str) -> str:
         raise FormatError(f"{path} is not text, expected {what} file") from None
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def full_disk(path: Path) -> str:
+    """Return the message for a disk that has no room for a file."""
+    return (
+        f"{path} cannot be written: the disk is full; nothing was left behind. Make room, or write elsewhere"
+    )
+
+
+def has_room(path: Path, need_bytes: int) -> bool:
+    """Tell whether the disk has room for a file, where libraries do not say why they failed."""
+    try:
+        return shutil.disk_usage(path.absolute().parent).free >= need_bytes
+    except OSError:
+        return True
+
+
+def reserve(path: Path, need_bytes: int) -> None:
+    """Find out, by writing zeros, whether a file has room, before a library that a full disk would crash."""
+    with open(path, "wb") as stream:
+        for start in range(0, need_bytes, 1 << 22):
+            stream.write(bytes(min(1 << 22, need_bytes - start)))
+    path.write_bytes(b"")
+
+
+def check_memory(path: PathLike, voxel_bytes: int, size: Sequence[int]) -> None:
+    """Refuse an image that memory cannot hold, before it is read."""
+    free = available_bytes()
+    need = 2 * voxel_bytes  # as stored, and in the order of our arrays
+    if free is not None and need > free:
+        raise FormatError(
+            f"{path} is an image of {'×'.join(map(str, size))}: reading it needs about {need / 1e9:.1f} GB of memory "
+            f"and {free / 1e9:.1f} GB are free; crop or resample it with a tool that streams, or close other "
+            "programs. If it is not that large, its header is damaged"
+        )
 
 
 def _refusal(path: Path, error: OSError) -> str:
-    if error.errno == errno.ENOSPC or "space" in str(error).lower():
-        return f"{path} cannot be written: the disk is full; nothing was left behind"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "no space left" in str(error).lower():
+        return full_disk(path)
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{path} cannot be written: the folder {path.parent} is read-only for you; choose another"
     if error.errno == errno.ENOENT:

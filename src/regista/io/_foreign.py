@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from regista.core import FormatError, Grid
 from regista.io._field_files import single_field
-from regista.io._files import check_exists, read_text, reading, replacing, write_text
+from regista.io._files import check_exists, read_text, reading, replacing, reserve, write_text
 from regista.transforms import Affine, Composite, DisplacementField, Transform
 
 Matrix = NDArray[np.float64]
@@ -189,4 +189,7 @@ def write_x5(path: Path, transform: Transform, fixed: Grid | None) -> None:
         domain = X5Domain(grid=True, size=grid.shape, mapping=grid.grid2world, coordinates="cartesian")
     node = X5Transform(**content, dimension_kinds=kinds, domain=domain, metadata={"WrittenBy": "Regista"})
     with replacing(path) as temporary:
+        reserve(
+            temporary, np.asarray(content["transform"]).nbytes + 65536
+        )  # HDF5 crashes where a disk is full
         to_filename(temporary, [node])

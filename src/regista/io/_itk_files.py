@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from regista.core import FormatError, Grid
-from regista.io._files import read_text, reading, replacing, write_bytes, write_text
+from regista.io._files import read_text, reading, write_bytes, write_text
 from regista.io._h5_text import read_text as h5_text
 from regista.io._itk_elements import Element, from_elements, spaces_of, to_elements
 from regista.transforms import Transform
@@ -70,7 +70,8 @@ def write_h5(path: Path, transform: Transform) -> None:
     if len(elements) > 1:
         elements = [Element(f"CompositeTransform_double_{n}_{n}", np.empty(0), np.empty(0)), *elements[::-1]]
     text = h5py.string_dtype("ascii")
-    with replacing(path) as temporary, h5py.File(temporary, "w", libver=("earliest", "v110")) as file:
+    whole = io.BytesIO()  # HDF5 crashes where it finds the disk full, so the disk is left to us
+    with h5py.File(whole, "w", libver=("earliest", "v110")) as file:
         file.create_dataset("ITKVersion", data=np.array(["5.4.0"], dtype=object), dtype=text)
         group = file.create_group(_GROUP)
         for number, element in enumerate(elements):
@@ -81,6 +82,7 @@ def write_h5(path: Path, transform: Transform) -> None:
                 node.create_dataset("TransformParameters", data=element.parameters)
         ours = file.create_group(_OURS)  # ITK reads TransformGroup alone
         ours.attrs["spaces"] = np.bytes_(json.dumps(spaces_of(transform)))
+    write_bytes(path, whole.getbuffer())
 
 
 def is_itk_text(text: str) -> bool:

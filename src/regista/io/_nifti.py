@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import FormatError, GeometryError, Grid, Image, LabelImage, parallel_for
-from regista.io._files import check_exists, reading, suffix_of, write_bytes
+from regista.io._files import check_exists, check_memory, reading, suffix_of, write_bytes
 from regista.io._gzip import compress, decompress
 
 _log = logging.getLogger(__name__)
 
 INTENT_VECTOR, INTENT_DISPLACEMENT = 1007, 1006
 _MARKS = {2: b"regista 2-D", 3: b"regista 3-D"}  # where NIfTI's sizes alone cannot tell
+_DEFLATE_RATIO = 1032  # no gzip file holds more bytes than this for each of its own
 _UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
 
 
@@ -32,9 +35,26 @@ def load(path: Path) -> tuple[Any, NDArray[Any]]:
     check_exists(path, "a NIfTI")
     if suffix_of(path).startswith((".hdr", ".img")):
         return _load_pair(path)
+    _foresee(path)
     raw = _raw(path)
     header = _header(raw)
     return header, _voxels(header, raw, int(header["vox_offset"]) or len(header.binaryblock) + 4)
+
+
+def _foresee(path: Path) -> None:
+    """Refuse, by its first bytes, a file that is too large for memory; what else is wrong is told later."""
+    with open(path, "rb") as stream:
+        head = stream.read(4096)
+    if head[:2] == b"\x1f\x8b":
+        with suppress(zlib.error):
+            head = zlib.decompressobj(31).decompress(head, 544)
+    if len(head) < 544:
+        return
+    header = _header(head)
+    shape = tuple(int(n) for n in header.get_data_shape())
+    need = int(np.prod(shape, dtype=object)) * int(header.get_data_dtype().itemsize)
+    if 0 < need <= path.stat().st_size * _DEFLATE_RATIO:  # otherwise it is truncated
+        check_memory(path, need, shape)
 
 
 def _raw(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from regista.core import FormatError, Grid, Image
-from regista.io._files import check_exists, reading, replacing, suffix_of
+from regista.io._files import (
+    check_exists,
+    check_memory,
+    full_disk,
+    has_room,
+    reading,
+    replacing,
+    reserve,
+    suffix_of,
+)
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".vtk")
@@ -22,12 +32,25 @@ def read_itk(path: Path, space: str | None, spacing: Sequence[float] | None = No
     check_exists(path, "an image")
     picture = suffix_of(path) in PICTURES
     with reading(path, f"a {suffix_of(path).lstrip('.').upper() or 'n image'}"), _quiet(sitk):
+        _foresee(sitk, path, str(path))
         image = _from_itk(sitk.ReadImage(str(path)), space)
         if picture or spacing is not None:
             image = _with_pixels(image, spacing)
         if picture and image.kind == "channels" and len(image.data) in (2, 4):
             image = _without_alpha(image)
     return image
+
+
+def _foresee(sitk: Any, path: Path, file: str, count: int = 1) -> None:
+    """Refuse `count` files like the one given, if they are too large for memory together."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(file)
+    reader.ReadImageInformation()
+    size = [int(n) for n in reader.GetSize()]
+    bits = re.search(r"(\d+)-bit", sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()))
+    values = int(np.prod(size, dtype=object)) * reader.GetNumberOfComponents() * count
+    shape = size if count == 1 else (*size[:2], count)
+    check_memory(path, values * (int(bits[1]) if bits else 8) // 8, shape)
 
 
 def read_dicom(folder: Path, space: str | None, series: str | None = None) -> Image:
@@ -43,6 +66,7 @@ def read_dicom(folder: Path, space: str | None, series: str | None = None) -> Im
                 f"{folder} holds no DICOM series: name the folder that holds the slices themselves"
             )
         uid = _choose(sitk, folder, found, series)
+        _foresee(sitk, folder, found[uid][0], len(found[uid]))
         reader.SetFileNames(found[uid])
         return _from_itk(reader.Execute(), space)
 
@@ -53,7 +77,8 @@ def _choose(sitk: Any, folder: Path, found: dict[str, Any], series: str | None) 
     if series is None:
         if len(found) > 1:
             raise FormatError(
-                f"{folder} holds {len(found)} DICOM series, expected one; choose by series=NAME or UID: {listing}"
+                f"{folder} holds {len(found)} DICOM series, expected one; choose one by its name or UID, "
+                f"series= (--fixed-series or --moving-series of `regista register`): {listing}"
             )
         return next(iter(found))
     chosen = [uid for uid in found if series in (uid, labels[uid])]
@@ -81,6 +106,8 @@ def write_itk(path: Path, image: Image, compress: bool = True) -> None:
     picture = suffix_of(path) in PICTURES
     if picture:
         _check_picture(path, image)
+    if suffix_of(path) in (".mhd", ".nhdr"):
+        raise FormatError(f"{path}: write {path.with_suffix('.mha').name} or .nrrd: one file, not two")
     if image.kind == "series":
         raise FormatError(f"{path}: a series is written as NIfTI (.nii.gz); or write its frames one by one")
     order = range(image.ndim)[::-1]
@@ -94,13 +121,13 @@ def write_itk(path: Path, image: Image, compress: bool = True) -> None:
         out.SetOrigin(origin.tolist())
         out.SetDirection(direction.ravel().tolist())
     with replacing(path) as temporary, _quiet(sitk):
+        if suffix_of(path) in (".jpg", ".jpeg"):
+            reserve(temporary, data.nbytes + 65536)  # libjpeg ends the process where a disk is full
         try:
-            if suffix_of(path) in (".mhd", ".nhdr"):
-                raise FormatError(
-                    f"{path}: write {path.with_suffix('.mha').name} or .nrrd: one file, not two"
-                )
             sitk.WriteImage(out, str(temporary), compress and not picture, 1)
         except RuntimeError as error:
+            if not has_room(path, data.nbytes):
+                raise FormatError(full_disk(path)) from error
             detail = " ".join(str(error).split())[-200:]
             raise FormatError(f"{path} cannot be written ({detail})") from error
 
