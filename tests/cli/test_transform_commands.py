@@ -125,6 +125,24 @@ def test_convert_between_linear_formats(call, tmp_path) -> None:
     assert np.loadtxt(tmp_path / "a.greedy")[:3, 3].tolist() == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("format", ["fsl", "fsl-absolute"])
+def test_an_fsl_warp_does_what_the_transform_does(pair, registered, call, tmp_path, format) -> None:
+    fixed, moving, warp = pair / "fixed.nii.gz", pair / "moving.nii.gz", tmp_path / "warp.nii.gz"
+    done = call(
+        *("convert", registered / "fixed2moving.h5", warp),
+        *("--to", format, "--like", fixed, "--moving", moving),
+    )
+    assert done.exit_code == 0, done.output
+    words = ("apply", warp, moving, "--like", fixed, "-o", tmp_path / "again.nii.gz")
+    assert call(*words).exit_code == 2
+    done = call(*words, "--format", format)
+    assert done.exit_code == 0, done.output
+    warped = read(registered / "warped.nii.gz").data
+    assert np.abs(read(tmp_path / "again.nii.gz").data - warped).max() < 1e-3 * np.ptp(warped)
+    told = call("info", warp).stderr
+    assert "--format fsl" in told
+
+
 def test_info_tells_kinds_apart(pair, registered, call, tmp_path) -> None:
     files = [pair / "fixed.nii.gz", registered / "fixed2moving.h5", registered / "record.json"]
     done = call("info", *files, "--json")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from regista.core import Image
     from regista.transforms import Transform
 
-FORMATS = "itk, nifti, fsl, lta, afni, x5, greedy, learn2reg, voxelmorph"
+FORMATS = "itk, nifti, fsl, fsl-absolute, lta, afni, x5, greedy, learn2reg, voxelmorph"
 Format = Annotated[
     str | None,
     typer.Option(

@@ -70,7 +70,8 @@ def _is_field(path: Path) -> bool:
         return False
     dim = struct.unpack("<8h", head[40:56])
     intent = struct.unpack("<h", head[68:70])[0]
-    return dim[0] == 5 and dim[4] == 1 and dim[5] in (2, 3) and intent in (1006, 1007)
+    fsl = 2006 <= intent <= 2018  # its fields and coefficients; `read_transform` says how they are read
+    return fsl or (dim[0] == 5 and dim[4] == 1 and dim[5] in (2, 3) and intent in (1006, 1007))
 
 
 def load(

@@ -36,8 +36,9 @@ def read_nifti_field(path: Path) -> DisplacementField:
         header, data = load(path)
         if data.ndim != 5 or data.shape[3] != 1 or data.shape[4] not in (2, 3):
             raise FormatError(
-                f"its size is {data.shape}; a displacement field of ANTs or ITK is (I, J, K, 1, 3). If it holds "
-                "voxel displacements, say format='learn2reg' or 'voxelmorph' and give the grids"
+                f"its size is {data.shape}; a displacement field of ANTs or ITK is (I, J, K, 1, 3). If it is another "
+                "tool's, say so: --format fsl, fsl-absolute, afni, learn2reg or voxelmorph (format=…), with the "
+                "images it belongs to"
             )
         ndim = data.shape[4]
         if ndim == 2 and data.shape[2] != 1:
@@ -64,18 +65,20 @@ def write_nifti_field(path: Path, transform: Transform, grid: Grid | None = None
     save(path, np.moveaxis(lps, 0, -1).reshape(*shape, *[1] * (4 - n), n), field.grid, INTENT_VECTOR)
 
 
+def field_between(there_mm: NDArray[Any], fixed: Grid) -> DisplacementField:
+    """Return the field that takes the voxels of `fixed` to places in the world, ``(ndim, *shape)`` mm."""
+    if not np.isfinite(there_mm).all():
+        raise FormatError("it holds NaN or Inf displacements")
+    return DisplacementField((there_mm - fixed.coordinates_mm()).astype(np.float32), fixed)
+
+
 def read_voxel_field(path: Path, fixed: Grid | None, moving: Grid | None, name: str) -> DisplacementField:
     """Read ``moving voxel = fixed voxel + d(fixed voxel)``, components first or last."""
     fixed, moving = _grids(path, fixed, moving, name)
     with reading(path, f"a {name} field"):
         data = _components_first(_array(path), fixed)
-        if not np.isfinite(data).all():
-            raise FormatError("it holds NaN or Inf displacements")
         index = np.indices(fixed.shape, dtype=np.float32) + data
-        world = moving.index2world(np.moveaxis(index, 0, -1).reshape(-1, fixed.ndim))
-        here = fixed.coordinates_mm()
-        vectors = np.moveaxis(world.reshape(*fixed.shape, fixed.ndim), -1, 0) - here
-        return DisplacementField(vectors.astype(np.float32), fixed)
+        return field_between(np.moveaxis(moving.index2world(np.moveaxis(index, 0, -1)), -1, 0), fixed)
 
 
 def write_voxel_field(

@@ -23,7 +23,10 @@ def linear_matrix(transform: Transform, path: Path, what: str, ndims: tuple[int,
     parts = Composite((transform,)).flatten().transforms
     linear = [p.matrix for p in parts if isinstance(p, Affine)]
     if len(linear) != len(parts):
-        raise FormatError(f"{path}: {what} holds a linear transform, got a field; write .h5, .x5 or .nii.gz")
+        raise FormatError(
+            f"{path}: {what} holds a linear transform, got a field; write .h5, .x5 or .nii.gz (of ITK and ANTs; "
+            "with --to fsl or --to afni of those)"
+        )
     if transform.ndim not in ndims:
         raise FormatError(f"{path}: {what} is 3-D, got a {transform.ndim}-D transform; write .h5 or .tfm")
     return np.asarray(reduce(lambda a, b: b @ a, linear))

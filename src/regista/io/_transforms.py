@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from regista.core import FormatError, Grid, Image
-from regista.io import _field_files, _foreign, _itk_files
+from regista.io import _field_files, _foreign, _foreign_fields, _itk_files
 from regista.io._files import PathLike, check_exists, suffix_of
 from regista.transforms import Transform, with_spaces
 
-TransformFormat = Literal["itk", "nifti", "fsl", "lta", "afni", "x5", "greedy", "learn2reg", "voxelmorph"]
+TransformFormat = Literal[
+    "itk", "nifti", "fsl", "fsl-absolute", "lta", "afni", "x5", "greedy", "learn2reg", "voxelmorph"
+]
 TRANSFORM_FORMATS: tuple[str, ...] = get_args(TransformFormat)
+_NIFTI = (".nii", ".nii.gz")
 _BY_SUFFIX = {
     **dict.fromkeys((".h5", ".hdf5", ".mat", ".tfm", ".txt"), "itk"),
-    **dict.fromkeys((".nii", ".nii.gz"), "nifti"),
+    **dict.fromkeys(_NIFTI, "nifti"),
     **dict.fromkeys((".1d", ".aff12.1d"), "afni"),
     ".lta": "lta",
     ".x5": "x5",
@@ -37,10 +40,11 @@ def read_transform(
     format : str, optional
         ``itk`` (.h5, .mat, .tfm, .txt), ``nifti`` (displacement field of ANTs or ITK), ``lta``, ``afni``
         (.1D), ``x5``: known by their extension. ``greedy`` and ``fsl`` (4×4 text, which look alike),
-        ``learn2reg`` and ``voxelmorph`` (voxel fields) must be named.
+        ``learn2reg`` and ``voxelmorph`` (voxel fields) must be named, and so must ``.nii.gz`` warps of FSL
+        (``fsl``: displacements; ``fsl-absolute``: coordinates) and AFNI (``afni``).
     fixed, moving : Image or Grid, optional
         For ``fsl``, ``learn2reg`` and ``voxelmorph``, whose numbers count from the images' corners; and for
-        ``afni``, which straightens oblique images. Images also name the spaces where the file does not.
+        ``afni`` matrices, which straighten oblique images. Images also name the spaces where the file does not.
 
     Returns
     -------
@@ -106,6 +110,10 @@ def write_transform(
         _write_itk(path, transform)
     elif name == "nifti":
         _field_files.write_nifti_field(path, transform, here)
+    elif name == "fsl-absolute" or (name == "fsl" and suffix_of(path) in _NIFTI):
+        _foreign_fields.write_fsl_field(path, transform, here, there, absolute=name != "fsl")
+    elif name == "afni" and suffix_of(path) in _NIFTI:
+        _foreign_fields.write_afni_field(path, transform, here)
     elif name in ("learn2reg", "voxelmorph"):
         _field_files.write_voxel_field(path, transform, here, there, name)
     elif name == "greedy":
@@ -136,6 +144,10 @@ def _read(path: Path, name: str, fixed: Grid | None, moving: Grid | None) -> Tra
         return _itk_files.read_itk_text(path, fixed)
     if name == "nifti":
         return _field_files.read_nifti_field(path)
+    if name == "fsl-absolute" or (name == "fsl" and suffix in _NIFTI):
+        return _foreign_fields.read_fsl_field(path, fixed, moving, absolute=name != "fsl")
+    if name == "afni" and suffix in _NIFTI:
+        return _foreign_fields.read_afni_field(path)
     if name in ("learn2reg", "voxelmorph"):
         return _field_files.read_voxel_field(path, fixed, moving, name)
     if name == "greedy":
