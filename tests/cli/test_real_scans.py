@@ -1,0 +1,82 @@
+"""What `regista register` leaves for real scans, replayed by other tools; and the same scan told in other ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
+
+from regista.core import Grid, Image
+from regista.io import read, read_transform, write
+from regista.transforms import resample
+
+pytestmark = pytest.mark.data
+
+SCENES = {
+    "axis-aligned": (((3.1, 2.7, 3.4), (0, 0, 0), (-1, 1, 1)), ((3.3, 2.9, 2.6), (0, 0, 0), (-1, 1, 1))),
+    "oblique": (((3.0, 2.6, 3.9), (17, -11, 23), (-1, 1, 1)), ((2.8, 3.7, 2.9), (-9, 14, -20), (1, 1, 1))),
+    "flipped": (((3.4, 2.9, 2.7), (90, 0, 5), (1, -1, 1)), ((2.7, 3.2, 3.5), (0, 85, 0), (-1, -1, 1))),
+}
+
+
+def rescanned(path, spacing_mm, degrees, flip, space) -> Image:
+    """Return a scan on a coarser grid over the same head: turned, anisotropic, flipped."""
+    scan = read(path)
+    shape = np.ceil(np.array([170, 215, 180]) / spacing_mm).astype(int)
+    matrix = np.eye(4)
+    turn = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+    matrix[:3, :3] = turn @ np.diag(flip) @ np.diag(spacing_mm)
+    matrix[:3, 3] = scan.grid.center_mm - matrix[:3, :3] @ ((shape - 1) / 2)
+    grid = Grid(tuple(shape), matrix)
+    return Image(resample(scan, grid, None, dtype=np.float32).data, grid, "scalar", space)
+
+
+@pytest.fixture(scope="module", params=SCENES)
+def run(request, data_dir, tmp_path_factory):
+    """Return the folder of a pair of brains and what the command left for it."""
+    from typer.testing import CliRunner
+
+    from regista.cli import app
+
+    folder = tmp_path_factory.mktemp(request.param)
+    for name, number, how in zip(("fixed", "moving"), (1000, 1001), SCENES[request.param], strict=True):
+        scan = rescanned(data_dir / "brain_t1" / f"{number}_t1.nii.gz", *how, name)
+        write(folder / f"{name}.nii.gz", scan)
+    words = ["register", folder / "fixed.nii.gz", folder / "moving.nii.gz", "-o", folder / "out", "--quiet"]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def tolerance(folder) -> float:
+    return 1e-3 * float(np.ptp(read(folder / "moving.nii.gz").data))
+
+
+def test_simpleitk_resamples_alike(run):
+    fixed, moving = (sitk.ReadImage(str(run / f"{n}.nii.gz"), sitk.sitkFloat32) for n in ("fixed", "moving"))
+    transform = sitk.ReadTransform(str(run / "out/fixed2moving.h5"))
+    theirs = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, transform, sitk.sitkLinear, 0.0)).T
+    ours = read(run / "out/warped.nii.gz").data
+    assert np.abs(theirs - ours).max() < tolerance(run)
+    assert np.corrcoef(ours.ravel(), read(run / "fixed.nii.gz").data.ravel())[0, 1] > 0.9
+
+
+def test_ants_resamples_alike(run):
+    ants = pytest.importorskip("ants", reason="antspyx is not installed (extra: peers)")
+    fixed, moving = (ants.image_read(str(run / f"{n}.nii.gz")) for n in ("fixed", "moving"))
+    files = [str(run / "out/fixed2moving.h5")]
+    theirs = ants.apply_transforms(fixed, moving, files, interpolator="linear").numpy()
+    assert np.abs(theirs - read(run / "out/warped.nii.gz").data).max() < tolerance(run)
+
+
+@pytest.mark.parametrize("name", ["fixed2moving", "moving2fixed"])
+def test_itk_maps_points_alike(run, name):
+    grid = read(run / ("fixed.nii.gz" if name == "fixed2moving" else "moving.nii.gz")).grid
+    index = np.random.default_rng(5).uniform(1, np.array(grid.shape) - 2, (500, 3))
+    points = grid.index2world(index)
+    ours = read_transform(run / f"out/{name}.h5").map_points(points)
+    itk = sitk.ReadTransform(str(run / f"out/{name}.h5"))
+    lps = np.array([-1.0, -1.0, 1.0])
+    theirs = np.array([itk.TransformPoint(point.tolist()) for point in points * lps]) * lps
+    assert np.abs(theirs - ours).max() < 1e-3
