@@ -8,6 +8,7 @@ import typer
 
 from regista.cli._apply import apply, apply_points
 from regista.cli._convert import compose, convert, invert
+from regista.cli._evaluate import evaluate
 from regista.cli._info import info
 from regista.cli._plans import presets
 from regista.cli._register import register
@@ -31,6 +32,7 @@ app.command()(compose)
 app.command()(convert)
 app.command()(info)
 app.add_typer(presets, name="presets")
+app.add_typer(evaluate, name="evaluate")
 app.command()(warmup)
 app.command()(demo)
 

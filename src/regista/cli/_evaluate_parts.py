@@ -1,0 +1,359 @@
+"""What ``regista evaluate`` reads, measures and prints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regista.cli._apply import check_overlap
+from regista.cli._chains import check_direction, read_chain
+from regista.core import FormatError, Grid, Image, LabelImage, PlanError, PointSet
+from regista.evaluation import (
+    LABEL_MEASURES,
+    LabelAgreement,
+    image_measures,
+    label_measures,
+    landmark_error,
+    parse_group,
+    read_label_groups,
+    read_label_names,
+    transform_measures,
+)
+from regista.io import read, read_labels, read_points, suffix_of, write_text
+from regista.transforms import Transform, resample, resample_labels
+
+_SHOWN, _WORST = 24, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks to be measured; see the options of ``regista evaluate``."""
+
+    fixed_labels: Path | None
+    warped_labels: Path | None
+    moving_labels: Path | None
+    names: Path | None
+    groups: Path | None
+    group: tuple[str, ...]
+    labels: str | None
+    surface: str
+    fixed_points: Path | None
+    moving_points: Path | None
+    convention: str | None
+    unit: str
+    transform: tuple[Path, ...]
+    inverse: tuple[Path, ...]
+    mask: Path | None
+    fixed: Path | None
+    warped: Path | None
+    moving: Path | None
+    before: bool
+    format: str | None
+    ignore_spaces: bool
+
+    def check(self) -> None:
+        """Refuse combinations that leave nothing, or not enough, to measure."""
+        one_of = "give one of them: the labels already on the fixed grid, or the moving ones with --transform"
+        if self.warped_labels and self.moving_labels:
+            raise PlanError(f"--warped-labels and --moving-labels: {one_of}")
+        if bool(self.fixed_labels) != bool(self.warped_labels or self.moving_labels):
+            raise PlanError(
+                "--fixed-labels goes with --warped-labels, or with --moving-labels and --transform"
+            )
+        if bool(self.fixed_points) != bool(self.moving_points):
+            raise PlanError("--fixed-points and --moving-points go together")
+        if self.warped and not self.fixed:
+            raise PlanError("--warped goes with --fixed, the image it is compared with")
+        if self.inverse and not self.transform:
+            raise PlanError("--inverse goes with --transform, the map it should invert")
+        if self.surface not in ("voxels", "surfels", "none"):
+            raise PlanError(f"--surface is voxels, surfels or none, got {self.surface!r}")
+        if self.unit not in ("mm", "px"):
+            raise PlanError(f"--unit is mm or px, got {self.unit!r}")
+        images = self.fixed and (self.warped or self.moving)
+        if not (self.fixed_labels or self.fixed_points or self.transform or images):
+            raise PlanError(
+                "there is nothing to measure: give labels (--fixed-labels with --warped-labels, or --moving-labels "
+                "and --transform), landmarks (--fixed-points, --moving-points), transforms (--transform) or images "
+                "(--fixed with --warped or --moving)"
+            )
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """Rows for the CSV, a tree for JSON, and agreements for the screen."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    tree: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, LabelAgreement] = field(default_factory=dict)
+
+    def add(self, kind: str, stage: str, row: dict[str, Any]) -> None:
+        """Write down one row of measures."""
+        self.rows.append({"kind": kind, "stage": stage, **row})
+        self.tree.setdefault(kind, {})[stage] = row
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    fixed: Image | None
+    moving: Image | None
+    fixed_labels: LabelImage | None
+    moving_labels: LabelImage | None
+    chain: Transform | None
+
+    def stages(self, request: Request) -> list[tuple[str, Transform | None]]:
+        """Return what to carry moving things through, by name."""
+        if self.chain is None:
+            return [("before", None)]
+        return [*([("before", None)] if request.before else []), ("after", self.chain)]
+
+
+def measure(request: Request) -> Findings:
+    """Read what a request names and measure it."""
+    request.check()
+    inputs, found = _read_inputs(request), Findings()
+    if inputs.fixed_labels is not None:
+        _measure_labels(request, inputs, found)
+    if request.fixed_points and request.moving_points:
+        _measure_points(request, inputs, found)
+    if inputs.chain is not None:
+        _measure_transform(request, inputs, found)
+    if inputs.fixed is not None and (request.warped or inputs.moving is not None):
+        _measure_images(request, inputs, found)
+    return found
+
+
+def _read_inputs(request: Request) -> _Inputs:
+    names = read_label_names(request.names) if request.names else None
+    fixed = read(request.fixed) if request.fixed else None
+    moving = read(request.moving) if request.moving else None
+    fixed_labels = read_labels(request.fixed_labels, names) if request.fixed_labels else None
+    moving_labels = read_labels(request.moving_labels) if request.moving_labels else None
+    chain = None
+    if request.transform:
+        here, there = fixed or fixed_labels, moving or moving_labels
+        chain = read_chain(
+            list(request.transform), request.format, here, there, ignore_spaces=request.ignore_spaces
+        )
+        if here is not None and there is not None:
+            check_overlap(chain, here.grid, there)
+            check_direction(chain, here, there)
+    return _Inputs(
+        fixed=fixed, moving=moving, fixed_labels=fixed_labels, moving_labels=moving_labels, chain=chain
+    )
+
+
+def _measure_labels(request: Request, inputs: _Inputs, found: Findings) -> None:
+    target, moving = inputs.fixed_labels, inputs.moving_labels
+    assert target is not None
+    maps: dict[str, LabelImage] = {}
+    if moving is None:
+        assert request.warped_labels is not None
+        maps["after"] = read_labels(request.warped_labels)
+    else:
+        for stage, chain in inputs.stages(request):
+            maps[stage] = resample_labels(moving, target.grid, chain)
+    groups = dict(read_label_groups(request.groups)) if request.groups else {}
+    groups |= dict(parse_group(text) for text in request.group)
+    wanted = parse_group(f"labels={request.labels}")[1] if request.labels else None
+    last = "after" if "after" in maps else "before"
+    for stage in sorted(maps, key=lambda name: name != last):
+        found.labels[stage] = label_measures(
+            target,
+            maps[stage],
+            labels=wanted,
+            groups=groups,
+            surface=None if request.surface == "none" else request.surface,  # type: ignore[arg-type]
+        )
+        # before registration the maps may not even meet: score the same labels, at Dice 0
+        wanted = [score.label for score in found.labels[stage].labels if score.label is not None]
+    for stage in maps:
+        agreement = found.labels[stage]
+        found.rows += [{"kind": row.pop("kind"), "stage": stage, **row} for row in agreement.rows()]
+        lists: dict[str, list[dict[str, Any]]] = {"labels": [], "groups": []}
+        for row in agreement.rows():
+            lists[row.pop("kind")].append(row)
+        found.tree.setdefault("labels", {})[stage] = {"mean": agreement.mean(), **lists}
+
+
+def _measure_points(request: Request, inputs: _Inputs, found: Findings) -> None:
+    assert request.fixed_points is not None
+    assert request.moving_points is not None
+    here, there = inputs.fixed or inputs.fixed_labels, inputs.moving or inputs.moving_labels
+    ndim = inputs.chain.ndim if inputs.chain is not None else None
+    one = _points(request.fixed_points, request.convention, here, ndim)
+    other = _points(request.moving_points, request.convention, there, ndim)
+    grid = None if there is None else there.grid
+    for stage, chain in inputs.stages(request):
+        errors = landmark_error(one, other, chain, grid=grid, unit=request.unit)  # type: ignore[arg-type]
+        found.add("landmarks", stage, errors.row())
+
+
+def _points(path: Path, convention: str | None, image: Image | None, ndim: int | None) -> PointSet:
+    grid = None if image is None else image.grid
+    points = read_points(path, convention=convention, grid=grid, ndim=ndim)  # type: ignore[arg-type]
+    if points.names is None and suffix_of(path) == ".csv":
+        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if any(row)]
+        # pandas and ImageJ leave the head of the column of indices empty
+        if rows[0][0].strip() == "" and len(rows) == len(points.points_mm) + 1:
+            return PointSet(points.points_mm, tuple(row[0] for row in rows[1:]), points.space)
+    return points
+
+
+def _measure_transform(request: Request, inputs: _Inputs, found: Findings) -> None:
+    assert inputs.chain is not None
+    here, there = inputs.fixed or inputs.fixed_labels, inputs.moving or inputs.moving_labels
+    grid = here.grid if here is not None else _own_grid(inputs.chain)
+    if grid is None:
+        if found.rows:
+            return  # a linear map without a fixed image: its Jacobian is the same everywhere
+        raise FormatError("a linear transform has no grid of its own: name the fixed image with --fixed")
+    inverse = None
+    if request.inverse:
+        inverse = read_chain(
+            list(request.inverse), request.format, there, here, ignore_spaces=request.ignore_spaces
+        )
+    mask = _mask(request)
+    quality = transform_measures(
+        inputs.chain,
+        grid,
+        mask=mask,
+        inverse=inverse,
+        moving_grid=None if there is None else there.grid,
+    )
+    found.add("transform", "after", quality.row())
+
+
+def _own_grid(chain: Transform) -> Grid | None:
+    from regista.transforms import Composite, DisplacementField, VelocityField
+
+    for part in Composite((chain,)).flatten().transforms:
+        if isinstance(part, (DisplacementField, VelocityField)):
+            return part.grid
+    return None
+
+
+def _mask(request: Request) -> Image | None:
+    return read_labels(request.mask) if request.mask else None
+
+
+def _measure_images(request: Request, inputs: _Inputs, found: Findings) -> None:
+    assert inputs.fixed is not None
+    mask, fixed = _mask(request), inputs.fixed
+    if inputs.moving is not None:
+        for stage, chain in inputs.stages(request):
+            if request.warped and stage == "after":
+                continue
+            warped = resample(inputs.moving, fixed.grid, chain, dtype=np.float32)
+            found.add("images", stage, image_measures(fixed, warped, mask=mask).row())
+    if request.warped:
+        found.add("images", "after", image_measures(fixed, read(request.warped), mask=mask).row())
+
+
+def split_pair(text: str, option: str) -> tuple[str, str]:
+    """Return the two sides of ``NAME=VALUE``."""
+    name, sign, value = text.partition("=")
+    if not (sign and name.strip()):
+        raise PlanError(f"{option} is written NAME=VALUE, got {text!r}")
+    return name.strip(), value.strip()
+
+
+def check_output(path: Path | None, suffixes: tuple[str, ...]) -> None:
+    """Refuse an output of another kind, or in a folder that does not exist, before any work."""
+    if path is None:
+        return
+    if suffix_of(path) not in suffixes:
+        raise FormatError(f"{path}: this table is written as {' or '.join(suffixes)}")
+    if not path.absolute().parent.is_dir():
+        raise FormatError(f"{path} cannot be written: the folder {path.parent} does not exist; make it first")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows under the union of their columns; what is missing or undefined stays empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(dict.fromkeys(n for row in rows for n in row)), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({n: "" if _undefined(v) else v for n, v in row.items()})
+    write_text(path, out.getvalue())
+
+
+def _undefined(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def without_nan(tree: Any) -> Any:
+    """Return a tree fit for JSON, which knows neither NaN nor infinity."""
+    if isinstance(tree, Mapping):
+        return {str(name): without_nan(value) for name, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [without_nan(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def means_only(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the mean of each measure."""
+    return {name: float(score["mean"]) for name, score in scores.items()}
+
+
+def spread(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return mean and standard deviation (n) of each column."""
+    found = {}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
+        found[name] = {"mean": float(values.mean()), "std": float(values.std())}
+    return found
+
+
+def show(found: Findings) -> None:
+    """Print what was measured."""
+    for stage, agreement in sorted(found.labels.items(), key=lambda item: item[0] != "before"):
+        _show_labels(stage, agreement)
+    for kind in ("landmarks", "transform", "images"):
+        stages = found.tree.get(kind, {})
+        if stages:
+            names = list(next(iter(stages.values())))
+            body = [[name, *(row.get(name) for row in stages.values())] for name in names]
+            print_table(kind, ["measure", *stages], body)
+
+
+def _show_labels(stage: str, agreement: LabelAgreement) -> None:
+    scores = list(agreement.labels)
+    title = f"labels, {stage} registration"
+    if len(scores) > _SHOWN:
+        scores = sorted(scores, key=lambda s: s.dice)[:_WORST]
+        title += f" (the {_WORST} with least Dice of {len(agreement.labels)}; all with -o)"
+    measures = [m for m in LABEL_MEASURES if any(not math.isnan(getattr(s, m)) for s in agreement.labels)]
+    body = [[s.name, *(getattr(s, m) for m in measures)] for s in (*scores, *agreement.groups)]
+    mean = agreement.mean()
+    body.append([f"mean of {len(agreement.labels)} labels", *(mean[m] for m in measures)])
+    print_table(title, ["label", *measures], body)
+
+
+def print_table(title: str, head: Sequence[str], body: Sequence[Sequence[Any]]) -> None:
+    """Print a table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for n, name in enumerate(head):
+        table.add_column(name, justify="right" if n else "left", no_wrap=n > 0)
+    for row in body:
+        table.add_row(*(_text(value) for value in row))
+    console.print(table)
+
+
+def _text(value: Any) -> str:
+    if _undefined(value):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
+    return str(value)

@@ -1,0 +1,324 @@
+"""Raw rows of many cases and methods, to a table of the kind that papers print."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from regista.core import FormatError, PlanError
+from regista.evaluation._names import read_text
+from regista.evaluation._statistics import MethodSummary, Test, compare_methods, correct
+
+_HIGHER = ("dice", "jaccard", "volume_similarity", "ncc", "lncc", "mi", "ssim")
+_LOWER = (
+    "ssd",
+    "folded",
+    "ndv",
+    "sd_log",
+    "tre",
+    "rtre",
+    "assd",
+    "hd",
+    "inverse",
+    "bending",
+    "second",
+    "peak",
+)
+
+
+def higher_is_better(measure: str) -> bool | None:
+    """Return which way a measure points; None where it is not known.
+
+    Examples
+    --------
+    >>> higher_is_better("dice"), higher_is_better("hd95_mm"), higher_is_better("age")
+    (True, False, None)
+    """
+    name = measure.lower()
+    if name in _HIGHER or name.split("_")[0] in _HIGHER:
+        return True
+    return False if name.startswith(_LOWER) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Methods (rows) by measures or regions (columns).
+
+    Parameters
+    ----------
+    by : str
+        What the rows are.
+    columns : mapping of str to tuple of MethodSummary
+        Each column's summaries, one per method, in the same order; corrected over the whole table.
+    references : mapping of str to str
+        The method that each column's others are compared with.
+    best : mapping of str to str or None
+        The method with the best mean; None where it is not known which way the measure points.
+    test : {'wilcoxon', 't'}
+        The test that the stars go by.
+    alpha : float
+        Stars mark corrected p below it.
+    level : float
+        Of the intervals.
+    """
+
+    by: str
+    columns: Mapping[str, tuple[MethodSummary, ...]]
+    references: Mapping[str, str]
+    best: Mapping[str, str | None]
+    test: Test
+    alpha: float
+    level: float
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one dictionary for each method and column."""
+        return [
+            {"column": name, **asdict(s), "reference": self.references[name], "star": self._starred(s)}
+            for name, summaries in self.columns.items()
+            for s in summaries
+        ]
+
+    def markdown(self, *, intervals: bool = True) -> str:
+        """Return a Markdown table: mean (SD), a star for a significant difference, the interval."""
+        names = list(self.columns)
+        methods = [s.method for s in next(iter(self.columns.values()))]
+        lines = ["| " + " | ".join([self.by, "cases", *names]) + " |", "|---|---:|" + "---|" * len(names)]
+        for n, method in enumerate(methods):
+            found = [self.columns[name][n] for name in names]
+            cells = [self._cell(name, s, intervals) for name, s in zip(names, found, strict=True)]
+            counts = sorted({s.cases for s in found})
+            cases = str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+            lines.append("| " + " | ".join([method, cases, *cells]) + " |")
+        return "\n".join([*lines, "", self._note(intervals)]) + "\n"
+
+    def _starred(self, summary: MethodSummary) -> bool:
+        return bool(summary.p(self.test) < self.alpha)
+
+    def _cell(self, column: str, s: MethodSummary, intervals: bool) -> str:
+        digits = _digits(max(abs(s.mean), 0 if np.isnan(s.sd) else s.sd))
+        text = f"{s.mean:.{digits}f}"
+        if self.best[column] == s.method:
+            text = f"**{text}**"
+        if np.isfinite(s.sd):
+            text += f" ({s.sd:.{digits}f})"
+        text += r"\*" if self._starred(s) else ""
+        return text + (f" [{s.low:.{digits}f}, {s.high:.{digits}f}]" if intervals else "")
+
+    def _note(self, intervals: bool) -> str:
+        test = "Wilcoxon signed-rank" if self.test == "wilcoxon" else "paired t"
+        against = set(self.references.values())
+        whom = f"`{next(iter(against))}`" if len(against) == 1 else "the best of the column"
+        note = f"Mean (SD) over cases. \\*: differs from {whom}, p < {self.alpha:g}, two-sided {test} test, Holm."
+        return note + (
+            f" In brackets: {100 * self.level:g} % bootstrap interval of the mean." if intervals else ""
+        )
+
+
+def read_rows(*paths: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Read the rows of CSV tables with a header, one after another.
+
+    Raises
+    ------
+    FormatError
+        If a file is missing, or has no header and rows.
+    """
+    rows: list[dict[str, str]] = []
+    for path in paths:
+        reader = csv.DictReader(io.StringIO(read_text(path)))
+        found = []
+        for row in reader:
+            if None in row or None in row.values():
+                raise FormatError(
+                    f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or ())} cells as in the "
+                    "header, got another number; is it a comma-separated table?"
+                )
+            found.append(row)
+        if not found:
+            raise FormatError(f"{path} has no rows below its header")
+        rows += found
+    return rows
+
+
+def compare_table(
+    rows: Sequence[Mapping[str, Any]],
+    measures: Sequence[str],
+    *,
+    by: str = "method",
+    case: str = "case",
+    columns: str | None = None,
+    where: Mapping[str, Sequence[str]] | None = None,
+    reference: str | None = None,
+    test: Test = "wilcoxon",
+    alpha: float = 0.05,
+    level: float = 0.95,
+    resamples: int = 10000,
+    seed: int = 0,
+) -> Comparison:
+    r"""Compare methods from raw rows, such as those that ``regista evaluate`` writes.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        One for each method, case and label (or other detail), with the measures as columns.
+    measures : sequence of str
+        Columns to compare.
+    by : str
+        Column that tells the methods apart.
+    case : str
+        Column that tells the cases apart: the unit of the statistics. Rows of the same method and case are
+        averaged first, since the regions of one brain are not independent.
+    columns : str, optional
+        Column whose values (such as region names) become columns of the table.
+    where : mapping of str to sequence of str, optional
+        Keep rows whose column has one of the values. Without a word on them, rows before registration and
+        groups of labels are left out where others have the measure.
+    reference : str, optional
+        Method to compare with (default: the best of each column).
+    test : {'wilcoxon', 't'}
+        What stars go by.
+    alpha : float
+        Stars mark p below it, after Holm's correction over the whole table.
+    level, resamples, seed
+        Of the bootstrap intervals.
+
+    Returns
+    -------
+    Comparison
+        The table.
+
+    Raises
+    ------
+    FormatError
+        If a column is missing or holds no numbers.
+    PlanError
+        If the test or the reference is unknown, or no row is left.
+
+    Examples
+    --------
+    >>> rows = [
+    ...     {"method": m, "case": c, "dice": 0.7 + 0.01 * c + 0.05 * (m == "new")}
+    ...     for m in ("old", "new") for c in range(6)
+    ... ]
+    >>> print(compare_table(rows, ["dice"], resamples=200).markdown(intervals=False).splitlines()[2])
+    | old | 6 | 0.725 (0.019)\* |
+    """
+    if test not in ("wilcoxon", "t"):
+        raise PlanError(f"test is 'wilcoxon' or 't', got {test!r}")
+    if not 0 < alpha < 1:
+        raise PlanError(f"alpha is between 0 and 1, got {alpha}")
+    if not measures:
+        raise PlanError("name a measure to compare, such as dice")
+    _check_columns(rows, [*measures, by, case, *([columns] if columns else []), *(where or {})])
+    kept = _keep(rows, dict(where or {}), (by, case, columns), measures)
+    cells = _gather(kept, measures, by, case, columns)
+    methods = list(dict.fromkeys(str(row[by]) for row in kept))
+    if len(methods) < 2:
+        raise PlanError(f"there is nothing to compare: column {by!r} holds only {methods[0]!r}")
+    references, best, found = (
+        dict[str, str](),
+        dict[str, str | None](),
+        dict[str, tuple[MethodSummary, ...]](),
+    )
+    for name, values in cells.items():
+        missing = [m for m in methods if m not in values]
+        if missing:
+            raise PlanError(
+                f"{name}: no value of {by} {missing[0]!r}; leave it out with --where, or measure it"
+            )
+        means = {m: np.mean(list(values[m].values())) for m in methods}
+        better = higher_is_better(name.split(", ")[0])
+        ranked = sorted(methods, key=lambda m: means[m], reverse=bool(better))
+        best[name] = None if better is None else ranked[0]
+        references[name] = reference or best[name] or methods[0]
+        found[name] = compare_methods(
+            {m: values[m] for m in methods},
+            reference=references[name],
+            level=level,
+            resamples=resamples,
+            seed=seed,
+            holm=False,
+        )
+    flat = iter(correct([s for column in found.values() for s in column]))
+    columns_ = {name: tuple(replace(next(flat)) for _ in column) for name, column in found.items()}
+    return Comparison(
+        by=by, columns=columns_, references=references, best=best, test=test, alpha=alpha, level=level
+    )
+
+
+def _check_columns(rows: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> None:
+    if not rows:
+        raise PlanError("there are no rows to compare")
+    known = list(dict.fromkeys(name for row in rows for name in row))
+    for name in wanted:
+        if name not in known:
+            raise FormatError(
+                f"the table has no column {name!r}; it has {', '.join(known)}. (regista evaluate writes columns of "
+                "your own with --tag method=… --tag case=…)"
+            )
+
+
+def _keep(
+    rows: Sequence[Mapping[str, Any]],
+    where: dict[str, Sequence[str]],
+    used: tuple[str | None, ...],
+    measures: Sequence[str],
+) -> list[Mapping[str, Any]]:
+    kept = [r for r in rows if all(str(r.get(name, "")) in set(map(str, v)) for name, v in where.items())]
+    for column, value in (("stage", "after"), ("kind", "labels")):
+        if column in where or column in used:
+            continue
+        valued = [r for r in kept if any(_filled(r.get(m)) for m in measures)]
+        found = {str(r.get(column, "")) for r in valued}
+        if len(found) > 1 and value in found:
+            kept = [r for r in kept if str(r.get(column, "")) == value]
+    if not kept:
+        conditions = ", ".join(f"{n}={'|'.join(map(str, v))}" for n, v in where.items())
+        raise PlanError(f"no row of the table fulfils {conditions or 'the conditions'}")
+    return kept
+
+
+def _filled(value: Any) -> bool:
+    return value is not None and str(value).strip() != ""
+
+
+def _gather(
+    rows: Sequence[Mapping[str, Any]], measures: Sequence[str], by: str, case: str, columns: str | None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return column → method → case → mean value."""
+    lists: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for measure in measures:
+        for row in rows:
+            if not _filled(row.get(measure)):
+                continue
+            value = _number(row[measure], measure)
+            if not np.isfinite(value):
+                continue
+            name = measure if columns is None else f"{measure}, {row[columns]}"
+            methods = lists.setdefault(name, {})
+            methods.setdefault(str(row[by]), {}).setdefault(str(row[case]), []).append(value)
+        if not any(name == measure or name.startswith(f"{measure}, ") for name in lists):
+            raise FormatError(f"column {measure!r} holds no finite number in the rows kept")
+    return {
+        name: {m: {c: float(np.mean(v)) for c, v in cases.items()} for m, cases in methods.items()}
+        for name, methods in lists.items()
+    }
+
+
+def _number(value: Any, measure: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise FormatError(f"column {measure!r} holds {value!r}, expected numbers") from None
+
+
+def _digits(size: float) -> int:
+    """Return how many decimals show about three figures."""
+    if not np.isfinite(size) or size == 0:
+        return 3
+    return int(np.clip(2 - np.floor(np.log10(size)), 0, 6)) if size < 0.1 or size >= 10 else 3

@@ -1,0 +1,174 @@
+"""Label names and groups of labels from tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from regista.core import FormatError, PlanError
+
+_KEYS = ("label", "labelnumber", "labelid", "labelvalue", "number", "no", "id", "index", "value", "key")
+_NAMES = ("name", "labelname", "region", "regionname", "structure", "structurename", "description")
+_GROUPS = ("group", "class", "tissue", "category", "parent")
+
+
+def read_label_names(path: str | os.PathLike[str]) -> dict[int, str]:
+    r"""Read label names.
+
+    Parameters
+    ----------
+    path : path
+        CSV (also with tabs or semicolons) with a column of numbers (label, id, index, …) and one of names
+        (name, region, …), or without a header number first and name second; or a colour table of FreeSurfer
+        or ITK-SNAP.
+
+    Returns
+    -------
+    dict of int to str
+        Label → name.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing or holds no labels.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "names.csv")
+    ...     _ = path.write_text("Label Number,Label Name\n4,Right Hippocampus\n")
+    ...     read_label_names(path)
+    {4: 'Right Hippocampus'}
+    """
+    head, rows = _table(path)
+    key = _column(head, _KEYS, 0)
+    column = _column(head, _NAMES, 1 if key == 0 else 0)
+    names = {}
+    for row in rows:
+        if len(row) > max(key, 0) and _whole(row[key]) is not None:
+            quoted = head is None and row[-1].startswith('"')  # ITK-SNAP: the name stands last, in quotes
+            cell = row[-1].strip('"') if quoted else (row[column] if len(row) > column else "")
+            names[int(float(row[key]))] = cell.strip() or row[key]
+    if not names:
+        raise FormatError(
+            f"{path} names no labels: expected rows of a number and a name, such as 4,Hippocampus"
+        )
+    return names
+
+
+def read_label_groups(path: str | os.PathLike[str]) -> dict[str, list[int]]:
+    """Read groups of labels.
+
+    Parameters
+    ----------
+    path : path
+        JSON, ``{"cortex": [1, 2], …}``; or CSV with a column of numbers and one named group, class or tissue
+        (rows without a group are skipped).
+
+    Returns
+    -------
+    dict of str to list of int
+        Group → labels, in the file's order.
+
+    Raises
+    ------
+    FormatError
+        If the file is missing or holds no groups.
+    """
+    if Path(path).suffix.lower() == ".json":
+        return _groups_from_json(path)
+    head, rows = _table(path)
+    column = _column(head, _GROUPS, -1)
+    if head is None or column < 0:
+        raise FormatError(f"{path} has no column named {', '.join(_GROUPS)}: name the column of groups so")
+    key, groups = _column(head, _KEYS, 0), dict[str, list[int]]()
+    for row in rows:
+        name = row[column].strip() if len(row) > column else ""
+        if name and name.lower() not in ("none", "nan") and _whole(row[key]) is not None:
+            groups.setdefault(name, []).append(int(float(row[key])))
+    if not groups:
+        raise FormatError(f"{path} puts no label into a group: its column {head[column]!r} is empty")
+    return groups
+
+
+def parse_group(text: str) -> tuple[str, list[int]]:
+    """Read a group from text such as ``GM=2,5-9``.
+
+    Examples
+    --------
+    >>> parse_group("GM=2,5-8")
+    ('GM', [2, 5, 6, 7, 8])
+    """
+    name, _, members = text.partition("=")
+    labels: list[int] = []
+    for part in members.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if not name.strip() or found is None:
+            raise PlanError(f"a group is written NAME=LABELS, such as GM=2,5-9; got {text!r}")
+        labels += range(int(found[1]), int(found[2] or found[1]) + 1)
+    if not labels:
+        raise PlanError(f"the group {text!r} has no labels: a range goes from the lower to the higher number")
+    return name.strip(), labels
+
+
+def _groups_from_json(path: str | os.PathLike[str]) -> dict[str, list[int]]:
+    try:
+        tree = json.loads(read_text(path))
+        if not isinstance(tree, Mapping) or not tree:
+            raise TypeError
+        return {str(name): [int(label) for label in labels] for name, labels in tree.items()}
+    except (ValueError, TypeError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f'{path} is not a JSON object of groups such as {{"cortex": [1, 2]}}') from None
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return a table's text, or say why it cannot be read."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FormatError(f"{path} does not exist; expected a table: check the name") from None
+    except UnicodeDecodeError:
+        raise FormatError(f"{path} is not text, expected a table") from None
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror or error}") from None
+    if not text.strip():
+        raise FormatError(f"{path} is empty, expected a table")
+    return text
+
+
+def _table(path: str | os.PathLike[str]) -> tuple[list[str] | None, list[list[str]]]:
+    """Return the header (None where the first row is data) and the rows of a table."""
+    lines = [
+        line for line in read_text(path).splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if not lines:
+        raise FormatError(f"{path} holds comments only, expected a table")
+    delimiter = next((d for d in (",", ";", "\t") if d in lines[0]), None)
+    if delimiter is None:
+        rows = [re.findall(r'"[^"]*"|\S+', line) for line in lines]
+    else:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    if any(_whole(cell) is not None for cell in rows[0]):
+        return None, rows
+    return [re.sub(r"[^a-z]", "", cell.lower()) for cell in rows[0]], rows[1:]
+
+
+def _column(head: list[str] | None, wanted: tuple[str, ...], default: int) -> int:
+    if head is None:
+        return default
+    return next((head.index(name) for name in wanted if name in head), default)
+
+
+def _whole(text: str) -> int | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None

@@ -1,0 +1,131 @@
+"""Target registration error, and the likeness of intensities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from regista.core import GeometryError, Image, PlanError, PointSet
+from regista.evaluation import image_measures, landmark_error
+from regista.transforms import Translation
+
+
+def test_errors_of_a_known_residual(grid, rng):
+    fixed = PointSet(rng.normal(size=(20, 3)) * 10)
+    moving = PointSet(fixed.points_mm + np.array([3.0, 0, 0]))
+    shift = rng.normal(size=(20, 3))
+    before = landmark_error(fixed, moving)
+    assert [before.mean, before.median, before.max, before.p95] == pytest.approx([3] * 4)
+    after = landmark_error(fixed, PointSet(moving.points_mm + shift), Translation.by([3.0, 0, 0]))
+    lengths = np.linalg.norm(shift, axis=1)
+    np.testing.assert_allclose(after.errors, lengths, atol=1e-9)
+    assert after.p95 == pytest.approx(np.percentile(lengths, 95))
+    assert after.sd == pytest.approx(lengths.std(ddof=1))
+    assert np.isnan(after.relative_mean)
+
+
+def test_pixels_and_diagonal(grid):
+    fixed = PointSet(grid.index2world([[1.0, 2, 3]]))
+    moving = PointSet(grid.index2world([[1.0, 2, 5]]))
+    mm, px = (landmark_error(fixed, moving, grid=grid, unit=unit) for unit in ("mm", "px"))
+    assert mm.mean == pytest.approx(2 * 2.3)
+    assert px.mean == pytest.approx(2)
+    assert px.relative_mean == pytest.approx(2 / np.linalg.norm(grid.shape))
+    assert mm.relative_mean == pytest.approx(2 * 2.3 / np.linalg.norm(np.array(grid.shape) * grid.spacing))
+
+
+def test_points_are_paired_by_name(rng):
+    points = rng.normal(size=(4, 2))
+    fixed = PointSet(points, ("a", "b", "c", "d"))
+    moving = PointSet(points[[2, 0, 3]], ("c", "a", "d"))
+    found = landmark_error(fixed, moving)
+    assert len(found.errors) == 3
+    assert found.max == 0
+    assert found.row()["landmarks"] == 3
+    with pytest.raises(GeometryError, match="share no name"):
+        landmark_error(fixed, PointSet(points, ("w", "x", "y", "z")))
+
+
+def test_names_that_repeat_are_no_names(rng):
+    points = rng.normal(size=(3, 3))
+    same = PointSet(points, ("p", "p", "p"))
+    assert landmark_error(same, same).max == 0
+
+
+def test_bad_landmarks(grid, grid_2d):
+    three, two = PointSet(np.zeros((3, 3))), PointSet(np.zeros((2, 3)))
+    with pytest.raises(GeometryError, match="3 fixed landmarks but 2"):
+        landmark_error(three, two)
+    with pytest.raises(GeometryError, match="cannot correspond"):
+        landmark_error(three, PointSet(np.zeros((3, 2))))
+    with pytest.raises(GeometryError, match="no fixed landmarks"):
+        landmark_error(PointSet(np.zeros((0, 3))), two)
+    with pytest.raises(PlanError, match="need the moving image"):
+        landmark_error(three, three, unit="px")
+    with pytest.raises(PlanError, match="unit is"):
+        landmark_error(three, three, unit="cm")
+    with pytest.raises(GeometryError, match="2-D"):
+        landmark_error(three, three, grid=grid_2d)
+
+
+@pytest.fixture
+def pair(make_grid, rng):
+    grid = make_grid((24, 27, 21))
+    a = gaussian_filter(rng.normal(size=grid.shape), 1.5) * 100
+    b = 0.6 * a + gaussian_filter(rng.normal(size=grid.shape), 1.5) * 60 + 10
+    return Image(a.astype(np.float32), grid), Image(b.astype(np.float32), grid)
+
+
+def test_intensity_measures_by_their_formulas(pair):
+    a, b = (image.data.astype(float) for image in pair)
+    found = image_measures(*pair)
+    assert found.ssd == pytest.approx(((a - b) ** 2).mean(), rel=1e-5)
+    assert found.ncc == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], rel=1e-5)
+    assert 0 < found.lncc < 1
+    assert found.mi > 0
+    assert image_measures(pair[0], pair[0].with_data(-pair[0].data)).ncc == pytest.approx(-1)
+    assert image_measures(pair[0], pair[0]).ssim == pytest.approx(1)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_ssim_against_scikit_image(pair, grid_2d, rng, ndim):
+    metrics = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
+    from regista.core import Grid
+
+    if ndim == 2:
+        a, b = (Image(i.data[:, :, 5], Grid(i.data.shape[:2], np.eye(3))) for i in pair)
+    else:
+        a, b = pair
+    theirs = metrics.structural_similarity(
+        a.data.astype(float),
+        b.data.astype(float),
+        data_range=float(np.ptp(a.data)),
+        gaussian_weights=True,
+        use_sample_covariance=False,
+    )
+    assert image_measures(a, b).ssim == pytest.approx(theirs, abs=1e-6)
+
+
+def test_a_mask_leaves_the_rest_out(pair):
+    fixed, warped = pair
+    mask = np.zeros(fixed.grid.shape)
+    mask[6:18, 6:20, 6:16] = 1
+    broken = warped.data.copy()
+    broken[:2] = np.nan
+    inside = image_measures(fixed, warped, mask=mask)
+    again = image_measures(fixed, warped.with_data(np.where(mask > 0, broken, 500)), mask=mask)
+    assert again.ssd == pytest.approx(inside.ssd, rel=1e-6)
+    assert again.ncc == pytest.approx(inside.ncc, rel=1e-6)
+    assert again.mi > 0
+    assert np.isfinite(image_measures(fixed, warped.with_data(broken)).ssim)
+
+
+def test_images_that_cannot_be_compared(pair, make_grid):
+    fixed, warped = pair
+    with pytest.raises(GeometryError, match="different grids"):
+        image_measures(fixed, Image(warped.data, make_grid((24, 27, 21), origin=(0, 0, 0))))
+    with pytest.raises(GeometryError, match="channels"):
+        image_measures(Image(np.stack([fixed.data] * 3), fixed.grid, "channels"), warped)
+    with pytest.raises(GeometryError, match="finite"):
+        image_measures(fixed, warped.with_data(np.full_like(warped.data, np.nan)))
