@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from regista.cli._chains import Convention, Format, IgnoreSpaces
-from regista.cli._console import Clock, Debug, Json, Quiet, Threads, guarded, say, say_json
+from regista.cli._console import Clock, Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 
 evaluate = typer.Typer(
     help="Measure a registration: labels, landmarks, transforms, images; compare methods.",
@@ -116,8 +116,10 @@ def measure(
         found = parts.measure(request)
     if output is not None:
         parts.write_csv(output, [{**columns, **row} for row in found.rows])
+    for warning in [] if quiet else found.warnings:
+        complain(f"Warning: {warning}")
     if as_json:
-        tree = {**columns, **found.tree, "seconds": clock.total()}
+        tree = {**columns, **found.tree, "warnings": found.warnings, "seconds": clock.total()}
         say_json(parts.without_nan(tree | ({"output": str(output)} if output else {})))
     elif not quiet:
         parts.show(found)

@@ -93,6 +93,7 @@ class Findings:
     rows: list[dict[str, Any]] = field(default_factory=list)
     tree: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, LabelAgreement] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def add(self, kind: str, stage: str, row: dict[str, Any]) -> None:
         """Write down one row of measures."""
@@ -174,6 +175,7 @@ def _measure_labels(request: Request, inputs: _Inputs, found: Findings) -> None:
         )
         # before registration the maps may not even meet: score the same labels, at Dice 0
         wanted = [score.label for score in found.labels[stage].labels if score.label is not None]
+    _warn_of_one_sided(found, found.labels[last])
     for stage in maps:
         agreement = found.labels[stage]
         found.rows += [{"kind": row.pop("kind"), "stage": stage, **row} for row in agreement.rows()]
@@ -181,6 +183,21 @@ def _measure_labels(request: Request, inputs: _Inputs, found: Findings) -> None:
         for row in agreement.rows():
             lists[row.pop("kind")].append(row)
         found.tree.setdefault("labels", {})[stage] = {"mean": agreement.mean(), **lists}
+
+
+def _warn_of_one_sided(found: Findings, agreement: LabelAgreement) -> None:
+    for side, other in (("fixed", "warped"), ("warped", "fixed")):
+        alone = [
+            score.name
+            for score in agreement.labels
+            if getattr(score, f"{side}_voxels") and not getattr(score, f"{other}_voxels")
+        ]
+        if alone:
+            more = "" if len(alone) <= _WORST else f" and {len(alone) - _WORST} more"
+            found.warnings.append(
+                f"only the {side} map has {', '.join(alone[:_WORST])}{more}: Dice 0 counts in the mean, and there is "
+                "no surface distance"
+            )
 
 
 def _measure_points(request: Request, inputs: _Inputs, found: Findings) -> None:
@@ -333,8 +350,8 @@ def _show_labels(stage: str, agreement: LabelAgreement) -> None:
     measures = [m for m in LABEL_MEASURES if any(not math.isnan(getattr(s, m)) for s in agreement.labels)]
     body = [[s.name, *(getattr(s, m) for m in measures)] for s in (*scores, *agreement.groups)]
     mean = agreement.mean()
-    body.append([f"mean of {len(agreement.labels)} labels", *(mean[m] for m in measures)])
-    print_table(title, ["label", *measures], body)
+    body.append([f"mean ({len(agreement.labels)})", *(mean[m] for m in measures)])
+    print_table(title, ["label", *(m.replace("volume_similarity", "vol. sim.") for m in measures)], body)
 
 
 def print_table(title: str, head: Sequence[str], body: Sequence[Sequence[Any]]) -> None:

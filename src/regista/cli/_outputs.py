@@ -67,7 +67,10 @@ class FolderWriter:
         folder = self._hidden()
         with ThreadPoolExecutor(len(things)) as pool:
             for future in [pool.submit(write, folder / name, thing) for name, thing in things.items()]:
-                future.result()
+                try:
+                    future.result()
+                except FormatError as error:  # the user knows the folder by its own name
+                    raise FormatError(str(error).replace(str(folder), str(self.target))) from error
 
     def text(self, name: str, text: str) -> None:
         """Write a text file."""

@@ -155,6 +155,6 @@ def _refusal(path: Path, error: OSError) -> str:
         return full_disk(path)
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{path} cannot be written: the folder {path.parent} is read-only for you; choose another"
-    if error.errno == errno.ENOENT:
+    if error.errno == errno.ENOENT and not path.parent.is_dir():
         return f"{path} cannot be written: the folder {path.parent} does not exist; make it first"
     return f"{path} cannot be written: {error.strerror or error}"
