@@ -11,8 +11,10 @@ from regista.cli._convert import compose, convert, invert
 from regista.cli._evaluate import evaluate
 from regista.cli._info import info
 from regista.cli._plans import presets
+from regista.cli._preprocess import ablate, preprocess, train_nyul
 from regista.cli._register import register
 from regista.cli._setup import demo, warmup
+from regista.cli._skull_strip import skull_strip
 
 app = typer.Typer(
     name="regista",
@@ -33,6 +35,10 @@ app.command()(convert)
 app.command()(info)
 app.add_typer(presets, name="presets")
 app.add_typer(evaluate, name="evaluate")
+app.command()(preprocess)
+app.command("skull-strip")(skull_strip)
+app.command("train-nyul")(train_nyul)
+app.command()(ablate)
 app.command()(warmup)
 app.command()(demo)
 

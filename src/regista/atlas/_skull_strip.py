@@ -1,0 +1,303 @@
+"""`skull_strip`: find the brain in a head by registering a template."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regista.atlas._placement import find_placements
+from regista.atlas._refine import refine
+from regista.atlas._template import Template, WorkingTemplate, check_volume, mni152, scaled, working
+from regista.core import (
+    GeometryError,
+    Image,
+    LabelImage,
+    PlanError,
+    Progress,
+    ProgressCallback,
+    RegistrationError,
+    get_threads,
+    hash_array,
+    silent,
+    software_versions,
+)
+from regista.core import threads as use_threads
+from regista.registration import Result, plan_from_dict, register
+from regista.transforms import Transform, resample
+
+# shares of the template's size (123 mm for MNI152): about 2, 10, 8, 6 and 2 mm for it
+_SPACING, _LATTICE, _HALO, _WIDE, _NARROW = 1 / 61.5, 1 / 12.3, 1 / 15.4, 1 / 20.5, 1 / 61.5
+_PLACES = 3
+_MIN_CORRELATION = 0.35
+"""Below it nothing like the template was found."""
+_VOLUME_CHANGE = (0.8, 1.25)
+"""A deformation that changes the affine mask's volume by more has left the brain."""
+
+
+@dataclass(frozen=True, eq=False)
+class SkullStrip:
+    """Outcome of `skull_strip`.
+
+    Parameters
+    ----------
+    brain : Image
+        The scan, 0 outside the mask; grid and voxel type unchanged.
+    mask : LabelImage
+        1 in the brain, on the scan's grid.
+    transform : Transform
+        Point map template → scan.
+    record : mapping
+        Parameters, measures, times, versions, warnings: plain JSON types.
+    """
+
+    brain: Image
+    mask: LabelImage
+    transform: Transform
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def skull_strip(
+    image: Image,
+    template: Template | None = None,
+    *,
+    refine_mm: float = 1.5,
+    threads: int | None = None,
+    progress: ProgressCallback = silent,
+) -> SkullStrip:
+    """Remove everything but the brain from a scan of a head.
+
+    The template is placed by masked correlation over all positions, many tilts and turns; an affine map (by
+    normalized mutual information, on the brain and a rim around it) and a smooth deformation (by local
+    correlation, on the brain alone) follow; the mask is carried over, and its edge refined by intensity.
+
+    Parameters
+    ----------
+    image : Image
+        3-D scalar scan of any contrast in which the brain differs from its surround; neck and shoulders may
+        be in it, and parts of the brain may be cut off.
+    template : Template, optional
+        Image and mask to look for; by default `mni152`.
+    refine_mm : float
+        How far intensities may move the edge, mm, 0 … 5; 0 leaves the registered edge.
+    threads : int, optional
+        Number of threads (default: `regista.core.get_threads`).
+    progress : callable
+        Gets a `Progress` after every step; may raise `Cancelled`.
+
+    Returns
+    -------
+    SkullStrip
+        Brain, mask, transform and record.
+
+    Raises
+    ------
+    GeometryError, PlanError
+        If the scan or the template cannot be used.
+    FormatError
+        If the default template is asked for and not installed.
+    RegistrationError
+        If nothing like the template is found.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from regista.core import Grid
+    >>> at = np.indices((40, 44, 36)) - np.array([19.0, 22.0, 17.0])[:, None, None, None]
+    >>> radius = np.sqrt((at**2 / np.array([1.0, 1.3, 0.9])[:, None, None, None]).sum(0))
+    >>> head = np.where(radius < 9, 80 + 20 * np.cos(at[0] / 2) * np.cos(at[1] / 3), 0.0)
+    >>> head += np.where((radius > 12) & (radius < 14), 120.0, 0.0)
+    >>> scan = Image(head.astype(np.float32), Grid(head.shape, np.eye(4)), space="head")
+    >>> brain = Image(np.where(radius < 9, head, 0).astype(np.float32), scan.grid, space="atlas")
+    >>> found = skull_strip(scan, Template(brain, brain), refine_mm=0)
+    >>> bool(abs(found.mask.data.sum() / (radius < 9).sum() - 1) < 0.1)
+    True
+    """
+    if not 0 <= refine_mm <= 5:
+        raise PlanError(f"refine_mm is between 0 and 5 mm, got {refine_mm}")
+    check_volume(image, "scan")
+    with use_threads(threads):
+        return _Run(image, template or mni152(), refine_mm, progress).result()
+
+
+@dataclass
+class _Run:
+    image: Image
+    template: Template
+    refine_mm: float
+    progress: ProgressCallback
+    timings: dict[str, float] = field(default_factory=dict)
+    measures: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def result(self) -> SkullStrip:
+        began = time.perf_counter()
+        size = self.template.size_mm
+        work = working(self.template, _SPACING * size)
+        scan = scaled(self.image)
+        lap = self._lap("prepare", began)
+        affine = self._affine(work, scan, size)
+        lap = self._lap("affine", lap)
+        chosen = self._deformed(work, scan, affine)
+        lap = self._lap("deformable", lap)
+        distance = resample(
+            work.brain.with_data(work.distance_mm),
+            self.image,
+            chosen.inverse,
+            fill=float(work.distance_mm.max()),
+        )
+        mask, refined = refine(
+            self.image.as_float32(),
+            self._carried(chosen),
+            distance.as_float32(),
+            self.image.grid.spacing,
+            self.refine_mm,
+        )
+        self.measures |= refined
+        self.measures["brain_ml"] = self._volume(mask)
+        self._check_border(mask)
+        self._lap("refine", lap)
+        self._lap("total", began)
+        brain = self.image.with_data(np.where(mask, self.image.data, 0).astype(self.image.data.dtype))
+        labels = LabelImage(
+            mask.astype(np.uint8), self.image.grid, "scalar", self.image.space, names={1: "brain"}
+        )
+        return SkullStrip(brain, labels, chosen.transform, self._record())
+
+    def _affine(self, work: WorkingTemplate, scan: Image, size: float) -> Result:
+        weight = work.within(_HALO * size)
+        places = find_placements(work.image, weight, scan, _LATTICE * size, _PLACES)
+        self.measures["placement_correlation"] = [round(p.score, 4) for p in places]
+        self.progress(Progress("placement", 0, 1, 1, 1, -places[0].score, 0.1))
+        wide = work.within(_WIDE * size)
+        tries = [
+            register(
+                work.image, scan, _linear(("similarity", (4,), (40,)), ("affine", (4,), (60,))),
+                initial=place.transform, fixed_mask=wide, progress=self._part(0.1 + 0.1 * n, 0.1),
+            )
+            for n, place in enumerate(places)
+        ]  # fmt: skip
+        # a turn away from the header must be worth it
+        values = [_last_value(r) + (0.02 if p.turned else 0.0) for r, p in zip(tries, places, strict=True)]
+        best = tries[int(np.argmin(values))]
+        found = register(
+            work.image, scan, _linear(("affine", (2, 1), (40, 15))), initial=best.transform,
+            fixed_mask=work.within(_NARROW * size), progress=self._part(0.4, 0.1),
+        )  # fmt: skip
+        self.measures["affine_nmi"] = -_last_value(best)
+        correlation = _correlation(work.image.as_float32(), best.warped.as_float32(), wide.as_float32() > 0)
+        self.measures["affine_correlation"] = round(correlation, 4)
+        if correlation < _MIN_CORRELATION:
+            raise RegistrationError(
+                f"nothing like the template {self.template.name!r} was found in the scan (correlation "
+                f"{correlation:.2f}, at least {_MIN_CORRELATION} expected); is it a head, and its voxel size "
+                "right? Give a template of the same kind with --template and --template-mask"
+            )
+        return found
+
+    def _deformed(self, work: WorkingTemplate, scan: Image, affine: Result) -> Result:
+        deformed = register(
+            work.image, scan, _DEFORMABLE, initial=affine.transform,
+            fixed_mask=work.within(0.0), progress=self._part(0.5, 0.45),
+        )  # fmt: skip
+        before, after = (self._volume(self._carried(r)) for r in (affine, deformed))
+        self.measures |= {"affine_ml": before, "registered_ml": after}
+        self.measures["folded_percent"] = deformed.record.measures.get("folded_percent", 0.0)
+        low, high = _VOLUME_CHANGE
+        if deformed.record.status.ok and low <= after / max(before, 1e-9) <= high:
+            return deformed
+        self.warnings.append(
+            f"the deformation was left out: it ended {deformed.record.status} and took the brain from "
+            f"{before:.0f} to {after:.0f} ml; the mask is the affine one: look at it"
+        )
+        return affine
+
+    def _carried(self, result: Result) -> NDArray[np.bool_]:
+        mask = self.template.mask
+        whole = Image((mask.as_float32() > 0).astype(np.float32), mask.grid, space=self.template.image.space)
+        return np.asarray(resample(whole, self.image, result.inverse).as_float32() > 0.5)
+
+    def _volume(self, mask: NDArray[np.bool_]) -> float:
+        voxel = float(abs(np.linalg.det(self.image.grid.grid2world[:3, :3])))
+        return float(np.count_nonzero(mask)) * voxel / 1000
+
+    def _check_border(self, mask: NDArray[np.bool_]) -> None:
+        if not mask.any():
+            raise RegistrationError("the brain found lies outside the scan: is the scan's geometry right?")
+        faces = [np.take(mask, end, axis=axis).sum() for axis in range(3) for end in (0, -1)]
+        cut = float(sum(faces)) / float(np.count_nonzero(mask))
+        if cut > 0.01:
+            self.warnings.append("the brain reaches the border of the scan: part of it may be missing there")
+
+    def _part(self, start: float, span: float) -> Callable[[Progress], None]:
+        def report(step: Progress) -> None:
+            self.progress(replace(step, fraction=min(1.0, start + span * step.fraction)))
+
+        return report
+
+    def _lap(self, name: str, began: float) -> float:
+        now = time.perf_counter()
+        self.timings[name] = now - began
+        return now
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "program": "skull-strip",
+            "parameters": {"refine_mm": self.refine_mm, "template": self.template.name},
+            "measures": self.measures,
+            "warnings": self.warnings,
+            "timings": self.timings,
+            "inputs": {
+                role: {"space": image.space, "grid": image.grid.describe(), "sha256": hash_array(image.data)}
+                for role, image in (
+                    ("image", self.image),
+                    ("template", self.template.image),
+                    ("template_mask", self.template.mask),
+                )
+            },
+            "threads": get_threads(),
+            "versions": software_versions(),
+        }
+
+
+def _linear(*stages: tuple[str, tuple[int, ...], tuple[int, ...]]) -> Any:
+    return plan_from_dict(
+        {
+            "stages": [
+                {"model": model, "similarity": "nmi", "shrink": list(shrink), "steps": list(steps)}
+                for model, shrink, steps in stages
+            ]
+        }
+    )
+
+
+# no level coarser than 4 mm, and a stiff field: a stripped template must not be drawn to the scalp
+_DEFORMABLE = plan_from_dict(
+    {
+        "stages": [
+            {
+                "model": "diffeomorphic",
+                "similarity": {"lncc": {"radius": 2}},
+                "shrink": [2, 1],
+                "steps": [60, 25],
+                "update_sigma_vox": [6.0, 5.0],
+                "field_sigma_vox": [0.5],
+            }
+        ]
+    }
+)
+
+
+def _last_value(result: Result) -> float:
+    return float(result.record.history[-1].values[-1])
+
+
+def _correlation(a: NDArray[np.float32], b: NDArray[np.float32], use: NDArray[np.bool_]) -> float:
+    x, y = a[use], b[use]
+    if x.std() == 0 or y.std() == 0:
+        raise GeometryError("the scan is constant where the template was placed")
+    return float(np.corrcoef(x, y)[0, 1])

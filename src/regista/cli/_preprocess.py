@@ -1,0 +1,248 @@
+"""``regista preprocess``, ``regista train-nyul`` and ``regista ablate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._stops import stops_deferred
+
+if TYPE_CHECKING:
+    from regista.preprocessing import Pipeline
+
+StepsFile = Annotated[Path | None, typer.Option("--steps", help="Steps, a .toml file with [[steps]].")]
+StepWords = Annotated[
+    list[str] | None,
+    typer.Option("--step", metavar="NAME[:KEY=VALUE,…]", help="One step; repeat, in order of application."),
+]
+
+
+@guarded
+def preprocess(
+    image: Annotated[
+        Path | None, typer.Argument(metavar="IMAGE", help="Image, or a folder of DICOM slices.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Image to write; its record goes beside it.")
+    ] = None,
+    steps: StepsFile = None,
+    step: StepWords = None,
+    mask: Annotated[Path | None, typer.Option(help="Foreground: statistics are taken there.")] = None,
+    mask_out: Annotated[Path | None, typer.Option(help="Foreground after the steps, to write.")] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="IMAGE holds labels: geometric steps only.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the steps and their settings.")] = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Prepare an image: orientation, spacing, cropping, bias field, noise, intensities.
+
+    World coordinates never change, so a transform estimated on the result applies to IMAGE unchanged. Beside
+    the output goes a .json with every step, its parameters and what it measured.
+    """
+    if list_:
+        _list(as_json)
+        return
+    from regista.core import PlanError
+    from regista.core import threads as use_threads
+    from regista.io import read, read_labels, write, write_text
+
+    if image is None or output is None:
+        raise PlanError("give IMAGE and -o OUT (or --list to see the steps)")
+    check_outputs([output, mask_out], image)
+    pipeline = read_pipeline(steps, step).with_files(read)
+    with use_threads(threads):
+        source = read_labels(image) if labels else read(image)
+        done = pipeline.apply(source, None if mask is None else read(mask))
+    files = {"image": str(image), "mask": None if mask is None else str(mask), "output": str(output)}
+    record = {**done.record, "files": files}
+    if mask_out is not None:
+        if done.mask is None:
+            raise PlanError("--mask-out needs a mask: give --mask, or --step foreground-mask")
+        write(mask_out, done.mask)
+    write(output, done.image)
+    write_text(sidecar_of(output), json.dumps(record, indent=2) + "\n")
+    if as_json:
+        say_json(record)
+        return
+    for entry in record["steps"]:
+        say(f"{entry['step']}: {_short(entry['measured'])} ({entry['seconds']:.1f} s)", quiet=quiet)
+    say(f"{output}: {done.image.grid.describe()}", quiet=quiet)
+
+
+@guarded
+def train_nyul(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Images of one contrast.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model to write (.json).")],
+    mask: Annotated[
+        list[Path] | None, typer.Option(help="Foreground of each image, in order; repeat.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Learn Nyúl's standard intensity scale from several images, for --step nyul:model=FILE."""
+    from regista.io import read
+    from regista.preprocessing import Nyul
+
+    check_outputs([output])
+    masks = None if not mask else [read(path) for path in mask]
+    model = Nyul.train([read(path) for path in images], masks)
+    model.save(output)
+    if as_json:
+        say_json({"output": str(output), "percentiles": model.percentiles, "standard": model.standard})
+    else:
+        say(f"{output}: {len(model.standard)} landmarks from {len(images)} images", quiet=quiet)
+
+
+@guarded
+def ablate(
+    fixed: Annotated[Path, typer.Argument(metavar="FIXED", help="Image that stays where it is.")],
+    moving: Annotated[Path, typer.Argument(metavar="MOVING", help="Image to bring onto it.")],
+    steps: StepsFile = None,
+    step: StepWords = None,
+    fixed_labels: Annotated[Path | None, typer.Option(help="Labels of the fixed image.")] = None,
+    moving_labels: Annotated[Path | None, typer.Option(help="Labels of the moving image.")] = None,
+    fixed_points: Annotated[Path | None, typer.Option(help="Landmarks of the fixed image.")] = None,
+    moving_points: Annotated[
+        Path | None, typer.Option(help="The same landmarks of the moving image.")
+    ] = None,
+    convention: Annotated[
+        str | None, typer.Option(help="Of landmark files that do not say: ras, lps.")
+    ] = None,
+    design: Annotated[
+        str, typer.Option(help="alone: each step by itself; leave-out: all but it; both.")
+    ] = "both",
+    preset: Annotated[str, typer.Option(help="Plan of the registration, by name or .toml file.")] = "fast",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write (.csv).")] = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Register a pair with and without each preprocessing step, and tabulate what it changes."""
+    from regista.atlas import ablate as run
+    from regista.io import read, read_labels, read_points, write_text
+
+    check_outputs([output])
+    pipeline = read_pipeline(steps, step).with_files(read)
+    images = read(fixed), read(moving)
+    labels = _pair(fixed_labels, moving_labels, "labels", read_labels)
+    points = _pair(fixed_points, moving_points, "points", lambda p: read_points(p, convention=convention))  # type: ignore[arg-type]
+
+    def tell(name: str) -> None:
+        if not (quiet or as_json):
+            complain(f"registering: {name} …")
+
+    with stops_deferred():
+        rows = run(
+            *images, pipeline, preset, labels=labels, points=points, design=design, threads=threads, tell=tell
+        )  # fmt: skip
+    if output is not None:
+        write_text(output, _csv(rows))
+    if as_json:
+        say_json({"rows": rows, "preset": preset})
+    elif not quiet:
+        _table(rows)
+
+
+def read_pipeline(file: Path | None, words: Sequence[str] | None) -> Pipeline:
+    """Return the steps of a file or of the command line."""
+    from regista.core import PlanError
+    from regista.preprocessing import Pipeline
+
+    if (file is None) == (not words):
+        raise PlanError(
+            "give the steps: --steps FILE.toml, or --step NAME once or more (regista preprocess --list)"
+        )
+    return Pipeline.from_words(words or ()) if file is None else Pipeline.from_toml(file)
+
+
+def sidecar_of(output: Path) -> Path:
+    """Return the name of the record beside an image."""
+    from regista.io import stem_of
+
+    return output.with_name(f"{stem_of(output)}.json")
+
+
+def check_outputs(outputs: Sequence[Path | None], source: Path | None = None) -> None:
+    """Refuse, before the work begins, outputs that cannot be written."""
+    from regista.core import FormatError
+
+    for path in filter(None, outputs):
+        if path.is_dir():
+            raise FormatError(f"{path} is a folder: name a file to write")
+        if not path.absolute().parent.is_dir():
+            raise FormatError(
+                f"{path} cannot be written: the folder {path.parent} does not exist; make it first"
+            )
+        if source is not None and path.exists() and source.exists() and path.samefile(source):
+            raise FormatError(
+                f"{path} is the input itself; choose another name: its record would describe a lost file"
+            )
+
+
+def _list(as_json: bool) -> None:
+    from regista.preprocessing import list_steps
+
+    found = list_steps()
+    if as_json:
+        say_json({name: {"help": text, "settings": settings} for name, (text, settings) in found.items()})
+        return
+    width = max(map(len, found))
+    for name, (text, settings) in found.items():
+        say(f"{name:<{width}}  {text}")
+        if settings:
+            say(" " * (width + 2) + ", ".join(f"{key}={_value(value)}" for key, value in settings.items()))
+
+
+def _pair(one: Path | None, other: Path | None, what: str, read: Any) -> Any:
+    from regista.core import PlanError
+
+    if (one is None) != (other is None):
+        raise PlanError(f"give both --fixed-{what} and --moving-{what}, or neither")
+    return None if one is None else (read(one), read(other))
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | list) else str(value)
+
+
+def _short(measured: dict[str, Any]) -> str:
+    def text(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{k} {text(v)}" for k, v in measured.items() if not isinstance(v, list | dict))
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    import csv
+    import io
+
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for key in rows[0]:
+        table.add_column(key.replace("_", " "), justify="left" if key in ("steps", "status") else "right")
+    for row in rows:
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console().print(table)

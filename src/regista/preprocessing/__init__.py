@@ -1,0 +1,28 @@
+"""Recorded steps on one image before a registration; world coordinates stay what they are."""
+
+from regista.preprocessing._filters import N4, Denoise, ForegroundMask
+from regista.preprocessing._geometry import CropPad, Reorient, Resample
+from regista.preprocessing._intensity import Clip, HistogramMatch, PercentileNormalize, ZScore
+from regista.preprocessing._nyul import Nyul
+from regista.preprocessing._pipeline import STEPS, Pipeline, Preprocessed, list_steps, run
+from regista.preprocessing._step import Step
+
+__all__ = [
+    "N4",
+    "STEPS",
+    "Clip",
+    "CropPad",
+    "Denoise",
+    "ForegroundMask",
+    "HistogramMatch",
+    "Nyul",
+    "PercentileNormalize",
+    "Pipeline",
+    "Preprocessed",
+    "Reorient",
+    "Resample",
+    "Step",
+    "ZScore",
+    "list_steps",
+    "run",
+]
