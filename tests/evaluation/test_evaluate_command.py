@@ -12,7 +12,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from regista.core import Image, LabelImage, PointSet
-from regista.io import write, write_points
+from regista.io import read_labels, write, write_points
 from regista.transforms import Translation
 
 SHIFT = np.array([2.0, -1.4, 2.3])
@@ -78,6 +78,11 @@ def test_the_screen(folder, call):
     assert "1.0000" in done.stdout
     assert call("evaluate", *words, "--quiet").stdout == ""
     plain = call("evaluate", *words, "--surface", "none", "--labels", "1-2", "--json")
+    data = read_labels(folder / "fixed_labels.nii.gz")
+    write(folder / "lost.nii.gz", data.with_data(np.where(data.data == 3, 0, data.data)))
+    lost = call("evaluate", *words[:2], "--warped-labels", folder / "lost.nii.gz", "--json")
+    assert "only the fixed map has 3" in lost.stderr
+    assert json.loads(lost.stdout)["labels"]["after"]["mean"]["dice"] == pytest.approx(2 / 3)
     (one, two) = json.loads(plain.stdout)["labels"]["after"]["labels"]
     assert (one["label"], two["label"], one["hd_mm"]) == (1, 2, None)
 

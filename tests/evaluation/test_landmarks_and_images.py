@@ -125,7 +125,13 @@ def test_images_that_cannot_be_compared(pair, make_grid):
     fixed, warped = pair
     with pytest.raises(GeometryError, match="different grids"):
         image_measures(fixed, Image(warped.data, make_grid((24, 27, 21), origin=(0, 0, 0))))
-    with pytest.raises(GeometryError, match="channels"):
-        image_measures(Image(np.stack([fixed.data] * 3), fixed.grid, "channels"), warped)
+    with pytest.raises(GeometryError, match="series of 3 frames"):
+        image_measures(Image(np.stack([fixed.data] * 3), fixed.grid, "series"), warped)
     with pytest.raises(GeometryError, match="finite"):
         image_measures(fixed, warped.with_data(np.full_like(warped.data, np.nan)))
+
+
+def test_channels_are_averaged(pair):
+    fixed, warped = pair
+    colours = Image(np.stack([fixed.data - 5, fixed.data, fixed.data + 5]), fixed.grid, "channels")
+    assert image_measures(colours, warped).ssd == pytest.approx(image_measures(fixed, warped).ssd, rel=1e-5)

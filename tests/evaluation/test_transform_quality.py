@@ -110,10 +110,25 @@ def test_bad_masks_and_dimensions(grid, make_grid, grid_2d):
         transform_measures(field, grid, mask=np.ones((3, 3, 3)))
     with pytest.raises(GeometryError, match="3-D transform"):
         transform_measures(field, grid_2d)
-    with pytest.raises(GeometryError, match="2-D"):
+    with pytest.raises(GeometryError, match="all 2-D or all 3-D"):
         transform_measures(field, grid, inverse=Affine.identity(2))
+    named = Translation.by([1.0, 0, 0], "a", "b")
+    with pytest.raises(GeometryError, match="'b' is not 'a'"):
+        transform_measures(named, grid, inverse=named)
+    with pytest.raises(GeometryError, match="leads to 'c'"):
+        transform_measures(named, grid, inverse=Translation.by([1.0, 0, 0], "b", "c"))
 
 
 def test_only_what_was_measured_is_in_the_row(grid):
     row = transform_measures(Affine.identity(3), grid).row()
     assert not any(name.startswith("inverse") for name in row)
+
+
+def test_two_dimensions(grid_2d):
+    found = transform_measures(
+        Translation.by([1.0, 2.0]), grid_2d, inverse=Translation.by([-1.0, -1.7]), moving_grid=grid_2d
+    )
+    assert found.inverse_mean_mm == pytest.approx(0.3, abs=1e-5)
+    moved = grid_2d.index2world(np.argwhere(np.ones(grid_2d.shape))) + np.array([1.0, 2.0])
+    assert found.inverse_voxels == grid_2d.contains(moved).sum() < grid_2d.size
+    assert found.ndv_percent == found.folded_percent == 0

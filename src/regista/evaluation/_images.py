@@ -51,7 +51,7 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
     Parameters
     ----------
     fixed, warped : Image
-        Scalar images on the same grid. NaN and infinite voxels are left out.
+        Images on the same grid; channels are averaged. NaN and infinite voxels are left out.
     mask : Image or (*grid.shape) array_like, optional
         Compare where it is not 0.
 
@@ -64,7 +64,7 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
     Raises
     ------
     GeometryError
-        If the grids differ, an image is not scalar, or the mask is empty.
+        If the grids differ, an image is a series, or the mask is empty.
 
     Notes
     -----
@@ -81,10 +81,8 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
     (1.0, 1.0)
     """
     for name, image in (("fixed", fixed), ("warped", warped)):
-        if image.kind != "scalar":
-            raise GeometryError(
-                f"the {name} image has {image.kind}: give one frame or channel, or a gray image"
-            )
+        if image.kind == "series":
+            raise GeometryError(f"the {name} image is a series of {len(image.data)} frames: give one of them")
     if not fixed.grid.same_as(warped.grid):
         raise GeometryError(
             f"the images lie on different grids: fixed {fixed.grid.describe()}; warped {warped.grid.describe()}. "
@@ -92,7 +90,7 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
             "(--moving and --transform)"
         )
     shape = fixed.grid.as_3d().shape
-    a, b = (image.as_float32().reshape(shape) for image in (fixed, warped))
+    a, b = (_gray(image).reshape(shape) for image in (fixed, warped))
     where = mask_array(mask, fixed.grid).reshape(shape) & np.isfinite(a) & np.isfinite(b)
     if not where.any():
         raise GeometryError("no voxel of the mask is finite in both images")
@@ -112,6 +110,11 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
         mi=-value["mi"] + 0.0,
         ssim=_ssim(a, b, where),
     )
+
+
+def _gray(image: Image) -> NDArray[np.float32]:
+    voxels = image.as_float32()
+    return voxels if image.kind == "scalar" else np.ascontiguousarray(voxels.mean(axis=0))
 
 
 def _ssim(a: NDArray[np.float32], b: NDArray[np.float32], where: NDArray[np.bool_]) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from regista.core import GeometryError, Grid, Image
 from regista.kernels.cpu.fields import jacobian_determinant
 from regista.kernels.cpu.folds import bending, non_diffeomorphic_volume
+from regista.kernels.cpu.points import map_affine
 from regista.transforms import Composite, DisplacementField, Transform, VelocityField, to_displacement_field
 
 Mask = Image | ArrayLike | None
@@ -96,7 +97,8 @@ def transform_measures(
     Raises
     ------
     GeometryError
-        If dimensions differ, or the mask is empty or lies on another grid.
+        If dimensions differ, the mask is empty or lies on another grid, or the spaces of the inverse are not
+        those of the transform exchanged.
 
     Notes
     -----
@@ -113,6 +115,8 @@ def transform_measures(
     """
     if transform.ndim != grid.ndim:
         raise GeometryError(f"a {transform.ndim}-D transform does not fit a {grid.ndim}-D grid")
+    if inverse is not None:
+        _check_loop(transform, inverse)
     where = mask_array(mask, grid)
     field = to_displacement_field(transform, grid)
     voxels = field_in_voxels(field)
@@ -166,23 +170,34 @@ def _vectors_3d(field: DisplacementField) -> NDArray[np.float32]:
     return np.ascontiguousarray(vectors)
 
 
+def _check_loop(transform: Transform, inverse: Transform) -> None:
+    """Refuse an inverse that does not begin where the transform ends, or end where it begins."""
+    Composite((transform, inverse))
+    ends, begins = inverse.moving_space, transform.fixed_space
+    if None not in (ends, begins) and ends != begins:
+        raise GeometryError(
+            f"the inverse leads to {ends!r}, but the transform starts from {begins!r}: give the inverse of the same "
+            "pair, or relabel with `with_spaces` if both names mean the same space"
+        )
+
+
 def _consistency(
     field: DisplacementField, inverse: Transform, where: NDArray[np.bool_], moving_grid: Grid | None
 ) -> dict[str, float | int]:
     """Return the inverse-consistency error over the voxels of a mask."""
-    grid = field.grid
-    if inverse.ndim != grid.ndim:
-        raise GeometryError(f"the inverse is {inverse.ndim}-D, the transform {grid.ndim}-D")
-    places, domain, parts = np.flatnonzero(where), moving_grid or _domain(inverse), []
-    vectors = field.vectors_mm.reshape(grid.ndim, -1)
+    n, grid = field.ndim, field.grid.as_3d()
+    domain = moving_grid or _domain(inverse)
+    places, vectors, parts = np.flatnonzero(where), _vectors_3d(field).reshape(3, -1), []
     for first in range(0, len(places), _POINTS_AT_ONCE):
         at = places[first : first + _POINTS_AT_ONCE]
-        here = grid.index2world(np.stack(np.unravel_index(at, grid.shape), 1))
+        index = np.stack(np.unravel_index(at, grid.shape), 1).astype(np.float64)
+        here = map_affine(index, grid.grid2world[:3])
         there = here + vectors[:, at].T
         if domain is not None:
-            inside = domain.contains(there)
+            found = map_affine(there, domain.as_3d().world2grid[:3])[:, :n]
+            inside = ((found >= -0.5) & (found <= np.array(domain.shape) - 0.5)).all(axis=1)
             here, there = here[inside], there[inside]
-        parts.append(np.linalg.norm(inverse.map_points(there) - here, axis=1))
+        parts.append(np.linalg.norm(inverse.map_points(there[:, :n]) - here[:, :n], axis=1))
     errors = np.concatenate(parts)
     if not errors.size:
         raise GeometryError(
