@@ -15,6 +15,21 @@ from regista.cli._stops import stops_deferred
 if TYPE_CHECKING:
     from regista.preprocessing import Pipeline
 
+IMAGE_SUFFIXES = (
+    ".nii",
+    ".nii.gz",
+    ".mha",
+    ".mhd",
+    ".nrrd",
+    ".mgz",
+    ".mgh",
+    ".npz",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+)
 StepsFile = Annotated[Path | None, typer.Option("--steps", help="Steps, a .toml file with [[steps]].")]
 StepWords = Annotated[
     list[str] | None,
@@ -69,7 +84,7 @@ def preprocess(
             raise PlanError("--mask-out needs a mask: give --mask, or --step foreground-mask")
         write(mask_out, done.mask)
     write(output, done.image)
-    write_text(sidecar_of(output), json.dumps(record, indent=2) + "\n")
+    write_text(sidecar_of(output), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     if as_json:
         say_json(record)
         return
@@ -176,8 +191,12 @@ def sidecar_of(output: Path) -> Path:
 def check_outputs(outputs: Sequence[Path | None], source: Path | None = None) -> None:
     """Refuse, before the work begins, outputs that cannot be written."""
     from regista.core import FormatError
+    from regista.io import suffix_of
 
     for path in filter(None, outputs):
+        if source is not None and suffix_of(path) not in IMAGE_SUFFIXES:
+            known = ", ".join(IMAGE_SUFFIXES)
+            raise FormatError(f"{path} is not named like an image that can be written: expected {known}")
         if path.is_dir():
             raise FormatError(f"{path} is a folder: name a file to write")
         if not path.absolute().parent.is_dir():

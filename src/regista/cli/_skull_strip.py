@@ -66,7 +66,7 @@ def skull_strip(
     if mask_out is not None:
         write(mask_out, found.mask)
     write(output, found.brain)
-    write_text(sidecar_of(output), json.dumps(record, indent=2) + "\n")
+    write_text(sidecar_of(output), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     if as_json:
         say_json(record)
         return

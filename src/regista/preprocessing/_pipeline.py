@@ -275,6 +275,8 @@ def _validated(kind: type[Step], tree: dict[str, Any], where: str) -> Step:
         step: Step = _adapter(kind).validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":  # the step's own words
+            raise PlanError(f"{where}: {first['ctx']['error']}") from None
         path = ".".join([where, *(str(part) for part in first["loc"][:1])])
         raise PlanError(f"{path}: {first['msg']}, got {first['input']!r}") from None
     return step
