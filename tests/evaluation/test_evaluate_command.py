@@ -87,6 +87,15 @@ def test_the_screen(folder, call):
     assert (one["label"], two["label"], one["hd_mm"]) == (1, 2, None)
 
 
+def test_an_intensity_image_among_the_labels_is_doubted(folder, call, make_grid, rng):
+    grid = make_grid((22, 25, 14))
+    write(folder / "scan.nii.gz", LabelImage(rng.integers(1, 200, grid.shape), grid))
+    words = ["--fixed-labels", folder / "fixed_labels.nii.gz", "--warped-labels", folder / "scan.nii.gz"]
+    done = call("evaluate", *words, "--surface", "none")
+    assert done.exit_code == 0
+    assert "intensity image" in done.stderr
+
+
 def test_warped_images_and_no_before(folder, call):
     done = call("evaluate", "--fixed", folder / "fixed.nii.gz", "--warped", folder / "fixed.nii.gz", "--json")
     assert json.loads(done.stdout)["images"]["after"]["ssim"] == pytest.approx(1)

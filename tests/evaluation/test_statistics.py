@@ -137,6 +137,14 @@ def test_markdown(rows):
     assert "95 % bootstrap" in lines[-1]
 
 
+def test_too_few_pairs_are_pointed_out(rows):
+    few = [r for r in rows if r["case"] in ("case 1", "case 2", "case 3")]
+    note = compare_table(few, ["dice"], resamples=200).markdown().splitlines()[-1]
+    assert "fewer than 6 pairs" in note
+    assert "fewer" not in compare_table(rows, ["dice"], resamples=200).markdown()
+    assert "fewer" not in compare_table(few, ["dice"], resamples=200, test="t").markdown()
+
+
 def test_where(rows):
     table = compare_table(rows, ["dice"], where={"stage": ["before"]}, resamples=200)
     assert [s.mean for s in table.columns["dice"]] == pytest.approx([0.01] * 3)

@@ -186,6 +186,12 @@ def _measure_labels(request: Request, inputs: _Inputs, found: Findings) -> None:
 
 
 def _warn_of_one_sided(found: Findings, agreement: LabelAgreement) -> None:
+    common = sum(bool(s.fixed_voxels and s.warped_voxels) for s in agreement.labels)
+    if common < 0.2 * len(agreement.labels):
+        found.warnings.append(
+            f"the maps have {common} of {len(agreement.labels)} labels in common: is one of them an intensity image, or "
+            "of another protocol?"
+        )
     for side, other in (("fixed", "warped"), ("warped", "fixed")):
         alone = [
             score.name

@@ -30,6 +30,7 @@ _LOWER = (
     "second",
     "peak",
 )
+_LEAST_PAIRS = 6
 
 
 def higher_is_better(measure: str) -> bool | None:
@@ -115,6 +116,9 @@ class Comparison:
         against = set(self.references.values())
         whom = f"`{next(iter(against))}`" if len(against) == 1 else "the best of the column"
         note = f"Mean (SD) over cases. \\*: differs from {whom}, p < {self.alpha:g}, two-sided {test} test, Holm."
+        others = [s for c, found in self.columns.items() for s in found if s.method != self.references[c]]
+        if self.test == "wilcoxon" and min(s.pairs for s in others) < _LEAST_PAIRS:
+            note += f" With fewer than {_LEAST_PAIRS} pairs this test cannot fall below 0.05."
         return note + (
             f" In brackets: {100 * self.level:g} % bootstrap interval of the mean." if intervals else ""
         )
