@@ -155,7 +155,7 @@ def test_where(rows):
 
 
 def test_which_way_measures_point():
-    assert [higher_is_better(m) for m in ("dice", "ssim", "tre_mean", "ndv_percent", "age")] == [
+    assert [higher_is_better(m) for m in ("dice", "DSC", "tre_mean", "ndv_percent", "age")] == [
         True,
         True,
         False,
@@ -177,6 +177,8 @@ def test_bad_tables(rows, tmp_path):
         compare_table(rows, ["dice"], where={"name": ["CSF"]})
     with pytest.raises(PlanError, match="test is"):
         compare_table(rows, ["dice"], test="anova")
+    with pytest.raises(FormatError, match="row 2 of 2 has no 'case'"):
+        compare_table([{"method": "a", "case": "1", "dice": 1}, {"method": "b", "dice": 1}], ["dice"])
     bad = tmp_path / "bad.csv"
     bad.write_text("method,case,dice\na,1\n")
     with pytest.raises(FormatError, match="line 2"):

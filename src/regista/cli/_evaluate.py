@@ -9,6 +9,7 @@ import typer
 
 from regista.cli._chains import Convention, Format, IgnoreSpaces
 from regista.cli._console import Clock, Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._register import tell_compiling
 
 evaluate = typer.Typer(
     help="Measure a registration: labels, landmarks, transforms, images; compare methods.",
@@ -112,6 +113,8 @@ def measure(
         format=format,
         ignore_spaces=ignore_spaces,
     )
+    if not (quiet or as_json):
+        tell_compiling()
     with use_threads(threads):
         found = parts.measure(request)
     if output is not None:

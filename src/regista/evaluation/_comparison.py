@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,14 @@ from regista.core import FormatError, PlanError
 from regista.evaluation._names import read_text
 from regista.evaluation._statistics import MethodSummary, Test, compare_methods, correct
 
-_HIGHER = ("dice", "jaccard", "volume_similarity", "ncc", "lncc", "mi", "ssim")
+_HIGHER = ("dice", "dsc", "jaccard", "volume_similarity", "ncc", "lncc", "mi", "ssim")
 _LOWER = (
     "ssd",
     "folded",
     "ndv",
     "sd_log",
+    "sdlogj",
+    "logjac",
     "tre",
     "rtre",
     "assd",
@@ -218,7 +220,7 @@ def compare_table(
         raise PlanError(f"alpha is between 0 and 1, got {alpha}")
     if not measures:
         raise PlanError("name a measure to compare, such as dice")
-    _check_columns(rows, [*measures, by, case, *([columns] if columns else []), *(where or {})])
+    _check_columns(rows, [by, case], [*measures, *([columns] if columns else []), *(where or {})])
     kept = _keep(rows, dict(where or {}), (by, case, columns), measures)
     cells = _gather(kept, measures, by, case, columns)
     methods = list(dict.fromkeys(str(row[by]) for row in kept))
@@ -249,17 +251,23 @@ def compare_table(
             holm=False,
         )
     flat = iter(correct([s for column in found.values() for s in column]))
-    columns_ = {name: tuple(replace(next(flat)) for _ in column) for name, column in found.items()}
+    columns_ = {name: tuple(next(flat) for _ in column) for name, column in found.items()}
     return Comparison(
         by=by, columns=columns_, references=references, best=best, test=test, alpha=alpha, level=level
     )
 
 
-def _check_columns(rows: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> None:
+def _check_columns(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], wanted: Sequence[str]) -> None:
     if not rows:
         raise PlanError("there are no rows to compare")
     known = list(dict.fromkeys(name for row in rows for name in row))
-    for name in wanted:
+    for name in keys:
+        lacking = next((n for n, row in enumerate(rows, start=1) if not _filled(row.get(name))), None)
+        if name in known and lacking is not None:
+            raise FormatError(
+                f"row {lacking} of {len(rows)} has no {name!r}: every row needs it, to know where it belongs"
+            )
+    for name in [*keys, *wanted]:
         if name not in known:
             raise FormatError(
                 f"the table has no column {name!r}; it has {', '.join(known)}. (regista evaluate writes columns of "
@@ -302,6 +310,8 @@ def _gather(
                 continue
             value = _number(row[measure], measure)
             if not np.isfinite(value):
+                continue
+            if columns is not None and not _filled(row.get(columns)):
                 continue
             name = measure if columns is None else f"{measure}, {row[columns]}"
             methods = lists.setdefault(name, {})
