@@ -74,7 +74,7 @@ def skull_strip(
         for warning in record["warnings"]:
             complain(f"Warning: {warning}")
         say(
-            f"{output}: brain of {record['measures']['brain_ml']:.0f} ml in {record['timings']['total']:.1f} s"
+            f"{output}: brain of {record['measures']['brain_ml']:.4g} ml in {record['timings']['total']:.1f} s"
         )
         for path in filter(None, (mask_out, sidecar_of(output))):
             say(f"  {path}")
