@@ -43,8 +43,8 @@ def run(request, data_dir, tmp_path_factory):
     for name, number, how in zip(("fixed", "moving"), (1000, 1001), SCENES[request.param], strict=True):
         scan = rescanned(data_dir / "brain_t1" / f"{number}_t1.nii.gz", *how, name)
         write(folder / f"{name}.nii.gz", scan)
-    words = ["register", folder / "fixed.nii.gz", folder / "moving.nii.gz", "-o", folder / "out", "--quiet"]
-    done = CliRunner().invoke(app, [str(word) for word in words])
+    words = ["register", folder / "fixed.nii.gz", folder / "moving.nii.gz", "-o", folder / "out"]
+    done = CliRunner().invoke(app, [*map(str, words), "--preset", "fast", "--quiet"])
     assert done.exit_code == 0, done.output
     return folder
 
@@ -80,3 +80,67 @@ def test_itk_maps_points_alike(run, name):
     lps = np.array([-1.0, -1.0, 1.0])
     theirs = np.array([itk.TransformPoint(point.tolist()) for point in points * lps]) * lps
     assert np.abs(theirs - ours).max() < 1e-3
+
+
+CODES = ("LR", "PA", "IS")
+
+
+def relabelled(image: Image, orientation: str) -> Image:
+    """Return the same scan with its axes in another order and direction, the header to match."""
+    here = image.grid.orientation
+    axes = [next(a for a in range(3) if {here[a], letter} <= set(CODES[c])) for letter in orientation
+            for c in range(3) if letter in CODES[c]]  # fmt: skip
+    data, matrix = image.data.transpose(axes), image.grid.grid2world[:, [*axes, 3]].copy()
+    for axis, letter in enumerate(orientation):
+        if here[axes[axis]] != letter:
+            data = np.flip(data, axis)
+            matrix[:, 3] += matrix[:, axis] * (data.shape[axis] - 1)
+            matrix[:, axis] *= -1
+    return Image(np.ascontiguousarray(data), Grid(data.shape, matrix), image.kind, image.space)
+
+
+def turned(image: Image, world: np.ndarray) -> Image:
+    """Return the scan moved as a whole: voxels as they are, another header."""
+    return Image(image.data, Grid(image.grid.shape, world @ image.grid.grid2world), image.kind, image.space)
+
+
+QUARTER = np.array([[0.0, -1, 0, 5], [1, 0, 0, -9], [0, 0, 1, 7], [0, 0, 0, 1]])
+TELLINGS = {
+    "RAS and ASR": lambda f, m: (relabelled(f, "RAS"), relabelled(m, "ASR"), np.eye(4), np.eye(4)),
+    "fixed turned by 90 degrees": lambda f, m: (turned(f, QUARTER), m, QUARTER, np.eye(4)),
+    "moving turned by 90 degrees": lambda f, m: (f, turned(m, QUARTER), np.eye(4), QUARTER),
+}
+
+
+@pytest.fixture(scope="module")
+def heads(data_dir):
+    """Return two brains at about 2 mm, points in the fixed one, and where a rigid registration takes them."""
+    from regista import register
+
+    fixed, moving = (
+        rescanned(data_dir / "brain_t1" / f"{number}_t1.nii.gz", spacing_mm, (0, 0, 0), (-1, 1, 1), name)
+        for name, number, spacing_mm in (("fixed", 1000, (2.4, 2.1, 2.6)), ("moving", 1001, (2.5, 2.2, 2.0)))
+    )
+    points = fixed.grid.index2world(np.argwhere(fixed.data > 0.1 * fixed.data.max())[::9])
+    return fixed, moving, points, register(fixed, moving, "rigid").transform.map_points(points)
+
+
+@pytest.mark.parametrize("telling", TELLINGS)
+def test_the_same_scans_told_otherwise_give_the_same_world_map(heads, telling):
+    from regista import register
+    from regista.transforms import Affine
+
+    fixed, moving, points, expected = heads
+    fixed, moving, of_fixed, of_moving = TELLINGS[telling](fixed, moving)
+    found = register(fixed, moving, "rigid").transform.map_points(Affine(of_fixed).map_points(points))
+    back = Affine(of_moving).inverse().map_points(found)
+    assert np.linalg.norm(back - expected, axis=1).mean() < 0.05
+
+
+def test_a_relabelled_scan_is_resampled_alike(run):
+    fixed, moving = read(run / "fixed.nii.gz"), read(run / "moving.nii.gz")
+    transform = read_transform(run / "out/fixed2moving.h5")
+    warped = read(run / "out/warped.nii.gz").data
+    for orientation in ("RAS", "LPS", "LAS", "ASR", "PIL"):
+        again = resample(relabelled(moving, orientation), fixed.grid, transform).data
+        assert np.abs(again - warped).max() < 1e-4 * np.ptp(warped)
