@@ -122,7 +122,7 @@ def test_other_modalities_have_long_names_and_their_own_points(tmp_path):
     path = tmp_path / "d.json"
     path.write_text(json.dumps(tree))
     (pair,) = read_learn2reg(path).pairs
-    assert pair.field_names[0] == "disp_0007_0002_0008_0000"
+    assert pair.field_names == ("disp_0007_0002_0008_0000",)
     assert pair.points("keypoints").parts[-2:] == ("keypoints00000002Ts", "T_0007_0002.csv")
     with pytest.raises(FormatError, match="no displacement field of the pair 0007_0002<--0008_0000"):
         find_field(tmp_path, pair)

@@ -48,7 +48,10 @@ class Learn2RegPair:
         """Names its displacement field may have, without extension, the usual one first."""
         (a, m), (b, n) = _ids(self.fixed), _ids(self.moving)
         short, long = f"disp_{a}_{b}", f"disp_{a}_{m}_{b}_{n}"
-        return (short, long) if (m, n) == ("0000", "0001") else (long, short)
+        if (m, n) == ("0000", "0001"):
+            return short, long
+        # the short name would be the same for several pairs of modalities of one subject
+        return (long, short) if m == n else (long,)
 
     def beside(self, kind: str, *, moving: bool = False, suffix: str = ".nii.gz") -> Path:
         """Return the file of a kind (labels, masks, landmarks, …) that belongs to the fixed or moving image."""
