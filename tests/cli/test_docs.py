@@ -17,8 +17,9 @@ COMMON = "Options of every command"
 
 
 def options_of(command, name="regista") -> dict[str, set[str]]:
-    """Return every command's options: those typed on the command line, long and short."""
-    found = {name: {word for p in command.params if p.param_type_name == "option" for word in p.opts}}
+    """Return every command's options: those typed on the command line, long, short and negated."""
+    options = [p for p in command.params if p.param_type_name == "option"]
+    found = {name: {word for p in options for word in (*p.opts, *p.secondary_opts)}}
     for word, part in getattr(command, "commands", {}).items():
         found |= options_of(part, f"{name} {word}")
     return found
@@ -33,7 +34,7 @@ def sections() -> dict[str, set[str]]:
     named = {}
     for title, text in zip(parts[1::2], parts[2::2], strict=True):
         cells = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `-"))
-        named[title.strip("`")] = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", cells))
+        named[title.strip("`")] = set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", cells))
     return named
 
 
@@ -68,5 +69,5 @@ def test_commands_in_the_text_exist(page):
         name = max((c for c in COMMANDS if f"{line} ".startswith(f"{c} ")), key=len)
         assert name != "regista", line
         allowed = COMMANDS[name] | {"-h", "--help"}
-        used = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", line))
+        used = set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", line))
         assert used <= allowed, f"{page.name}: {line}: {sorted(used - allowed)}"

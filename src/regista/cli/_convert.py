@@ -110,7 +110,10 @@ def compose(
         chain = read_chain(transforms, format, fixed, other, ignore_spaces=ignore_spaces)
         joined = join(chain, grid=None if fixed is None else fixed.grid)
         write_transform(output, joined, format=to, fixed=fixed, moving=other)
-    _done(output, joined, quiet, as_json)
+    if as_json:
+        say_json({"output": str(output), "kind": type(joined).__name__})
+    else:
+        say(f"{output}: {type(joined).__name__}", quiet=quiet)
 
 
 @guarded
@@ -152,7 +155,10 @@ def convert(
     elif found in ("points", "mesh"):
         options = {"convention": to_convention}
     write(target, thing, **options)
-    _done(target, thing, quiet, as_json)
+    if as_json:
+        say_json({"output": str(target), "kind": found, "from": str(source)})
+    else:
+        say(f"{target}: {found} of {source}", quiet=quiet)
 
 
 def _frame(thing: Any, number: int, path: Path) -> Image:
@@ -166,10 +172,3 @@ def _frame(thing: Any, number: int, path: Path) -> Image:
             f"{path} has {len(thing.data)} frames, 0 to {len(thing.data) - 1}; got --frame {number}"
         )
     return Image(thing.data[number], thing.grid, "scalar", thing.space)
-
-
-def _done(path: Path, thing: Any, quiet: bool, as_json: bool) -> None:
-    if as_json:
-        say_json({"output": str(path), "kind": type(thing).__name__})
-    else:
-        say(f"{path}: {type(thing).__name__}", quiet=quiet)
