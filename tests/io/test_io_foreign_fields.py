@@ -87,6 +87,20 @@ def test_the_wrong_kind_of_fsl_warp_is_noticed(tmp_path, scene, caplog):
         assert f"say format {written}" in caplog.text
 
 
+def test_the_kind_is_told_between_scans_of_any_orientation(tmp_path, scene, caplog):
+    _, moving, field = scene
+    for order in ((1, 2, 0), (2, 0, 1), (0, 2, 1)):
+        for signs in ((1, 1, 1), (-1, 1, -1)):
+            matrix = moving.grid2world[:, [*order, 3]] * (*signs, 1)
+            other = Grid(tuple(moving.shape[axis] for axis in order), matrix)
+            for format in ("fsl", "fsl-absolute"):
+                write_transform(tmp_path / "w.nii", field, format=format, moving=other)
+                with caplog.at_level(logging.WARNING):
+                    back = read_transform(tmp_path / "w.nii", format=format, moving=other)
+                np.testing.assert_allclose(back.vectors_mm, field.vectors_mm, atol=1e-3)
+    assert caplog.records == []
+
+
 def test_fsl_warps_as_nitransforms_reads_them_where_it_can(tmp_path, make_grid):
     from nitransforms.io.fsl import FSLDisplacementsField
 

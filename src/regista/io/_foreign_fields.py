@@ -59,9 +59,8 @@ def read_fsl_field(
                 "corner of its own grid: give the image it was made for, or none"
             )
         vectors = np.moveaxis(c_ordered(data), -1, 0).astype(np.float64)
-        here = _placed(fsl_mm(grid), np.indices(grid.shape, dtype=np.float64))
-        _warn_of_the_other_kind(path, vectors, here, absolute)
-        there = vectors if absolute else here + vectors
+        _warn_of_the_other_kind(path, vectors, grid, moving, absolute)
+        there = vectors if absolute else vectors + _fsl_places(grid)
         return field_between(_placed(moving.grid2world @ np.linalg.inv(fsl_mm(moving)), there), grid)
 
 
@@ -74,7 +73,7 @@ def write_fsl_field(
     world = grid.coordinates_mm() + field.vectors_mm
     there = _placed(fsl_mm(moving) @ moving.world2grid, world)
     if not absolute:
-        there -= _placed(fsl_mm(grid), np.indices(grid.shape, dtype=np.float64))
+        there -= _fsl_places(grid)
     save(path, np.moveaxis(there, 0, -1).astype(np.float32), grid, INTENT_FSL_FIELD)
 
 
@@ -122,20 +121,33 @@ def _need_moving(path: Path, moving: Grid | None) -> Grid:
     return moving
 
 
+def _fsl_places(grid: Grid) -> Matrix:
+    return _placed(fsl_mm(grid), np.indices(grid.shape, dtype=np.float64))
+
+
 def _placed(matrix: Matrix, points: NDArray[Any]) -> Matrix:
     """Map points, components first."""
     shape = (-1, *[1] * (points.ndim - 1))
     return np.asarray(np.tensordot(matrix[:3, :3], points, 1) + matrix[:3, 3].reshape(shape))
 
 
-def _warn_of_the_other_kind(path: Path, vectors: Matrix, here: Matrix, absolute: bool) -> None:
-    """Say so where displacements grow like coordinates, or coordinates do not."""
-    slopes = [
-        np.median(np.diff(vectors[axis], axis=axis) / np.diff(here[axis], axis=axis))
-        for axis in range(3)
-        if vectors.shape[axis + 1] > 1
+def _warn_of_the_other_kind(path: Path, vectors: Matrix, grid: Grid, moving: Grid, absolute: bool) -> None:
+    """Say so where the vectors change from voxel to voxel as those of the other kind do.
+
+    Between scans of one orientation coordinates change by a mm for each mm and displacements hardly at all;
+    between others as the change of axes says.
+    """
+    axes = [axis for axis in range(3) if grid.shape[axis] > 1]
+    if not axes:
+        return
+    steps = fsl_mm(grid).diagonal()[axes]
+    slopes = np.array([np.median(np.diff(vectors, axis=axis + 1), axis=(1, 2, 3)) for axis in axes]).T / steps
+    coordinates = (fsl_mm(moving) @ moving.world2grid @ grid.grid2world @ np.linalg.inv(fsl_mm(grid)))[
+        :3, axes
     ]
-    if not slopes or (np.mean(slopes) > 0.5) == absolute:
+    displacements = coordinates - np.eye(3)[:, axes]
+    nearer = np.linalg.norm(slopes - coordinates) < np.linalg.norm(slopes - displacements)
+    if nearer == absolute:
         return
     told, other, name = (
         ("coordinates", "displacements", "fsl")
