@@ -15,7 +15,7 @@ from regista.core import GeometryError, Grid, Image, get_threads
 from regista.transforms import Affine, resample
 
 _SCALES = (0.82, 0.95)
-_TILTS_DEG = {"x": (-30.0, -15.0, 15.0, 30.0), "y": (-20.0, 20.0), "z": (-20.0, 20.0)}
+_TILTS_DEG = {"x": (-30.0, -15.0, 15.0, 30.0), "y": (-20.0, 20.0), "z": (-40.0, -20.0, 20.0, 40.0)}
 _HEADER_BONUS = 0.03
 """A turn by 90° or more, which says that the header is wrong, must score this much better."""
 _MIN_INSIDE = 0.6
@@ -47,7 +47,7 @@ def find_placements(
     """Return the best places for a template in a scan, best first.
 
     Every position on a lattice is scored at once by the Fourier transform, for each of a set of
-    rotations and sizes: tilts of up to 30 degrees about the header's axes, and turns by 90 degrees for
+    rotations and sizes: tilts of up to 40 degrees about the header's axes, and turns by 90 degrees for
     headers that lie.
 
     Parameters

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regista.atlas._placement import find_placements
+from regista.atlas._placement import Placement, find_placements
 from regista.atlas._refine import refine
 from regista.atlas._template import Template, WorkingTemplate, check_volume, mni152, scaled, working
 from regista.core import (
@@ -31,7 +31,9 @@ from regista.transforms import Transform, resample
 
 # shares of the template's size (123 mm for MNI152): about 2, 10, 8, 6 and 2 mm for it
 _SPACING, _LATTICE, _HALO, _WIDE, _NARROW = 1 / 61.5, 1 / 12.3, 1 / 15.4, 1 / 20.5, 1 / 61.5
-_PLACES = 3
+_PLACES, _MORE_PLACES = 3, 8
+_LARGEST = 1.35
+"""Times the template's volume beyond which more places are tried."""
 _MIN_CORRELATION, _MIN_NMI, _SURE_NMI = 0.4, 1.07, 1.1
 """Below the first two nothing like the template was found; below the third it is told. Seen: heads of two
 contrasts 0.6 … 0.8 and 1.11 … 1.21, lungs 0.5 … 0.6 and 1.03 … 1.06, noise 0.15."""
@@ -170,27 +172,43 @@ class _Run:
 
     def _affine(self, work: WorkingTemplate, scan: Image, size: float) -> Result:
         weight = work.within(_HALO * size)
-        places = find_placements(work.image, weight, scan, _LATTICE * size, _PLACES)
-        self.measures["placement_correlation"] = [round(p.score, 4) for p in places]
+        places = find_placements(work.image, weight, scan, _LATTICE * size, _MORE_PLACES)
+        self.measures["placement_correlation"] = [round(p.score, 4) for p in places[:_PLACES]]
         self.progress(Progress("placement", 0, 1, 1, 1, -places[0].score, 0.1))
         wide = work.within(_WIDE * size)
-        tries = [
-            register(
-                work.image, scan, _linear(("similarity", (4,), (40,)), ("affine", (4,), (60,))),
-                initial=place.transform, fixed_mask=wide, progress=self._part(0.1 + 0.1 * n, 0.1),
-            )
-            for n, place in enumerate(places)
-        ]  # fmt: skip
-        # a turn away from the header must be worth it
-        values = [_last_value(r) + (0.02 if p.turned else 0.0) for r, p in zip(tries, places, strict=True)]
-        best = tries[int(np.argmin(values))]
+        best, value = self._best_affine(work, scan, wide, places)
         found = register(
             work.image, scan, _linear(("affine", (2, 1), (40, 15))), initial=best.transform,
             fixed_mask=work.within(_NARROW * size), progress=self._part(0.4, 0.1),
         )  # fmt: skip
-        self.measures["affine_nmi"] = -_last_value(best)
-        self._check_found(places[0].score, -_last_value(best))
+        self.measures["affine_nmi"] = -value
+        self._check_found(places[0].score, -value)
         return found
+
+    def _best_affine(
+        self, work: WorkingTemplate, scan: Image, wide: Image, places: list[Placement]
+    ) -> tuple[Result, float]:
+        """Refine places in turn; more of them while what was found is the whole head, not the brain in it."""
+        plan = _linear(("similarity", (4,), (40,)), ("affine", (4,), (60,)))
+        tries: list[tuple[bool, float, int, Result, float]] = []
+        for number, place in enumerate(places):
+            if number >= _PLACES and not min(tries)[0]:
+                break
+            result = register(
+                work.image, scan, plan, initial=place.transform, fixed_mask=wide,
+                progress=self._part(0.1 + 0.3 * number / len(places), 0.3 / len(places)),
+            )  # fmt: skip
+            value = _last_value(result)
+            growth = abs(float(np.linalg.det(result.record.measures["linear_fixed2moving"])))
+            # a turn away from the header must be worth it
+            tries.append((growth > _LARGEST, value + (0.02 if place.turned else 0.0), number, result, value))
+        large, _, _, best, value = min(tries)
+        if large:
+            self.warnings.append(
+                f"what was found is more than {_LARGEST:g} times as large as the template, perhaps the whole head: "
+                "look at the mask"
+            )
+        return best, value
 
     def _check_found(self, correlation: float, information: float) -> None:
         if correlation < _MIN_CORRELATION or information < _MIN_NMI:
