@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from regista.cli._stops import leave_stopped, stop_on_signals, stops_deferred
+from regista.cli._stops import ignore_signals, leave_stopped, stop_on_signals, stops_deferred
 
 if TYPE_CHECKING:
     from regista.cli._app import app
@@ -22,6 +22,8 @@ def main() -> None:
             app(prog_name="regista")
     except KeyboardInterrupt:
         leave_stopped()
+    finally:
+        ignore_signals()
 
 
 def __getattr__(name: str) -> Any:

@@ -27,6 +27,12 @@ def stop_on_signals() -> None:
         signal.signal(number, _stop)
 
 
+def ignore_signals() -> None:
+    """Let the interpreter close in peace: the command has ended, and its exit code is settled."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     _stops.append(number)
     if not _deferred:
