@@ -261,7 +261,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> None:
 
     table = Table()
     for key in rows[0]:
-        table.add_column(key.replace("_", " "), justify="left" if key in ("steps", "status") else "right")
+        words = key in ("steps", "status")
+        table.add_column(key.replace("_", " "), justify="left" if words else "right", no_wrap=words)
     for row in rows:
         table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(table)
