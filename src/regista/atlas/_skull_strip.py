@@ -109,14 +109,14 @@ def skull_strip(
     --------
     >>> import numpy as np
     >>> from regista.core import Grid
-    >>> at = np.indices((40, 44, 36)) - np.array([19.0, 22.0, 17.0])[:, None, None, None]
+    >>> at = np.indices((60, 66, 56)) - np.array([30.0, 32.0, 28.0])[:, None, None, None]
     >>> radius = np.sqrt((at**2 / np.array([1.0, 1.3, 0.9])[:, None, None, None]).sum(0))
-    >>> head = np.where(radius < 9, 80 + 20 * np.cos(at[0] / 2) * np.cos(at[1] / 3), 0.0)
-    >>> head += np.where((radius > 12) & (radius < 14), 120.0, 0.0)
+    >>> head = np.where(radius < 18, 80 + 20 * np.cos(at[0] / 2 + 1) * np.cos(at[1] / 3) + at[2] / 2, 0.0)
+    >>> brain = Image(head.astype(np.float32), Grid(head.shape, np.eye(4)), space="atlas")
+    >>> head += np.where((radius > 22) & (radius < 25), 120.0, 0.0)
     >>> scan = Image(head.astype(np.float32), Grid(head.shape, np.eye(4)), space="head")
-    >>> brain = Image(np.where(radius < 9, head, 0).astype(np.float32), scan.grid, space="atlas")
     >>> found = skull_strip(scan, Template(brain, brain), refine_mm=0)
-    >>> bool(abs(found.mask.data.sum() / (radius < 9).sum() - 1) < 0.1)
+    >>> bool(abs(found.mask.data.sum() / (radius < 18).sum() - 1) < 0.1)
     True
     """
     if not 0 <= refine_mm <= 5:
@@ -311,6 +311,7 @@ _DEFORMABLE = plan_from_dict(
                 "steps": [60, 25],
                 "update_sigma_vox": [6.0, 5.0],
                 "field_sigma_vox": [0.5],
+                "step_vox": 0.5,
             }
         ]
     }
