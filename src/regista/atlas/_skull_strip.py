@@ -233,11 +233,13 @@ class _Run:
         self.measures |= {"affine_ml": before, "registered_ml": after}
         self.measures["folded_percent"] = deformed.record.measures.get("folded_percent", 0.0)
         low, high = _VOLUME_CHANGE
-        if deformed.record.status.ok and low <= after / max(before, 1e-9) <= high:
+        better = all(level.values[-1] <= level.values[0] for level in deformed.record.history)
+        if deformed.record.status.ok and better and low <= after / max(before, 1e-9) <= high:
             return deformed
         self.warnings.append(
-            f"the deformation was left out: it ended {deformed.record.status} and took the brain from "
-            f"{before:.0f} to {after:.0f} ml; the mask is the affine one: look at it"
+            f"the deformation was left out: it ended {deformed.record.status}, its metric "
+            f"{'better' if better else 'worse'} than before, and took the brain from {before:.4g} to {after:.4g} ml; "
+            "the mask is the affine one: look at it"
         )
         return affine
 
