@@ -50,7 +50,19 @@ class BFGS(Generic[Point]):
         return BFGSState(point, value, gradient, np.eye(len(gradient)) * self.first_step / length, np.inf, 1)
 
     def step(self, state: BFGSState[Point], evaluate: Evaluate[Point]) -> BFGSState[Point]:
-        """Take one step; `step_length` is 0 when no descent was found."""
+        """Take one step; `step_length` is 0 when no descent was found, not even straight down the gradient."""
+        tried = self._search(state, evaluate)
+        if tried.step_length == 0 and np.isfinite(state.step_length):
+            # what was learnt of the curvature may be wrong: forget it
+            length = max(float(np.linalg.norm(state.gradient)), 1e-30)
+            fresh = np.eye(len(state.gradient)) * self.first_step / length
+            tried = self._search(
+                replace(state, inverse_hessian=fresh, step_length=np.inf, evaluations=tried.evaluations),
+                evaluate,
+            )
+        return tried
+
+    def _search(self, state: BFGSState[Point], evaluate: Evaluate[Point]) -> BFGSState[Point]:
         direction = -state.inverse_hessian @ state.gradient
         slope = float(direction @ state.gradient)
         if not slope < 0:

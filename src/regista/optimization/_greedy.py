@@ -30,6 +30,7 @@ class GreedyState:
     force: Field
     update: Field
     rows: NDArray[np.int32] | None
+    step_vox: float
     values: list[float]
 
 
@@ -37,24 +38,30 @@ class GreedyState:
 class GreedyDiffeomorphic:
     """Compositive updates ``u ← G_field * (s v + u∘(id + s v))`` with ``v = G_update * force``.
 
-    The factor ``s`` makes the longest vector of each update `step_vox` voxels long, so every update is
-    invertible and so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000).
+    The factor ``s`` makes the longest vector of each update one step long, so every update is invertible and
+    so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000). The step is shortened each time
+    the value rises: one of constant length oscillates about the lowest value.
 
     Parameters
     ----------
     step_vox : float
-        Longest vector of an update, voxels of the level.
+        Longest vector of an update, voxels of the level, to begin with.
+    step_decay : float
+        Factor on the step after each rise of the value; 1 keeps it.
     update_sigma_vox, field_sigma_vox : float
         Standard deviation of the Gaussians that smooth update and field, voxels of the level.
     """
 
     step_vox: float = 1.0
+    step_decay: float = 0.7
     update_sigma_vox: float = 1.732
     field_sigma_vox: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.step_vox <= 2:
             raise PlanError(f"step_vox is above 0 and at most 2 voxels, got {self.step_vox}")
+        if not 0 < self.step_decay <= 1:
+            raise PlanError(f"step_decay is above 0 and at most 1, got {self.step_decay}")
         for name in ("update_sigma_vox", "field_sigma_vox"):
             if not 0 <= getattr(self, name) <= 20:
                 raise PlanError(f"{name} is between 0 and 20 voxels, got {getattr(self, name)}")
@@ -66,22 +73,24 @@ class GreedyDiffeomorphic:
 
     def init(self, field: Field, rows: NDArray[np.int32] | None = None) -> GreedyState:
         """Start from a field ``(3, I, J, K)`` in voxels; it is used as a buffer from here on."""
-        return GreedyState(field, field.copy(), np.zeros_like(field), np.zeros_like(field), rows, [])
+        other, force, update = field.copy(), np.zeros_like(field), np.zeros_like(field)
+        return GreedyState(field, other, force, update, rows, self.step_vox, [])
 
     def step(self, state: GreedyState, force: Force) -> bool:
         """Take one step in place; return False when there is no force left to follow."""
         rows = state.rows
         state.values.append(force(state.field, state.update, state.force))
+        if len(state.values) > 1 and state.values[-1] > state.values[-2]:
+            state.step_vox *= self.step_decay
         gaussian_filter(state.force, self.update_sigma_vox, out=state.update, rows=rows)
         longest = largest_norm(state.update, rows)
         if not (longest > 0 and np.isfinite(longest)):
             return False
         # the stencil composes steps of up to one voxel: a longer one is taken in two
-        parts = int(np.ceil(self.step_vox))
+        parts = int(np.ceil(state.step_vox))
+        factor = state.step_vox / parts / longest
         for _ in range(parts):
-            compose_small(
-                state.field, state.update, self.step_vox / parts / longest, out=state.other, rows=rows
-            )
+            compose_small(state.field, state.update, factor, out=state.other, rows=rows)
             state.field, state.other = state.other, state.field
         if self.field_sigma_vox > 0:
             gaussian_filter(state.field, self.field_sigma_vox, out=state.other, border="nearest", rows=rows)

@@ -108,6 +108,7 @@ def _run_level(
         warped, weight = warper(affine, field, rows)
         return metric.force(warped, weight, axis_scale, stage.symmetric_force, scratch, out, rows)
 
+    began = vectors.copy()
     state = solver.init(vectors, rows)
     status = Status.STEP_LIMIT
     for number in range(level.steps):
@@ -120,6 +121,9 @@ def _run_level(
         if not moved or rule.reached(state.values):
             status = Status.CONVERGED
             break
+    if state.values and not state.values[-1] <= state.values[0]:
+        # no step was an improvement (a start that was good already): what the level began with is kept
+        return began, [*state.values, state.values[0]], status
     return state.field, state.values, status
 
 

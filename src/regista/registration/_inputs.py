@@ -40,7 +40,7 @@ def check_mask(mask: Image, image: Image, role: str) -> Image:
     if not mask.grid.same_as(image.grid):
         raise GeometryError(
             f"the {role} mask lies on another grid ({mask.grid.describe()}) than its image "
-            f"({image.grid.describe()}); resample it first: regista apply --labels MASK --like IMAGE"
+            f"({image.grid.describe()}); resample it first: regista apply MASK --like IMAGE -o OUT --labels"
         )
     if not np.any(mask.as_float32() > 0):
         raise GeometryError(f"the {role} mask is empty: no voxel is above 0")

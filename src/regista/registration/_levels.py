@@ -30,6 +30,29 @@ class Scan:
         weight = None if self.weight is None else np.ascontiguousarray(self.weight[box])
         return Scan(np.ascontiguousarray(self.data[box]), self.grid.crop(start, stop), weight)
 
+    def filled(self) -> Scan:
+        """Return the scan with smooth values, grown from those in use, where the weight is 0.
+
+        What a mask leaves out must not come back through smoothing, gradients and windows. Known values are
+        averaged down to half the size again and again, and the gaps of each size filled from the next.
+        """
+        if self.weight is None:
+            return self
+        known = self.weight > 0.5
+        if known.all() or not known.any():
+            return self
+        if max(self.data.shape) <= 4:
+            return Scan(np.where(known, self.data, self.data[known].mean()), self.grid, self.weight)
+        factors = [2 if n > 1 else 1 for n in self.data.shape]
+        grid = self.grid.shrink(factors)
+        pair = np.stack([np.where(known, self.data, 0), known]).astype(np.float32)
+        pair = gaussian_filter(pair, [0.5 * f if f > 1 else 0.0 for f in factors])
+        to_fine = (self.grid.world2grid @ grid.grid2world)[:3]
+        total, share = (warp(volume, to_fine, shape=grid.shape) for volume in pair)
+        coarse = Scan(total / np.maximum(share, 1e-3), grid, (share > 1e-3).astype(np.float32)).filled()
+        smooth = warp(coarse.data, (grid.world2grid @ self.grid.grid2world)[:3], shape=self.data.shape)
+        return Scan(np.where(known, self.data, smooth), self.grid, self.weight)
+
     def at_spacing(self, target_mm: float) -> Scan:
         """Return the scan smoothed and shrunk towards voxels of `target_mm`, each axis by a whole factor."""
         factors = [

@@ -49,7 +49,7 @@ class LinearStage:
         Metric.
     shrink, steps : tuple of int
         Shrink factor and step limit of each level, coarse to fine.
-    tolerance_mm : float
+    tolerance_vox : float
         A level has converged when a step moves the image's border by less than this share of its voxel.
     """
 
@@ -66,6 +66,10 @@ class LinearStage:
             raise PlanError(f"{self.model}: tolerance_vox is between 0 and 1, got {self.tolerance_vox}")
 
 
+PER_LEVEL = ("update_sigma_vox", "field_sigma_vox")
+"""Settings of a deformable stage with one value for all levels, or one for each."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeformableStage:
     """Optimize a dense diffeomorphic field, coarse to fine.
@@ -78,8 +82,8 @@ class DeformableStage:
         Metric.
     shrink, steps : tuple of int
         Shrink factor and step limit of each level, coarse to fine.
-    step_vox : float
-        Longest vector of an update, voxels of the level.
+    step_vox, step_decay : float
+        Longest vector of an update, voxels of the level, and the factor on it when the value rises.
     update_sigma_vox, field_sigma_vox : tuple of float
         Smoothing of update and field, voxels of the level: one value for all levels, or one for each.
     symmetric_force : bool
@@ -93,6 +97,7 @@ class DeformableStage:
     shrink: tuple[int, ...] = (8, 4, 2, 1)
     steps: tuple[int, ...] = (100, 100, 50, 10)
     step_vox: float = 1.0
+    step_decay: float = 0.7
     update_sigma_vox: tuple[float, ...] = (1.732,)
     field_sigma_vox: tuple[float, ...] = (0.5,)
     symmetric_force: bool = True
@@ -102,14 +107,13 @@ class DeformableStage:
 
     def __post_init__(self) -> None:
         _check_levels(self.model, self.shrink, self.steps)
-        for name in ("update_sigma_vox", "field_sigma_vox"):
-            if not isinstance(getattr(self, name), tuple | list):
-                raise PlanError(f"{self.model}: {name} is a tuple of numbers, got {getattr(self, name)!r}")
-        for name in ("update_sigma_vox", "field_sigma_vox"):
-            if len(getattr(self, name)) not in (1, len(self.shrink)):
+        for name in PER_LEVEL:
+            values = getattr(self, name)
+            if not isinstance(values, tuple | list):
+                raise PlanError(f"{self.model}: {name} is a tuple of numbers, got {values!r}")
+            if len(values) not in (1, len(self.shrink)):
                 raise PlanError(
-                    f"{self.model}: {name} has one value or one per level ({len(self.shrink)}), "
-                    f"got {getattr(self, name)}"
+                    f"{self.model}: {name} has one value or one per level ({len(self.shrink)}), got {values}"
                 )
         for level in range(len(self.shrink)):
             self.solver(level)  # its own checks
@@ -117,11 +121,8 @@ class DeformableStage:
 
     def solver(self, level: int) -> GreedyDiffeomorphic:
         """Return the solver of a level."""
-        return GreedyDiffeomorphic(
-            step_vox=self.step_vox,
-            update_sigma_vox=self.update_sigma_vox[min(level, len(self.update_sigma_vox) - 1)],
-            field_sigma_vox=self.field_sigma_vox[min(level, len(self.field_sigma_vox) - 1)],
-        )
+        own = {name: getattr(self, name)[min(level, len(getattr(self, name)) - 1)] for name in PER_LEVEL}
+        return GreedyDiffeomorphic(step_vox=self.step_vox, step_decay=self.step_decay, **own)
 
     @property
     def convergence(self) -> Convergence:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regista.core import FormatError, PlanError
-from regista.registration._plan import DeformableStage, LinearStage, Plan, Start
+from regista.registration._plan import PER_LEVEL, DeformableStage, LinearStage, Plan, Start
 from regista.similarity import LNCC, MI, NCC, SIMILARITIES, SSD, Similarity
 
 
@@ -151,7 +151,7 @@ def _stage_index(stages: list[Any], key: str, text: str) -> int:
 
 def _build(kind: type, tree: Mapping[str, Any], where: str) -> Any:
     tree = dict(tree)
-    for name in ("update_sigma_vox", "field_sigma_vox"):
+    for name in PER_LEVEL:
         if isinstance(tree.get(name), int | float):
             tree[name] = (tree[name],)
     if "similarity" in tree:

@@ -165,6 +165,7 @@ class _Run:
             scans.append(prepare(image, mask, self.plan, role, self.non_finite))
             if image.kind == "channels":
                 self.warnings.append(f"the {len(image.data)} channels of the {role} image were averaged")
+        scans[1] = scans[1].filled()  # the fixed image keeps its surround: the edge of a mask is a landmark
         self.measures["predicted_memory_bytes"] = check_memory(scans[0], scans[1], self.plan)
         self._time("prepare", began)
         return scans[0], scans[1]

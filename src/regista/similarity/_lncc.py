@@ -17,6 +17,8 @@ from regista.similarity._base import Prepared, Volume
 class LNCC:
     """Squared local cross-correlation over cubic windows, ``D = −Σ w cc² / Σ w`` (Avants 2008).
 
+    Sums run over windows in which the fixed image is not flat.
+
     Parameters
     ----------
     radius : int
@@ -51,8 +53,7 @@ class _PreparedLNCC(Prepared):
     def _fill(
         self, warped: Volume, weight: Volume | None, out: Volume, rows: NDArray[np.int32] | None = None
     ) -> tuple[float, float]:
-        total = float(weight.sum(dtype=np.float64)) if weight is not None else float(warped.size)
-        value = lncc_coefficients(
+        value, total = lncc_coefficients(
             self.fixed,
             self._mean,
             self._spread,
@@ -63,7 +64,7 @@ class _PreparedLNCC(Prepared):
             out=out,
             rows=rows,
         )
-        return (-value / total, total) if total > 0 else (float("inf"), 1.0)
+        return (-value / total, total) if total > 0 else (0.0, 1.0)
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         if self._coefficients is None:

@@ -185,7 +185,7 @@ class VelocityField(Transform):
 
 
 def invert_field(
-    field: DisplacementField, tolerance_vox: float = 0.01, max_iterations: int = 40
+    field: DisplacementField, tolerance_vox: float = 0.005, max_iterations: int = 40
 ) -> tuple[DisplacementField, float]:
     """Invert a displacement field on its own grid.
 

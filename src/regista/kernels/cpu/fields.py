@@ -6,6 +6,7 @@ or by zero from half a voxel beyond the outermost centres (``outside='zero'``: w
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,12 @@ def exponential(v: ArrayLike, steps: int = 7) -> NDArray[np.float32]:
     return u
 
 
+_RETRIES = 3
+"""Passes over what the first one left unsolved: each lets solutions travel one voxel."""
+
+
 def invert(
-    u: ArrayLike, tolerance: float = 0.01, max_iterations: int = 40
+    u: ArrayLike, tolerance: float = 0.005, max_iterations: int = 40
 ) -> tuple[NDArray[np.float32], float]:
     """Find the field ``w`` with ``w(y) + u(y + w(y)) = 0``.
 
@@ -91,6 +96,12 @@ def invert(
     w, flat, peaks = np.empty_like(field), field.reshape(3, -1), np.zeros(field.shape[1])
     shape, square = field.shape[1:], float(tolerance) ** 2
     parallel_for(lambda a, b: _invert(a, b, flat, shape, square, max_iterations, w), shape[0])
+    for _ in range(_RETRIES):
+        before = w.copy()  # what is read does not depend on the order in which voxels are visited
+        left = np.zeros(shape[0], np.int64)
+        parallel_for(partial(_retry, flat, shape, square, max_iterations, before, w, left), shape[0])
+        if not left.any():
+            break
     parallel_for(lambda a, b: _residual(a, b, flat, shape, w, peaks), shape[0])
     return w, float(np.sqrt(peaks.max()))
 
@@ -268,6 +279,37 @@ def _invert(start, stop, flat, shape, square, limit, w):
                         a, b, c, error = e, f, g, second
                 good = error <= square
                 w[0, i, j, k], w[1, i, j, k], w[2, i, j, k] = a, b, c
+
+
+@njit
+def _misfit(flat, shape, i, j, k, a, b, c):
+    d, e, f = _at(flat, shape, i + a, j + b, k + c)
+    return (a + d) ** 2 + (b + e) ** 2 + (c + f) ** 2
+
+
+@njit
+def _retry(flat, shape, square, limit, before, w, left, start, stop):
+    """Start again, from the solutions of the 26 neighbours, where the misfit is still too large."""
+    inn, jn, kn = shape
+    for i in range(start, stop):
+        for j in range(jn):
+            for k in range(kn):
+                a, b, c = np.float64(w[0, i, j, k]), np.float64(w[1, i, j, k]), np.float64(w[2, i, j, k])
+                error = _misfit(flat, shape, i, j, k, a, b, c)
+                if error <= square or _outside(i + a, j + b, k + c, shape):
+                    continue
+                for n in range(27):
+                    p, q, r = i + n // 9 - 1, j + n // 3 % 3 - 1, k + n % 3 - 1
+                    if n == 13 or not (0 <= p < inn and 0 <= q < jn and 0 <= r < kn):
+                        continue
+                    d, e, f = before[0, p, q, r], before[1, p, q, r], before[2, p, q, r]
+                    x, y, z, found = _solve(
+                        flat, shape, i, j, k, np.float64(d), np.float64(e), np.float64(f), square, limit
+                    )
+                    if found < error:
+                        a, b, c, error = x, y, z, found
+                w[0, i, j, k], w[1, i, j, k], w[2, i, j, k] = a, b, c
+                left[i] += error > square
 
 
 @njit

@@ -15,13 +15,16 @@ from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
 from regista.kernels.cpu.rows import all_rows
 
+_TAIL_SIGMAS = 2.81
+"""Standard deviations beyond which 0.5 % of a Gaussian lies: what the taps leave out."""
+
 
 @lru_cache(maxsize=64)
-def gaussian_taps(sigma_vox: float, truncate: float = 3.0) -> np.ndarray:
+def gaussian_taps(sigma_vox: float) -> np.ndarray:
     """Return the taps ``w[0 … R]`` of a symmetric, normalized, sampled Gaussian (``w[0]`` is the centre)."""
     if sigma_vox <= 0:
         return np.ones(1, np.float32)
-    radius = max(1, int(np.ceil(truncate * sigma_vox)))
+    radius = max(1, int(np.ceil(_TAIL_SIGMAS * sigma_vox - 0.5)))
     taps = np.exp(-0.5 * (np.arange(radius + 1) / sigma_vox) ** 2)
     return np.asarray(taps / (taps[0] + 2 * taps[1:].sum()), np.float32)
 

@@ -28,7 +28,7 @@ def lncc_fixed(fixed, radius):
 
 
 def lncc_coefficients(fixed, fixed_mean, fixed_spread, warped, weight, radius, floor, *, out, rows=None):
-    """Write ``a, b, c`` of the module's formula to `out` and return Σ weight · cc².
+    """Write ``a, b, c`` of the module's formula to `out`; return Σ weight · cc² and Σ weight.
 
     Parameters
     ----------
@@ -39,14 +39,15 @@ def lncc_coefficients(fixed, fixed_mean, fixed_spread, warped, weight, radius, f
     radius : int
         Window radius, voxels.
     floor : float
-        Variance per voxel below which a window counts as flat and is left out.
+        Variance per voxel below which a window counts as flat and is left out: of both sums where the fixed
+        image is flat, of the first where the warped one is.
     out : (3, I, J, K) float32 ndarray
         Destination.
     rows : (4, I, J) int32 ndarray, optional
         Windows to compute (see `regista.kernels.cpu.rows`).
     """
     rows = all_rows(fixed.shape) if rows is None else rows
-    values = np.zeros(fixed.shape[0])
+    values = np.zeros((2, fixed.shape[0]))
     taps = _window(fixed.shape, radius)
     w = np.ones((1, 1, 1), np.float32) if weight is None else weight
     parallel_for(
@@ -56,7 +57,8 @@ def lncc_coefficients(fixed, fixed_mean, fixed_spread, warped, weight, radius, f
         ),
         fixed.shape[0],
     )  # fmt: skip
-    return float(values.sum())
+    total, weight_kept = values.sum(axis=1)
+    return float(total), float(weight_kept)
 
 
 def lncc_gradient(fixed, warped, coefficients, radius, *, out):
@@ -184,13 +186,13 @@ def _coefficients(
         _sum_ring(sum_w, ring_w, i, inn, ti, False, low, high)
         _sum_ring(sum_ww, ring_ww, i, inn, ti, False, low, high)
         _sum_ring(sum_fw, ring_fw, i, inn, ti, False, low, high)
-        plane_value = 0.0
+        plane_value, plane_weight = 0.0, 0.0
         for j in range(jn):
             p, q = low[j], high[j]
             if p >= q:
                 continue
             nij = np.float32(_count(i, inn, ri) * _count(j, jn, rj))
-            row_value = zero
+            row_value, row_weight = zero, zero
             rw, rww, rfw = sum_w[j, p:q], sum_ww[j, p:q], sum_fw[j, p:q]
             mf, bf, nk = fmean[i, j, p:q], fspread[i, j, p:q], counts[p:q]
             oa, ob, oc = out[0, i, j, p:q], out[1, i, j, p:q], out[2, i, j, p:q]
@@ -206,8 +208,9 @@ def _coefficients(
                 c = c if keep else one
                 ratio = a / (b * c if keep else one)
                 ratio = ratio if keep else zero
-                if has_weight:
-                    ratio *= weights[k]
+                share = weights[k] if has_weight else one
+                row_weight += share if b > least else zero
+                ratio *= share
                 cc = a * ratio
                 row_value += cc
                 ca = two * ratio
@@ -216,7 +219,8 @@ def _coefficients(
                 ob[k] = cb
                 oc[k] = ca * mf[k] - cb * wmean
             plane_value += row_value
-        values[i] = plane_value
+            plane_weight += row_weight
+        values[0, i], values[1, i] = plane_value, plane_weight
 
 
 @njit

@@ -32,6 +32,10 @@ def warp(moving, affine, disp=None, *, shape, out=None, inside=None, rows=None):
     (I, J, K) float32 ndarray
         The warped image; places outside the moving grid take the nearest edge value.
     """
+    if moving.size >= 2**31:
+        raise ValueError(
+            f"at most 2^31 - 1 voxels can be warped, got {moving.size}: crop or resample the image"
+        )
     out = np.empty(shape, np.float32) if out is None else out
     matrix = np.ascontiguousarray(affine, dtype=np.float64)
     field = np.zeros((3, 1, 1, 1), np.float32) if disp is None else disp
@@ -46,60 +50,69 @@ def warp(moving, affine, disp=None, *, shape, out=None, inside=None, rows=None):
     return out
 
 
+# Places first, then values, a row at a time: the loop over places vectorizes, and so does most of the other.
+
+
 @njit
 def _warp(start, stop, moving, affine, disp, has_disp, rows, out, inside, has_inside):
     mi, mj, mk = moving.shape
-    jn = out.shape[1]
-    a00, a01, a02, a03 = affine[0, 0], affine[0, 1], affine[0, 2], affine[0, 3]
-    a10, a11, a12, a13 = affine[1, 0], affine[1, 1], affine[1, 2], affine[1, 3]
-    a20, a21, a22, a23 = affine[2, 0], affine[2, 1], affine[2, 2], affine[2, 3]
-    top_i, top_j, top_k = np.float32(mi - 1), np.float32(mj - 1), np.float32(mk - 1)
-    last_i, last_j, last_k = max(mi - 2, 0), max(mj - 2, 0), max(mk - 2, 0)
-    si = mj * mk if mi > 1 else 0
-    sj = mk if mj > 1 else 0
-    sk = 1 if mk > 1 else 0
+    jn, kn = out.shape[1:]
+    linear = affine.astype(np.float32)
+    top = np.array([mi - 1, mj - 1, mk - 1], np.float32)
+    last = np.array([max(mi - 2, 0), max(mj - 2, 0), max(mk - 2, 0)], np.int32)
+    strides = (mj * mk if mi > 1 else 0, mk if mj > 1 else 0, 1 if mk > 1 else 0)
     flat = moving.ravel()
-    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
-    b00, b01, b02 = np.float32(a00), np.float32(a01), np.float32(a02)
-    b10, b11, b12 = np.float32(a10), np.float32(a11), np.float32(a12)
-    b20, b21, b22 = np.float32(a20), np.float32(a21), np.float32(a22)
+    still, flags = np.zeros(kn, np.float32), np.empty(kn, np.float32)
+    base = np.empty(kn, np.int32)
+    fx, fy, fz = np.empty(kn, np.float32), np.empty(kn, np.float32), np.empty(kn, np.float32)
+    origin = np.empty(3, np.float32)
     for i in range(start, stop):
         for j in range(jn):
-            row = out[i, j]
-            # the row's start in float64, the rest in float32: exact enough for any image that fits memory
-            r0 = np.float32(a00 * i + a01 * j + a03)
-            r1 = np.float32(a10 * i + a11 * j + a13)
-            r2 = np.float32(a20 * i + a21 * j + a23)
-            for k in range(rows[0, i, j], rows[1, i, j]):
-                fk = np.float32(k)
-                x = r0 + b02 * fk
-                y = r1 + b12 * fk
-                z = r2 + b22 * fk
-                if has_disp:
-                    d0, d1, d2 = disp[0, i, j, k], disp[1, i, j, k], disp[2, i, j, k]
-                    x += b00 * d0 + b01 * d1 + b02 * d2
-                    y += b10 * d0 + b11 * d1 + b12 * d2
-                    z += b20 * d0 + b21 * d1 + b22 * d2
-                if has_inside:
-                    inside[i, j, k] = (
-                        one
-                        if -half <= x <= top_i + half
-                        and -half <= y <= top_j + half
-                        and -half <= z <= top_k + half
-                        else zero
-                    )
-                x = min(max(x, zero), top_i)
-                y = min(max(y, zero), top_j)
-                z = min(max(z, zero), top_k)
-                p, q, r = min(int(x), last_i), min(int(y), last_j), min(int(z), last_k)
-                x -= np.float32(p)
-                y -= np.float32(q)
-                z -= np.float32(r)
-                base = (p * mj + q) * mk + r
-                c00 = flat[base] + z * (flat[base + sk] - flat[base])
-                c01 = flat[base + sj] + z * (flat[base + sj + sk] - flat[base + sj])
-                c10 = flat[base + si] + z * (flat[base + si + sk] - flat[base + si])
-                c11 = flat[base + si + sj] + z * (flat[base + si + sj + sk] - flat[base + si + sj])
-                c0 = c00 + y * (c01 - c00)
-                c1 = c10 + y * (c11 - c10)
-                row[k] = c0 + x * (c1 - c0)
+            p, q = rows[0, i, j], rows[1, i, j]
+            if p >= q:
+                continue
+            for n in range(3):  # the row's start in float64, the rest in float32: exact enough for any image
+                origin[n] = affine[n, 0] * i + affine[n, 1] * j + affine[n, 2] * p + affine[n, 3]
+            n = q - p
+            if has_disp:
+                d0, d1, d2 = disp[0, i, j, p:q], disp[1, i, j, p:q], disp[2, i, j, p:q]
+            else:
+                d0, d1, d2 = still[:n], still[:n], still[:n]
+            within = inside[i, j, p:q] if has_inside else flags[:n]
+            _places(origin, linear, d0, d1, d2, top, last, base[:n], fx[:n], fy[:n], fz[:n], within, mj, mk)
+            _values(flat, strides, base[:n], fx[:n], fy[:n], fz[:n], out[i, j, p:q])
+
+
+@njit
+def _places(origin, linear, d0, d1, d2, top, last, base, fx, fy, fz, inside, mj, mk):
+    """Write the cell, the place within it and whether it lies inside, for each voxel of a row."""
+    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
+    columns, depth = np.int32(mj), np.int32(mk)
+    for n in range(base.shape[0]):
+        k, a, b, c = np.float32(n), d0[n], d1[n], d2[n]
+        x = origin[0] + linear[0, 2] * k + linear[0, 0] * a + linear[0, 1] * b + linear[0, 2] * c
+        y = origin[1] + linear[1, 2] * k + linear[1, 0] * a + linear[1, 1] * b + linear[1, 2] * c
+        z = origin[2] + linear[2, 2] * k + linear[2, 0] * a + linear[2, 1] * b + linear[2, 2] * c
+        here = (x >= -half) & (x <= top[0] + half) & (y >= -half) & (y <= top[1] + half)
+        here &= (z >= -half) & (z <= top[2] + half)
+        inside[n] = one if here else zero
+        x, y, z = min(max(x, zero), top[0]), min(max(y, zero), top[1]), min(max(z, zero), top[2])
+        p, q, r = min(np.int32(x), last[0]), min(np.int32(y), last[1]), min(np.int32(z), last[2])
+        fx[n], fy[n], fz[n] = x - np.float32(p), y - np.float32(q), z - np.float32(r)
+        base[n] = (p * columns + q) * depth + r
+
+
+@njit
+def _values(flat, strides, base, fx, fy, fz, row):
+    """Interpolate the moving image at each voxel of a row."""
+    si, sj, sk = strides
+    for n in range(row.shape[0]):
+        b = np.int64(base[n])
+        x, y, z = fx[n], fy[n], fz[n]
+        c00 = flat[b] + z * (flat[b + sk] - flat[b])
+        c01 = flat[b + sj] + z * (flat[b + sj + sk] - flat[b + sj])
+        c10 = flat[b + si] + z * (flat[b + si + sk] - flat[b + si])
+        c11 = flat[b + si + sj] + z * (flat[b + si + sj + sk] - flat[b + si + sj])
+        c0 = c00 + y * (c01 - c00)
+        c1 = c10 + y * (c11 - c10)
+        row[n] = c0 + x * (c1 - c0)

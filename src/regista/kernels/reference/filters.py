@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
+from scipy.special import erfc
 
 from regista.kernels.reference.rows import Rows, put
 
 
-def gaussian_taps(sigma_vox: float, truncate: float = 3.0) -> NDArray[np.float64]:
+def gaussian_taps(sigma_vox: float) -> NDArray[np.float64]:
     """Return the taps ``w[0 … R]`` of a symmetric, normalized, sampled Gaussian."""
     if sigma_vox <= 0:
         return np.ones(1)
-    radius = max(1, int(np.ceil(truncate * sigma_vox)))
+    radius = 1
+    while erfc((radius + 0.5) / (np.sqrt(2) * sigma_vox)) > 0.005:  # the share of the Gaussian left out
+        radius += 1
     kernel = np.exp(-(np.arange(-radius, radius + 1.0) ** 2) / (2 * sigma_vox**2))
     return np.asarray(kernel[radius:] / kernel.sum())
 

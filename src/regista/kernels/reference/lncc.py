@@ -41,25 +41,27 @@ def lncc_coefficients(
     *,
     out: Volume,
     rows: Rows | None = None,
-) -> float:
-    """Write ``a, b, c`` of the gradient to `out` and return Σ weight · cc²."""
+) -> tuple[float, float]:
+    """Write ``a, b, c`` of the gradient to `out`; return Σ weight · cc² and Σ weight (where fixed is not flat)."""
     f, w = np.asarray(fixed, np.float64), np.asarray(warped, np.float64)
     mean, spread = np.asarray(fixed_mean, np.float64), np.asarray(fixed_spread, np.float64)
     q = np.ones_like(f) if weight is None else np.asarray(weight, np.float64)
     result, here, total = np.zeros((3, *f.shape)), within(f.shape, rows), 0.0
+    weight_kept = 0.0
     for place, window in windows(f.shape, radius):
         if not here[place]:
             continue
         dw = w[window] - w[window].mean()
         least = floor * dw.size
         a, b, c = float(((f[window] - mean[place]) * dw).sum()), float(spread[place]), float((dw**2).sum())
+        weight_kept += float(q[place]) if b > least else 0.0
         if b > least and c > least:
             total += q[place] * a * a / (b * c)
             ca, cb = 2 * a / (b * c) * q[place], 2 * a * a / (b * c * c) * q[place]
             for n, value in enumerate((ca, cb, ca * mean[place] - cb * w[window].mean())):
                 result[n][place] = value
     put(result, out, rows)
-    return float(total)
+    return float(total), weight_kept
 
 
 def lncc_gradient(
