@@ -6,6 +6,10 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from regista.core.errors import PlanError
 
@@ -53,8 +57,16 @@ def _check(count: int) -> int:
     return count
 
 
-def parallel_for(body: Callable[[int, int], object], count: int, *, grain: int = 1) -> None:
+def parallel_for(
+    body: Callable[[int, int], object],
+    count: int,
+    *,
+    grain: int = 1,
+    work: NDArray[np.number[Any]] | None = None,
+) -> None:
     """Call ``body(start, stop)`` over disjoint ranges covering ``0 … count``, one range per thread.
+
+    Ranges are of equal length, or of equal total `work` where that is given per index.
 
     The calling thread does the first range itself. `body` must release the GIL to gain anything, and must
     write only to its own range, so that the result does not depend on the number of threads.
@@ -66,6 +78,9 @@ def parallel_for(body: Callable[[int, int], object], count: int, *, grain: int =
     if workers not in _pools:
         _pools[workers] = ThreadPoolExecutor(workers - 1, thread_name_prefix="regista")
     edges = [count * n // workers for n in range(workers + 1)]
+    if work is not None:
+        done = np.cumsum(work, dtype=np.float64)
+        edges[1:-1] = np.searchsorted(done, done[-1] * np.arange(1, workers) / workers).tolist()
     futures = [_pools[workers].submit(body, edges[n], edges[n + 1]) for n in range(1, workers)]
     try:
         body(0, edges[1])

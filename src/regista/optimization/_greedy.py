@@ -73,7 +73,12 @@ class GreedyDiffeomorphic:
 
     def init(self, field: Field, rows: NDArray[np.int32] | None = None) -> GreedyState:
         """Start from a field ``(3, I, J, K)`` in voxels; it is used as a buffer from here on."""
-        other, force, update = field.copy(), np.zeros_like(field), np.zeros_like(field)
+        # zeros, not zeros_like: what is never visited then takes no memory and no time
+        other, force, update = (
+            field.copy(),
+            np.zeros(field.shape, np.float32),
+            np.zeros(field.shape, np.float32),
+        )
         return GreedyState(field, other, force, update, rows, self.step_vox, [])
 
     def step(self, state: GreedyState, force: Force) -> bool:

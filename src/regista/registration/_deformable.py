@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,12 +72,12 @@ def run_deformable(
         grid = level.fixed.grid
         start = base(grid) if base is not None else None
         # what earlier levels added is carried up; the start keeps the detail it has at this level
-        vectors = np.zeros((3, *grid.shape), np.float32) if start is None else start.copy()
-        if field is not None:
-            grown = field if before is None else VoxelField(field.vectors_vox - before, field.grid)
-            vectors += grown.resampled(grid)
+        grown = field
+        if field is not None and before is not None:
+            grown = VoxelField(field.vectors_vox - before, field.grid)
+        carried = partial(_carried, start, grown, grid)
         before = start
-        vectors, values, status = _run_level(level, stage, fixed2moving, vectors, report)
+        vectors, values, status = _run_level(level, stage, fixed2moving, carried, report)
         field = VoxelField(vectors, grid)
         seconds = time.perf_counter() - began
         history.append(LevelHistory(stage.model, level.index, level.shrink, tuple(values), status, seconds))
@@ -86,11 +87,21 @@ def run_deformable(
     return field, history
 
 
+def _carried(start: Volume | None, grown: VoxelField | None, grid: Grid) -> Volume:
+    """Return the field a level begins with, a new array."""
+    if grown is None:
+        return np.zeros((3, *grid.shape), np.float32) if start is None else start.copy()
+    vectors = grown.resampled(grid)
+    if start is not None:
+        vectors += start
+    return vectors
+
+
 def _run_level(
     level: Level,
     stage: DeformableStage,
     fixed2moving: Matrix,
-    vectors: Volume,
+    carried: Callable[[], Volume],
     report: Callable[[Level, int, float], None],
 ) -> tuple[Volume, list[float], Status]:
     warper = Warper(level)
@@ -102,13 +113,13 @@ def _run_level(
     axis_scale = np.where(in_use, (spacing[in_use].min() / spacing) ** 2, 0).astype(np.float32)
 
     solver, rule = stage.solver(level.index), stage.convergence
+    vectors = carried()
     rows = _active_rows(level, warper(affine, vectors)[0], solver.reach_vox)
 
     def force(field: Volume, scratch: Volume, out: Volume) -> float:
         warped, weight = warper(affine, field, rows)
         return metric.force(warped, weight, axis_scale, stage.symmetric_force, scratch, out, rows)
 
-    began = vectors.copy()
     state = solver.init(vectors, rows)
     status = Status.STEP_LIMIT
     for number in range(level.steps):
@@ -123,7 +134,7 @@ def _run_level(
             break
     if state.values and not state.values[-1] <= state.values[0]:
         # no step was an improvement (a start that was good already): what the level began with is kept
-        return began, [*state.values, state.values[0]], status
+        return carried(), [*state.values, state.values[0]], status
     return state.field, state.values, status
 
 

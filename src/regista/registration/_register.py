@@ -219,10 +219,11 @@ class _Run:
         for stage in self.plan.stages:
             if isinstance(stage, DeformableStage):
                 began = time.perf_counter()
+                if vectors is not None:
+                    base = VoxelField(_to_voxels(vectors, fixed.grid), fixed.grid).resampled
                 found, history = run_deformable(fixed, moving, stage, matrix, base, self._reporter(stage))
                 self.history += history
                 vectors = found.vectors_mm(fixed.grid)
-                base = VoxelField(_to_voxels(vectors, fixed.grid), fixed.grid).resampled
                 self._time(stage.model, began)
         return vectors
 

@@ -11,9 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
-from regista.kernels.cpu.rows import all_rows
+from regista.kernels.cpu.rows import all_rows, for_rows
 
 _TAIL_SIGMAS = 2.81
 """Standard deviations beyond which 0.5 % of a Gaussian lies: what the taps leave out."""
@@ -56,7 +55,7 @@ def gaussian_filter(stack, sigma_vox, *, out=None, border="zero", rows=None):
     )
     nearest = border == "nearest"
     rows = all_rows(stack.shape[1:]) if rows is None else rows
-    parallel_for(lambda a, b: _separable(a, b, stack, ti, tj, tk, nearest, rows, out), stack.shape[1])
+    for_rows(lambda a, b: _separable(a, b, stack, ti, tj, tk, nearest, rows, out), rows)
     return out
 
 
@@ -79,7 +78,7 @@ def box_filter(stack, radius, *, out=None):
     out = np.empty_like(stack) if out is None else out
     ti, tj, tk = (np.ones(radius + 1 if n > 1 else 1, np.float32) for n in stack.shape[1:])
     rows = all_rows(stack.shape[1:])
-    parallel_for(lambda a, b: _separable(a, b, stack, ti, tj, tk, False, rows, out), stack.shape[1])
+    for_rows(lambda a, b: _separable(a, b, stack, ti, tj, tk, False, rows, out), rows)
     return out
 
 

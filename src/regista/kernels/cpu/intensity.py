@@ -6,7 +6,7 @@ import numpy as np
 
 from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
-from regista.kernels.cpu.rows import all_rows
+from regista.kernels.cpu.rows import all_rows, for_rows
 
 _NONE = np.ones((1, 1, 1), np.float32)
 
@@ -49,9 +49,7 @@ def image_force(gradient, warped, fixed, axis_scale, symmetric, *, out, rows=Non
     """
     scale = np.asarray(axis_scale, np.float32)
     rows = all_rows(warped.shape) if rows is None else rows
-    parallel_for(
-        lambda a, b: _force(a, b, gradient, warped, fixed, scale, symmetric, rows, out), warped.shape[0]
-    )
+    for_rows(lambda a, b: _force(a, b, gradient, warped, fixed, scale, symmetric, rows, out), rows)
     return out
 
 

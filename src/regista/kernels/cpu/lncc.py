@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
 from regista.kernels.cpu.filters import _filter_plane, _sum_ring
-from regista.kernels.cpu.rows import all_rows
+from regista.kernels.cpu.rows import all_rows, for_rows
 
 
 def lncc_fixed(fixed, radius):
@@ -23,7 +22,7 @@ def lncc_fixed(fixed, radius):
     mean, spread = np.empty_like(fixed), np.empty_like(fixed)
     taps = _window(fixed.shape, radius)
     rows = all_rows(fixed.shape)
-    parallel_for(lambda a, b: _fixed_statistics(a, b, fixed, *taps, rows, mean, spread), fixed.shape[0])
+    for_rows(lambda a, b: _fixed_statistics(a, b, fixed, *taps, rows, mean, spread), rows)
     return mean, spread
 
 
@@ -50,12 +49,12 @@ def lncc_coefficients(fixed, fixed_mean, fixed_spread, warped, weight, radius, f
     values = np.zeros((2, fixed.shape[0]))
     taps = _window(fixed.shape, radius)
     w = np.ones((1, 1, 1), np.float32) if weight is None else weight
-    parallel_for(
+    for_rows(
         lambda p, q: _coefficients(
             p, q, fixed, fixed_mean, fixed_spread, warped, w, weight is not None, *taps,
             np.float32(floor), rows, out, values,
         ),
-        fixed.shape[0],
+        rows,
     )  # fmt: skip
     total, weight_kept = values.sum(axis=1)
     return float(total), float(weight_kept)
@@ -65,7 +64,7 @@ def lncc_gradient(fixed, warped, coefficients, radius, *, out):
     """Write ``∂Σcc²/∂warped`` to `out` (I, J, K)."""
     taps = _window(fixed.shape, radius)
     rows = all_rows(fixed.shape)
-    parallel_for(lambda p, q: _gradient(p, q, fixed, warped, coefficients, *taps, rows, out), fixed.shape[0])
+    for_rows(lambda p, q: _gradient(p, q, fixed, warped, coefficients, *taps, rows, out), rows)
     return out
 
 
@@ -88,9 +87,9 @@ def lncc_force(fixed, warped, coefficients, radius, axis_scale, symmetric, *, ou
     rows = all_rows(fixed.shape) if rows is None else rows
     taps = _window(fixed.shape, radius)
     scale = np.asarray(axis_scale, np.float32)
-    parallel_for(
+    for_rows(
         lambda p, q: _force(p, q, fixed, warped, coefficients, *taps, scale, symmetric, rows, out),
-        fixed.shape[0],
+        rows,
     )
     return out
 

@@ -7,10 +7,13 @@ along the first axis, for the planes a filter reads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage
+
+from regista.core import parallel_for
 
 
 @lru_cache(maxsize=16)
@@ -19,6 +22,12 @@ def all_rows(shape: tuple[int, int, int]) -> np.ndarray:
     rows = np.zeros((4, *shape[:2]), np.int32)
     rows[1::2] = shape[2]
     return rows
+
+
+def for_rows(body: Callable[[int, int], object], rows: np.ndarray) -> None:
+    """Call ``body(start, stop)`` over ranges of the first axis with equal numbers of voxels, one per thread."""
+    work = np.maximum(rows[1] - rows[0], 0).sum(axis=1) + 1
+    parallel_for(body, rows.shape[1], work=work)
 
 
 def rows_of(active: np.ndarray, margin: int, reach: int) -> np.ndarray:

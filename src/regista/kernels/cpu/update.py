@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
-from regista.kernels.cpu.rows import all_rows
+from regista.kernels.cpu.rows import all_rows, for_rows
 
 
 def largest_norm(disp, rows=None):
     """Return the largest Euclidean length of a field's vectors (of those in `rows`)."""
     peaks = np.zeros(disp.shape[1])
     rows = all_rows(disp.shape[1:]) if rows is None else rows
-    parallel_for(lambda a, b: _largest(a, b, disp, rows, peaks), disp.shape[1])
+    for_rows(lambda a, b: _largest(a, b, disp, rows, peaks), rows)
     return float(np.sqrt(peaks.max()))
 
 
@@ -35,7 +34,7 @@ def compose_small(disp, update, factor, *, out, rows=None):
         Voxels to compute (see `regista.kernels.cpu.rows`).
     """
     rows = all_rows(disp.shape[1:]) if rows is None else rows
-    parallel_for(lambda a, b: _compose(a, b, disp, update, np.float32(factor), rows, out), disp.shape[1])
+    for_rows(lambda a, b: _compose(a, b, disp, update, np.float32(factor), rows, out), rows)
     return out
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
-from regista.kernels.cpu.rows import all_rows
+from regista.kernels.cpu.rows import all_rows, for_rows
 
 
 def warp(moving, affine, disp=None, *, shape, out=None, inside=None, rows=None):
@@ -41,11 +40,11 @@ def warp(moving, affine, disp=None, *, shape, out=None, inside=None, rows=None):
     field = np.zeros((3, 1, 1, 1), np.float32) if disp is None else disp
     rows = all_rows(tuple(shape)) if rows is None else rows
     flags = np.zeros((1, 1, 1), np.float32) if inside is None else inside
-    parallel_for(
+    for_rows(
         lambda a, b: _warp(
             a, b, moving, matrix, field, disp is not None, rows, out, flags, inside is not None
         ),
-        shape[0],
+        rows,
     )
     return out
 
