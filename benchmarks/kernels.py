@@ -21,7 +21,7 @@ from regista.kernels.cpu.filters import box_filter, gaussian_filter
 from regista.kernels.cpu.histogram import histogram_gradient, joint_histogram
 from regista.kernels.cpu.intensity import image_force, linear_gradient, moments
 from regista.kernels.cpu.lncc import lncc_coefficients, lncc_fixed, lncc_force
-from regista.kernels.cpu.update import compose_small, largest_norm
+from regista.kernels.cpu.update import compose_small, largest_component
 from regista.kernels.cpu.warp import warp
 
 Shape = tuple[int, int, int]
@@ -140,7 +140,7 @@ def step(shape: Shape) -> Timed:
 def norm(shape: Shape) -> Timed:
     """Longest vector of a field."""
     field = _field(shape, 4.0)
-    return lambda: largest_norm(field), field.nbytes
+    return lambda: largest_component(field), field.nbytes
 
 
 def composition(shape: Shape) -> Timed:

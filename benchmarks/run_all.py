@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.machine import RESULTS
 
 HERE = Path(__file__).parent
-SCRIPTS = ("startup", "kernels", "known_truth", "mouse", "lung_ct", "multimodal", "brain_t1")
+SCRIPTS = ("startup", "kernels", "known_truth", "mouse", "lung_ct", "multimodal", "skull_strip", "brain_t1")
 WITH_PEERS = ("mouse", "multimodal", "brain_t1")
 
 

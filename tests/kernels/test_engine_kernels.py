@@ -67,9 +67,12 @@ def test_rows_hold_the_content_and_its_margin(rng, shape):
     np.testing.assert_array_equal(rows.all_rows(shape), slow_rows.all_rows(shape))
     for share in (0.0, 0.03, 0.5):
         active = rng.uniform(size=shape) < share
+        image = np.where(active, 0.7, 0.5).astype(np.float32)
+        ranges = rows.ranges_of(image, 0.5, 1e-3)
+        np.testing.assert_array_equal(ranges, slow_rows.ranges_of(image, 0.5, 1e-3))
         for margin, reach in ((0, 0), (1, 2), (3, 1)):
-            got = rows.rows_of(active, margin, reach)
-            np.testing.assert_array_equal(got, slow_rows.rows_of(active, margin, reach))
+            got = rows.rows_of(ranges, shape[2], margin, reach)
+            np.testing.assert_array_equal(got, slow_rows.rows_of(ranges, shape[2], margin, reach))
             grown = ndimage.binary_dilation(active, np.ones([2 * margin + 1] * 3))
             assert slow_rows.within(shape, got)[grown].all()
 
@@ -257,11 +260,11 @@ def test_small_composition(rng, shape, count):
         )
 
 
-def test_largest_norm(rng, shape, count):
+def test_largest_component(rng, shape, count):
     disp, some = volume(rng, (3, *shape), -4, 4), some_rows(rng, shape)
     for given in (None, some, np.zeros_like(some)):
-        assert update.largest_norm(disp, given) == pytest.approx(
-            slow_update.largest_norm(disp, given), rel=1e-6
+        assert update.largest_component(disp, given) == pytest.approx(
+            slow_update.largest_component(disp, given), rel=1e-6
         )
 
 
@@ -284,7 +287,7 @@ def test_every_kernel_gives_the_same_bits_for_any_number_of_threads(rng):
         lambda: intensity.linear_gradient(g, a),
         lambda: histogram.joint_histogram(bins, b, w, 12, 0.0, 0.1),
         lambda: update.compose_small(field, v, 0.9, out=np.empty_like(field)),
-        lambda: np.array(update.largest_norm(field)),
+        lambda: np.array(update.largest_component(field)),
     ]
     for number, call in enumerate(calls):
         results = []

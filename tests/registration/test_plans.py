@@ -43,6 +43,16 @@ def test_every_preset_survives_the_round_trip(name, tmp_path):
     assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan
 
 
+def test_preprocessing_is_part_of_a_plan():
+    steps = ["n4", {"step": "clip", "percentiles": [1, 99]}, {"step": "resample", "spacing_mm": 2.0}]
+    plan = plan_from_dict({"stages": [{"model": "rigid"}], "preprocessing": {"steps": steps}})
+    assert [step.name for step in plan.preprocessing.steps] == ["n4", "clip", "resample"]
+    assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan
+    assert load_plan("rigid", ["preprocessing.steps=['n4']"]).preprocessing.steps[0].name == "n4"
+    with pytest.raises(PlanError, match="no step 'n5'"):
+        load_plan("rigid", ["preprocessing.steps=['n5']"])
+
+
 def test_text_that_needs_escaping_survives():
     plan = Plan(name='a "b" \\ c', description="two\nlines\tand é", stages=(LinearStage(model="rigid"),))
     assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan

@@ -10,6 +10,7 @@ import pytest
 from phantoms import error_mm, error_vox, grid_of, inside, linear_truth, pair, points_of
 
 from regista.core import Cancelled, GeometryError, Grid, Image, PlanError, RegistrationError, Status
+from regista.preprocessing import Pipeline
 from regista.registration import DeformableStage, LinearStage, Plan, Start, _inputs, load_plan, register
 from regista.similarity import LNCC, NCC, SSD
 from regista.transforms import Affine, Composite, DisplacementField, to_displacement_field
@@ -287,3 +288,22 @@ def test_no_level_ends_worse_than_it_began(smooth_pair, metric):
     record = register(fixed, moving, plan).record
     assert record.status.ok
     assert all(level.values[-1] <= level.values[0] for level in record.history)
+
+
+def test_preprocessing_leaves_the_world_as_it_is(smooth_pair):
+    truth, fixed, moving = smooth_pair
+    steps = [
+        {"step": "reorient", "orientation": "PIR"},
+        {"step": "crop-pad", "margin_mm": 6.0},
+        {"step": "percentile-normalize"},
+    ]
+    plan = replace(FIELD, preprocessing=Pipeline.from_dict(steps))
+    plain, done = register(fixed, moving, FIELD), register(fixed, moving, plan)
+    assert done.warped.grid.same_as(fixed.grid)
+    assert done.warped.data.max() > 0.9 * moving.data.max()  # native intensities
+    assert [s["step"] for s in done.record.measures["preprocessing"]["moving"]["steps"]] == [
+        "reorient", "crop-pad", "percentile-normalize",
+    ]  # fmt: skip
+    limit = error_vox(plain.transform, truth, fixed, moving).mean() + 0.1
+    assert error_vox(done.transform, truth, fixed, moving).mean() < limit
+    json.loads(done.record.to_json())

@@ -102,6 +102,7 @@ def register(
 
 def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None) -> Plan:
     from regista.core import PlanError
+    from regista.io import read
     from regista.registration import load_plan
 
     if preset is not None and plan is not None:
@@ -110,7 +111,8 @@ def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None) ->
         )
     if plan is not None:
         check_plan_file(plan)
-    return load_plan(str(plan) if plan is not None else preset or DEFAULT_PRESET, overrides or ())
+    loaded = load_plan(str(plan) if plan is not None else preset or DEFAULT_PRESET, overrides or ())
+    return replace(loaded, preprocessing=loaded.preprocessing.with_files(read))
 
 
 def _dtype(name: str) -> Any:

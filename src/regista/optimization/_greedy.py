@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from regista.core import PlanError
 from regista.kernels.cpu.filters import gaussian_filter, gaussian_taps
-from regista.kernels.cpu.update import compose_small, largest_norm
+from regista.kernels.cpu.update import compose_small, largest_component
 
 Field = NDArray[np.float32]
 Force = Callable[[Field, Field, Field], float]
@@ -38,14 +38,14 @@ class GreedyState:
 class GreedyDiffeomorphic:
     """Compositive updates ``u ← G_field * (s v + u∘(id + s v))`` with ``v = G_update * force``.
 
-    The factor ``s`` makes the longest vector of each update one step long, so every update is invertible and
-    so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000). The step is shortened each time
+    The factor ``s`` makes the largest component of each update one step long, so every update is invertible
+    and so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000). The step is shortened each time
     the value rises: one of constant length oscillates about the lowest value.
 
     Parameters
     ----------
     step_vox : float
-        Longest vector of an update, voxels of the level, to begin with.
+        Largest component of an update, voxels of the level, to begin with.
     step_decay : float
         Factor on the step after each rise of the value; 1 keeps it.
     update_sigma_vox, field_sigma_vox : float
@@ -88,12 +88,12 @@ class GreedyDiffeomorphic:
         if len(state.values) > 1 and state.values[-1] > state.values[-2]:
             state.step_vox *= self.step_decay
         gaussian_filter(state.force, self.update_sigma_vox, out=state.update, rows=rows)
-        longest = largest_norm(state.update, rows)
-        if not (longest > 0 and np.isfinite(longest)):
+        largest = largest_component(state.update, rows)
+        if not (largest > 0 and np.isfinite(largest)):
             return False
         # the stencil composes steps of up to one voxel: a longer one is taken in two
         parts = int(np.ceil(state.step_vox))
-        factor = state.step_vox / parts / longest
+        factor = state.step_vox / parts / largest
         for _ in range(parts):
             compose_small(state.field, state.update, factor, out=state.other, rows=rows)
             state.field, state.other = state.other, state.field

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import Grid, LevelHistory, Status
-from regista.kernels.cpu.rows import rows_of
+from regista.kernels.cpu.rows import ranges_of, rows_of
 from regista.kernels.cpu.warp import warp
 from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, levels
 from regista.registration._plan import DeformableStage
@@ -140,7 +140,7 @@ def _run_level(
 
 def _active_rows(level: Level, warped: Volume, reach: int) -> NDArray[np.int32]:
     """Return the rows where either image differs from its surround, with room for it to move."""
-    fixed = level.fixed.data
-    active = np.abs(fixed - fixed.flat[0]) > _SURROUND
-    active |= np.abs(warped - level.moving.data.flat[0]) > _SURROUND
-    return rows_of(active, reach + _ROOM, max(reach, _ROOM))
+    fixed, moving = level.fixed.data, level.moving.data
+    one, other = ranges_of(fixed, fixed.flat[0], _SURROUND), ranges_of(warped, moving.flat[0], _SURROUND)
+    ranges = np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
+    return rows_of(ranges, fixed.shape[2], reach + _ROOM, max(reach, _ROOM))

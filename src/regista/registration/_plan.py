@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from regista.core import PlanError
 from regista.optimization import Convergence, GreedyDiffeomorphic
+from regista.preprocessing import Pipeline
 from regista.similarity import LNCC, MI, NCC, Similarity
 
 _CONFIG = {"extra": "forbid", "arbitrary_types_allowed": True}
@@ -83,7 +84,7 @@ class DeformableStage:
     shrink, steps : tuple of int
         Shrink factor and step limit of each level, coarse to fine.
     step_vox, step_decay : float
-        Longest vector of an update, voxels of the level, and the factor on it when the value rises.
+        Largest component of an update, voxels of the level, and the factor on it when the value rises.
     update_sigma_vox, field_sigma_vox : tuple of float
         Smoothing of update and field, voxels of the level: one value for all levels, or one for each.
     symmetric_force : bool
@@ -140,6 +141,9 @@ class Plan:
         For people.
     clip_percentiles : tuple of 2 floats
         Intensities are clipped to these percentiles of the foreground and scaled to 0 … 1.
+    preprocessing : Pipeline
+        Steps both images go through before they are compared (see `regista.preprocessing`); results apply to
+        the images as they were.
     start : Start
         How the first alignment is found.
     stages : tuple of LinearStage or DeformableStage
@@ -155,6 +159,7 @@ class Plan:
     name: str = "custom"
     description: str = ""
     clip_percentiles: tuple[float, float] = (0.1, 99.9)
+    preprocessing: Pipeline = field(default_factory=Pipeline)
     start: Start = field(default_factory=Start)
     __pydantic_config__: ClassVar[dict[str, object]] = _CONFIG
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regista.core import FormatError, PlanError
+from regista.preprocessing import Pipeline
 from regista.registration._plan import PER_LEVEL, DeformableStage, LinearStage, Plan, Start
 from regista.similarity import LNCC, MI, NCC, SIMILARITIES, SSD, Similarity
 
@@ -58,6 +59,8 @@ def plan_from_dict(tree: Mapping[str, Any]) -> Plan:
     tree = dict(tree)
     if isinstance(tree.get("start"), Mapping):
         tree["start"] = _build(Start, tree["start"], "start")
+    if "preprocessing" in tree and not isinstance(tree["preprocessing"], Pipeline):
+        tree["preprocessing"] = Pipeline.from_dict(tree["preprocessing"])
     stages = tree.get("stages")
     if not isinstance(stages, Sequence) or isinstance(stages, str):
         raise PlanError("a plan has a list of [[stages]]")
@@ -86,6 +89,10 @@ def plan_to_toml(plan: Plan) -> str:
     """
     tree = plan_to_dict(plan)
     lines = [f"{key} = {_toml(tree[key])}" for key in ("name", "description", "clip_percentiles")]
+    steps = tree["preprocessing"]["steps"]
+    for step in steps:
+        settings = {k: v for k, v in step.items() if v is not None}
+        lines += ["", "[[preprocessing.steps]]", *(f"{k} = {_toml(v)}" for k, v in settings.items())]
     lines += ["", "[start]", *(f"{k} = {_toml(v)}" for k, v in tree["start"].items())]
     for stage in tree["stages"]:
         lines += ["", "[[stages]]", *(f"{k} = {_toml(v)}" for k, v in stage.items())]
@@ -196,6 +203,8 @@ def _adapter(kind: type) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Pipeline):
+        return value.to_dict()
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     if isinstance(value, Start | LinearStage | DeformableStage):

@@ -146,7 +146,7 @@ class _Run:
         linear = self._linear_stages(fixed, moving, linear, base)
         vectors = self._deformable_stages(fixed, moving, linear, base)
         began_output = time.perf_counter()
-        transform, inverse = self._transforms(linear, vectors, base)
+        transform, inverse = self._transforms(linear, vectors, fixed.grid)
         warped = resample(self.moving, self.fixed.grid, transform, dtype=np.float32)
         warped = Image(warped.data, self.fixed.grid, warped.kind, self.fixed.space)
         self._time("inverse and resampling", began_output)
@@ -162,6 +162,11 @@ class _Run:
             ("moving", self.moving, self.moving_mask),
         ):
             mask = None if mask is None else check_mask(mask, image, role)
+            if self.plan.preprocessing.steps:
+                done = self.plan.preprocessing.apply(image, mask)
+                # a foreground that a step found is for the steps after it; only a mask that was given masks
+                image, mask = done.image, None if mask is None else done.mask
+                self.measures.setdefault("preprocessing", {})[role] = dict(done.record)
             scans.append(prepare(image, mask, self.plan, role, self.non_finite))
             if image.kind == "channels":
                 self.warnings.append(f"the {len(image.data)} channels of the {role} image were averaged")
@@ -228,7 +233,7 @@ class _Run:
         return vectors
 
     def _transforms(
-        self, matrix: Matrix, vectors: Volume | None, base: Base | None
+        self, matrix: Matrix, vectors: Volume | None, lattice: Grid
     ) -> tuple[Transform, Transform]:
         ndim, here, there = self.fixed.ndim, self.fixed.space, self.moving.space
         affine = Affine(_planar(matrix, ndim), fixed_space=here, moving_space=there)
@@ -237,8 +242,9 @@ class _Run:
             return affine, affine.inverse()
         if ndim == 2:
             vectors = np.ascontiguousarray(vectors[:2, :, :, 0])
-        forward = DisplacementField(vectors, self.fixed.grid, fixed_space=here, moving_space=here)
-        determinant = jacobian_determinant(forward, self.fixed.grid)
+        grid = lattice if ndim == 3 else _plane(lattice)
+        forward = DisplacementField(vectors, grid, fixed_space=here, moving_space=here)
+        determinant = jacobian_determinant(forward, grid)
         self.measures["folded_percent"] = 100 * float(np.mean(determinant <= 0))
         self.measures["smallest_jacobian"] = float(determinant.min())
         backward, residual = invert_field(forward)
@@ -327,6 +333,11 @@ def _planar(matrix: Matrix, ndim: int) -> Matrix:
     return matrix[np.ix_(keep, keep)]
 
 
+def _plane(grid: Grid) -> Grid:
+    """Return the 2-D grid of a grid of one slice."""
+    return Grid(grid.shape[:2], _planar(grid.grid2world, 2))
+
+
 def _to_voxels(vectors_mm: Volume, grid: Grid) -> Volume:
     linear = grid.world2grid[:3, :3].astype(np.float32)
     return np.ascontiguousarray(np.einsum("ab,bijk->aijk", linear, vectors_mm), np.float32)
@@ -340,8 +351,7 @@ def _base_from(initial: Transform, matrix: Matrix) -> Base:
     def base(grid: Grid) -> Volume:
         if ndim == 3:
             return _to_voxels(to_displacement_field(before_linear, grid).vectors_mm, grid)
-        keep = [0, 1, 3]
-        flat = Grid(grid.shape[:2], grid.grid2world[np.ix_(keep, keep)])
+        flat = _plane(grid)
         vectors = np.zeros((3, *grid.shape), np.float32)
         vectors[:2, :, :, 0] = to_displacement_field(before_linear, flat).vectors_mm
         return _to_voxels(vectors, grid)

@@ -8,12 +8,12 @@ from regista.kernels.cpu._jit import njit
 from regista.kernels.cpu.rows import all_rows, for_rows
 
 
-def largest_norm(disp, rows=None):
-    """Return the largest Euclidean length of a field's vectors (of those in `rows`)."""
+def largest_component(disp, rows=None):
+    """Return the largest absolute value in a field (in `rows` of it)."""
     peaks = np.zeros(disp.shape[1])
     rows = all_rows(disp.shape[1:]) if rows is None else rows
     for_rows(lambda a, b: _largest(a, b, disp, rows, peaks), rows)
-    return float(np.sqrt(peaks.max()))
+    return float(peaks.max())
 
 
 def compose_small(disp, update, factor, *, out, rows=None):
@@ -48,7 +48,7 @@ def _largest(start, stop, disp, rows, peaks):
                 continue
             a, b, c = disp[0, i, j, p:q], disp[1, i, j, p:q], disp[2, i, j, p:q]
             for k in range(q - p):
-                peak = max(peak, a[k] * a[k] + b[k] * b[k] + c[k] * c[k])
+                peak = max(peak, max(abs(a[k]), max(abs(b[k]), abs(c[k]))))
         peaks[i] = peak
 
 

@@ -9,10 +9,10 @@ from regista.kernels.reference.fields import compose
 from regista.kernels.reference.rows import Rows, put, within
 
 
-def largest_norm(disp: ArrayLike, rows: Rows | None = None) -> float:
-    """Return the largest Euclidean length of a field's vectors (of those in `rows`)."""
+def largest_component(disp: ArrayLike, rows: Rows | None = None) -> float:
+    """Return the largest absolute value in a field (in `rows` of it)."""
     field = np.asarray(disp, np.float64)
-    return float(np.linalg.norm(field, axis=0)[within(field.shape[1:], rows)].max(initial=0.0))
+    return float(np.abs(field).max(axis=0)[within(field.shape[1:], rows)].max(initial=0.0))
 
 
 def compose_small(
