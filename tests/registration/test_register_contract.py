@@ -265,10 +265,10 @@ def test_a_series_is_refused_and_channels_are_averaged(rigid_pair):
 
 def test_too_large_for_memory_is_told_before_the_run(smooth_pair, monkeypatch):
     _, fixed, moving = smooth_pair
-    monkeypatch.setattr(_inputs, "_available_bytes", lambda: 150_000_000)
+    monkeypatch.setattr(_inputs, "available_bytes", lambda: 150_000_000)
     with pytest.raises(RegistrationError, match=r"needs about 0\.\d GB of memory and 0\.\d GB are free"):
         register(fixed, moving, FIELD)
-    monkeypatch.setattr(_inputs, "_available_bytes", lambda: None)
+    monkeypatch.setattr(_inputs, "available_bytes", lambda: None)
     assert register(fixed, moving, SHIFT).record.measures["predicted_memory_bytes"] > 0
 
 

@@ -43,7 +43,7 @@ class LevelHistory:
     shrink : tuple of int
         Shrink factor along each axis.
     values : tuple of float
-        Dissimilarity after each step (lower is better).
+        Dissimilarity before the first step and after each (lower is better).
     status : Status
         Why the level ended.
     seconds : float

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,11 @@ from numpy.typing import NDArray
 from regista.core.errors import PlanError
 
 _threads = 0
+_here: ContextVar[int] = ContextVar("threads", default=0)
+"""What a `threads` block sets: seen by the thread that runs the block alone."""
 _pools: dict[int, ThreadPoolExecutor] = {}
+if hasattr(os, "register_at_fork"):  # a forked process has the pools, but not their threads
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def available_threads() -> int:
@@ -26,8 +31,8 @@ def available_threads() -> int:
 
 def get_threads() -> int:
     """Return the number of threads in use (``REGISTA_THREADS``, else all that are available)."""
-    if _threads:
-        return _threads
+    if _here.get() or _threads:
+        return _here.get() or _threads
     text = os.environ.get("REGISTA_THREADS", "")
     return _check(int(text) if text.isdigit() else 0) if text else available_threads()
 
@@ -41,14 +46,11 @@ def set_threads(count: int) -> None:
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[int]:
     """Use `count` threads inside a ``with`` block (None leaves the setting as it is)."""
-    global _threads
-    before = _threads
-    if count is not None:
-        _threads = _check(count)
+    token = _here.set(_here.get() if count is None else _check(count))
     try:
         yield get_threads()
     finally:
-        _threads = before
+        _here.reset(token)
 
 
 def _check(count: int) -> int:

@@ -38,8 +38,8 @@ class GreedyState:
 class GreedyDiffeomorphic:
     """Compositive updates ``u ← G_field * (s v + u∘(id + s v))`` with ``v = G_update * force``.
 
-    The factor ``s`` makes the largest component of each update one step long, so every update is invertible
-    and so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000). The step is shortened each time
+    The factor ``s`` makes the largest component of each update one step long: smooth updates of that length are
+    invertible, and so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000). The step is shortened each time
     the value rises: one of constant length oscillates about the lowest value.
 
     Parameters

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from regista.core import Grid, LevelHistory, Status
 from regista.kernels.cpu.rows import ranges_of, rows_of
 from regista.kernels.cpu.warp import warp
-from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, levels
+from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, check_overlap, levels
 from regista.registration._plan import DeformableStage
 
 _SURROUND = 1e-3
@@ -84,6 +84,10 @@ def run_deformable(
         if status is Status.NON_FINITE:
             break
     assert field is not None  # a stage has at least one level
+    if base is not None and field.grid != fixed.grid and before is not None:
+        # a last level that is coarse must not cost the start its detail
+        grown = VoxelField(field.vectors_vox - before, field.grid)
+        field = VoxelField(_carried(base(fixed.grid), grown, fixed.grid), fixed.grid)
     return field, history
 
 
@@ -114,7 +118,9 @@ def _run_level(
 
     solver, rule = stage.solver(level.index), stage.convergence
     vectors = carried()
-    rows = _active_rows(level, warper(affine, vectors)[0], solver.reach_vox)
+    warped, weight = warper(affine, vectors)
+    check_overlap(weight, level)
+    rows = _active_rows(level, warped, max(solver.reach_vox, metric.reach_vox))
 
     def force(field: Volume, scratch: Volume, out: Volume) -> float:
         warped, weight = warper(affine, field, rows)
@@ -132,10 +138,13 @@ def _run_level(
         if not moved or rule.reached(state.values):
             status = Status.CONVERGED
             break
-    if state.values and not state.values[-1] <= state.values[0]:
+    if status is Status.NON_FINITE or not state.values:
+        return state.field, state.values, status
+    last = force(state.field, state.update, state.force)
+    if last > state.values[0]:
         # no step was an improvement (a start that was good already): what the level began with is kept
-        return carried(), [*state.values, state.values[0]], status
-    return state.field, state.values, status
+        return carried(), [*state.values, last, state.values[0]], status
+    return state.field, [*state.values, last], status
 
 
 def _active_rows(level: Level, warped: Volume, reach: int) -> NDArray[np.int32]:

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from regista.core import Status
 from regista.registration._levels import Level, Matrix, Scan, content, levels
-from regista.registration._linear import LinearCost, basis_for, minimize
+from regista.registration._linear import LinearCost, basis_for, minimize, orthonormal
 from regista.registration._plan import Start
 
 _COARSE = 28
@@ -27,11 +27,11 @@ def find_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
     level = _coarse_level(content(fixed, 0.15), moving)
     basis = basis_for("rigid", level.fixed)
     cost = LinearCost(level, start.similarity, basis)
-    planar = fixed.grid.shape[2] == 1
+    flat = [axis for axis, n in enumerate(fixed.grid.shape) if n == 1]
     middles = fixed.grid.center_mm, moving.grid.center_mm
     candidates = [np.eye(4)]
-    axes = fixed.grid.direction
-    for turn in _rotations(planar):
+    axes = orthonormal(fixed.grid.direction)
+    for turn in _rotations(flat[0] if flat else None):
         rotation = axes @ turn @ axes.T  # about the scan's own axes: an oblique header is turned whole
         candidates += [_about(rotation, *centers), _about(rotation, *middles)]
     scored = sorted(((cost(matrix)[0], n) for n, matrix in enumerate(candidates)))
@@ -75,10 +75,13 @@ def _about(rotation: Matrix, fixed_center: Matrix, moving_center: Matrix) -> Mat
     return matrix
 
 
-def _rotations(planar: bool) -> list[Matrix]:
-    """Return rotations to try, the identity first: turns by 90° about the axes, and tilts by 30°."""
-    if planar:
-        return [Rotation.from_euler("z", a, degrees=True).as_matrix() for a in range(0, 360, 30)]
+def _rotations(normal: int | None) -> list[Matrix]:
+    """Return rotations to try, the identity first: turns by 90° about the axes, and tilts by 30°.
+
+    A single slice, with its `normal` axis, turns in its plane.
+    """
+    if normal is not None:
+        return [Rotation.from_euler("xyz"[normal], a, degrees=True).as_matrix() for a in range(0, 360, 30)]
     cube = [
         np.diag(signs) @ np.eye(3)[list(order)]
         for order in itertools.permutations(range(3))

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import GeometryError, Image, PlanError, RegistrationError
+from regista.core.memory import available_bytes
 from regista.registration._levels import Scan, content_box
 from regista.registration._plan import DeformableStage, Plan
 
@@ -88,41 +89,26 @@ def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite:
         weight = use.astype(np.float32) if mask is not None else finite.astype(np.float32)
     grid = image.grid.as_3d()
     shape = grid.shape
-    return Scan(
-        np.ascontiguousarray(scaled.reshape(shape), np.float32),
-        grid,
-        None if weight is None else np.ascontiguousarray(weight.reshape(shape)),
-    )
+    voxels = np.ascontiguousarray(scaled.reshape(shape), np.float32)
+    if bad:  # a hole must not look like an edge
+        voxels = Scan(voxels, grid, finite.reshape(shape).astype(np.float32)).filled().data
+    return Scan(voxels, grid, None if weight is None else np.ascontiguousarray(weight.reshape(shape)))
 
 
 def check_memory(fixed: Scan, moving: Scan, plan: Plan) -> int:
     """Return the predicted peak in bytes; refuse what will not fit."""
     start, stop = content_box(fixed)
-    voxels = int(np.prod(stop - start, dtype=np.int64))
     finest = min((s.shrink[-1] for s in plan.stages if isinstance(s, DeformableStage)), default=2)
-    need = (
-        voxels // finest**3 * _BYTES_PER_VOXEL
-        + 4 * (6 * fixed.data.size + 3 * moving.data.size)
-        + 200_000_000
-    )
-    have = _available_bytes()
+    factors = fixed.shrink_factors(finest * fixed.finest_mm)
+    voxels = int(np.prod((stop - start) / np.array(factors)))
+    need = voxels * _BYTES_PER_VOXEL + 4 * (6 * fixed.data.size + 3 * moving.data.size) + 200_000_000
+    have = available_bytes()
     if have is not None and need > have:
         raise RegistrationError(
             f"this run needs about {need / 1e9:.1f} GB of memory and {have / 1e9:.1f} GB are free; resample the "
             "images, crop them, or end the plan at a coarser level (--set stages.diffeomorphic.shrink=[8,4,2])"
         )
     return need
-
-
-def _available_bytes() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return None  # not Linux: no prediction is better than a wrong one
 
 
 def overlap_warning(fixed: Image, moving: Image) -> str | None:

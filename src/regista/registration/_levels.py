@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from regista.core import Grid
+from regista.core import Grid, RegistrationError
 from regista.kernels.cpu.filters import gaussian_filter
 from regista.kernels.cpu.warp import warp
 
@@ -29,6 +29,18 @@ class Scan:
         box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
         weight = None if self.weight is None else np.ascontiguousarray(self.weight[box])
         return Scan(np.ascontiguousarray(self.data[box]), self.grid.crop(start, stop), weight)
+
+    @property
+    def finest_mm(self) -> float:
+        """Spacing of the finest axis, axes of one voxel aside."""
+        return float(min(s for s, n in zip(self.grid.spacing, self.grid.shape, strict=True) if n > 1))
+
+    def shrink_factors(self, target_mm: float) -> list[int]:
+        """Return the whole factor that brings each axis towards voxels of `target_mm`."""
+        return [
+            min(max(1, int(target_mm / s + 0.25)), max(1, n // 4)) if n > 1 else 1
+            for n, s in zip(self.grid.shape, self.grid.spacing, strict=True)
+        ]
 
     def filled(self) -> Scan:
         """Return the scan with smooth values, grown from those in use, where the weight is 0.
@@ -55,10 +67,7 @@ class Scan:
 
     def at_spacing(self, target_mm: float) -> Scan:
         """Return the scan smoothed and shrunk towards voxels of `target_mm`, each axis by a whole factor."""
-        factors = [
-            min(max(1, int(target_mm / s + 0.25)), max(1, n // 4)) if n > 1 else 1
-            for n, s in zip(self.grid.shape, self.grid.spacing, strict=True)
-        ]
+        factors = self.shrink_factors(target_mm)
         if max(factors) == 1:
             return self
         grid = self.grid.shrink(factors)
@@ -91,7 +100,7 @@ class Level:
 
 def levels(fixed: Scan, moving: Scan, shrink: Sequence[int], steps: Sequence[int]) -> Iterator[Level]:
     """Yield the levels of a stage, coarse to fine."""
-    finest = min(s for s, n in zip(fixed.grid.spacing, fixed.grid.shape, strict=True) if n > 1)
+    finest = fixed.finest_mm
     for index, (factor, count) in enumerate(zip(shrink, steps, strict=True)):
         coarse = fixed.at_spacing(factor * finest)
         ratio = coarse.grid.spacing / fixed.grid.spacing
@@ -132,6 +141,31 @@ class Warper:
             warp(level.moving.weight, affine, field, shape=shape, out=self._moved)
             np.multiply(self.weight, self._moved, out=self.weight)
         return self.warped, self.weight
+
+
+MIN_OVERLAP = 0.1
+"""Share that must overlap: of the fixed image's volume in use, or of the moving one's where that is smaller."""
+
+
+def usable_voxels(level: Level) -> float:
+    """Return the volume in use of the smaller image, in voxels of the fixed one."""
+    volumes = [
+        float(np.sum(scan.weight) if scan.weight is not None else scan.data.size)
+        * abs(float(np.linalg.det(scan.grid.grid2world[:3, :3])))
+        for scan in (level.fixed, level.moving)
+    ]
+    return min(volumes) / abs(float(np.linalg.det(level.fixed.grid.grid2world[:3, :3])))
+
+
+def check_overlap(weight: Volume, level: Level) -> None:
+    """Refuse to begin where the images hardly overlap."""
+    share = float(weight.sum(dtype=np.float64)) / max(usable_voxels(level), 1e-30)
+    if share < MIN_OVERLAP:
+        raise RegistrationError(
+            f"only {100 * share:.2g} % of the images (of their masks, where given) overlap at the start, and at least "
+            f"{100 * MIN_OVERLAP:g} % must: check the headers, the masks and the initial transform, or let the plan "
+            "search for a start (start.search = 'rotations')"
+        )
 
 
 Report = Callable[[int, float], None]

@@ -12,34 +12,43 @@ from scipy.linalg import expm
 from regista.core import LevelHistory, Status
 from regista.kernels.cpu.intensity import linear_gradient
 from regista.optimization import BFGS
-from regista.registration._levels import Level, Matrix, Report, Scan, Warper, content, levels
+from regista.registration._levels import (
+    MIN_OVERLAP,
+    Level,
+    Matrix,
+    Report,
+    Scan,
+    Warper,
+    check_overlap,
+    content,
+    levels,
+    usable_voxels,
+)
 from regista.registration._plan import LinearStage
 from regista.similarity import Similarity
 
-MIN_OVERLAP = 0.1
-"""Share of the fixed weight that must stay inside the moving image."""
 
-
-def generators(model: str, center_mm: Matrix, radius_mm: float, planar: bool) -> Matrix:
+def generators(model: str, center_mm: Matrix, radius_mm: float, frame: Matrix) -> Matrix:
     """Return the Lie-algebra basis of a linear model about a centre, ``(P, 4, 4)``.
 
     Each generator moves points at `radius_mm` from the centre by about 1 mm, so that one step length
-    suits all parameters.
+    suits all parameters. Movement is within the span of `frame`: orthonormal columns, 3 of them or, for a
+    single slice, the 2 along it.
     """
-    axes = (0, 1) if planar else (0, 1, 2)
+    axes = range(frame.shape[1])
     pairs = [(a, b) for a in axes for b in axes if a < b]
 
     def linear(entries: dict[tuple[int, int], float]) -> Matrix:
         matrix = np.zeros((4, 4))
         for (a, b), value in entries.items():
-            matrix[a, b] = value / radius_mm
+            matrix[:3, :3] += value / radius_mm * np.outer(frame[:, a], frame[:, b])
         matrix[:3, 3] = -matrix[:3, :3] @ center_mm
         return matrix
 
     basis = []
     for a in axes:
         shift = np.zeros((4, 4))
-        shift[a, 3] = 1.0
+        shift[:3, 3] = frame[:, a]
         basis.append(shift)
     if model != "translation":
         basis += [linear({(a, b): 1.0, (b, a): -1.0}) for a, b in pairs]
@@ -60,8 +69,7 @@ class LinearCost:
         self._metric = similarity.prepare(level.fixed.data, level.fixed.weight)
         self._gradient = np.empty(level.fixed.data.shape, np.float32)
         self._to_voxels = level.fixed.grid.world2grid @ basis @ level.fixed.grid.grid2world
-        weight = level.fixed.weight
-        self._total = float(weight.sum() if weight is not None else level.fixed.data.size)
+        self._total = usable_voxels(level)
 
     def __call__(self, fixed2moving: Matrix) -> tuple[float, Matrix]:
         """Return the value and its gradient (infinite where the images hardly overlap)."""
@@ -80,9 +88,16 @@ class LinearCost:
 def basis_for(model: str, fixed: Scan) -> Matrix:
     """Return the generators of a model about the centre of a scan."""
     extent = np.array(fixed.grid.shape) * fixed.grid.spacing * (np.array(fixed.grid.shape) > 1)
-    return generators(
-        model, fixed.grid.center_mm, max(float(np.linalg.norm(extent)) / 4, 1e-6), fixed.grid.shape[2] == 1
-    )
+    frame = np.eye(3)
+    if 1 in fixed.grid.shape:
+        frame = orthonormal(fixed.grid.direction)[:, np.array(fixed.grid.shape) > 1]
+    return generators(model, fixed.grid.center_mm, max(float(np.linalg.norm(extent)) / 4, 1e-6), frame)
+
+
+def orthonormal(axes: Matrix) -> Matrix:
+    """Return the nearest orthonormal axes: headers may carry shears."""
+    left, _, right = np.linalg.svd(axes)
+    return np.asarray(left @ right)
 
 
 def minimize(
@@ -125,6 +140,7 @@ def run_linear(
     history = []
     for level in levels(fixed, moving, stage.shrink, stage.steps):
         began = time.perf_counter()
+        check_overlap(Warper(level)(level.voxel_map(start))[1], level)
         start, values, status = minimize(
             level, stage.similarity, basis, start, stage.tolerance_vox,
             partial(report, level),

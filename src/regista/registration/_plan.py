@@ -88,7 +88,8 @@ class DeformableStage:
     update_sigma_vox, field_sigma_vox : tuple of float
         Smoothing of update and field, voxels of the level: one value for all levels, or one for each.
     symmetric_force : bool
-        Drive the update by the mean gradient of both images.
+        Drive the update by the mean gradient of both images. For one contrast only: MI and NMI do not, and
+        LNCC should not where contrasts differ.
     window, tolerance : int, float
         See `regista.optimization.Convergence`.
     """

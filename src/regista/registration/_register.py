@@ -192,6 +192,17 @@ class _Run:
             raise GeometryError(
                 f"the initial transform is {self.initial.ndim}-D, the images are {self.fixed.ndim}-D"
             )
+        ends, here, there = (
+            (self.initial.fixed_space, self.initial.moving_space),
+            self.fixed.space,
+            self.moving.space,
+        )
+        if None not in ends and ends == (there, here) and here != there:
+            raise GeometryError(
+                f"the initial transform maps {ends[0]!r} to {ends[1]!r}, the wrong way round: it must map the fixed "
+                f"image ({here!r}) to the moving one ({there!r}); give its inverse, or rename its spaces "
+                "(regista.transforms.with_spaces)"
+            )
         parts = Composite((self.initial,)).flatten().transforms
         if all(isinstance(part, Affine) for part in parts):
             return _product(parts), None
@@ -284,8 +295,6 @@ class _Run:
             return Status.NON_FINITE
         if self.measures.get("folded_percent", 0.0) > MAX_FOLDED_PERCENT:
             return Status.FOLDED
-        if any(len(level.values) > 1 and level.values[-1] > level.values[0] for level in self.history[-1:]):
-            return Status.DIVERGED
         if all(level.status is Status.CONVERGED for level in self.history):
             return Status.CONVERGED
         return Status.STEP_LIMIT

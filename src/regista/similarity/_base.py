@@ -22,6 +22,11 @@ class Prepared(ABC):
         Fixed image at this level.
     """
 
+    symmetric: ClassVar[bool] = True
+    """Whether the fixed image's gradient may stand in for the warped one's: they look alike."""
+    reach_vox: int = 0
+    """Radius of what a voxel's value depends on, voxels."""
+
     def __init__(self, fixed: Volume) -> None:
         self.fixed = fixed
         self._gradient: Volume | None = None
@@ -52,6 +57,8 @@ class Prepared(ABC):
     ) -> float:
         """Return D and write the descent force on a compositive update, ``(3, I, J, K)``, to `out`.
 
+        With `symmetric`, the mean of both images' gradients is used, by metrics for images of one contrast.
+
         `scratch` is a ``(3, I, J, K)`` buffer that may be overwritten within `rows`, the only voxels that
         need to be computed (see `regista.kernels.cpu.rows`).
         """
@@ -59,7 +66,8 @@ class Prepared(ABC):
             self._gradient = np.empty(warped.shape, np.float32)
         gradient = self._gradient
         value = self.value_and_gradient(warped, weight, gradient)
-        image_force(gradient, warped, self.fixed, axis_scale, symmetric, out=out, rows=rows)
+        both = symmetric and self.symmetric
+        image_force(gradient, warped, self.fixed, axis_scale, both, out=out, rows=rows)
         return value
 
 

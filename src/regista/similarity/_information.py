@@ -51,6 +51,8 @@ class NMI(MI):
 
 
 class _PreparedHistogram(Prepared):
+    symmetric = False  # edges of other contrasts may point the other way
+
     def __init__(self, fixed: Volume, weight: Volume | None, bins: int, normalized: bool) -> None:
         super().__init__(fixed)
         self._bins, self._normalized = bins, normalized
@@ -62,8 +64,9 @@ class _PreparedHistogram(Prepared):
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         if self._range is None:
-            # fixed once per level: a moving range would make the value jump between steps
-            low, high = float(warped.min()), float(warped.max())
+            # fixed once per level: a moving range would make the value jump between steps. Scans span 0 … 1, and
+            # what of them the first look happens to show must not matter
+            low, high = min(float(warped.min()), 0.0), max(float(warped.max()), 1.0)
             self._range = (low, max(high - low, 1e-12) / (self._bins - 4))
         low, width = self._range
         counts = joint_histogram(self._fixed_bins, warped, weight, self._bins, low, width)

@@ -46,6 +46,7 @@ class LNCC:
 class _PreparedLNCC(Prepared):
     def __init__(self, fixed: Volume, config: LNCC) -> None:
         super().__init__(fixed)
+        self.reach_vox = config.radius
         self._radius, self._floor = config.radius, max(config.floor, 1e-12)
         self._mean, self._spread = lncc_fixed(fixed, config.radius)
         self._coefficients: Volume | None = None

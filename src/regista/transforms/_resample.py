@@ -245,6 +245,8 @@ def _take(flat: NDArray[Any], at: NDArray[np.int64], fill: float) -> NDArray[Any
     outside = at < 0
     values = flat[at]
     if outside.any():
+        if flat.dtype.kind in "iu" and not np.iinfo(flat.dtype).min <= fill <= np.iinfo(flat.dtype).max:
+            values = values.astype(np.float64)
         if flat.dtype.kind != "f" and not float(fill).is_integer():
             values = values.astype(np.float64)
         values[outside] = fill
