@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from regista.cli._apply import apply, apply_points
+from regista.cli._benchmark import benchmark
 from regista.cli._convert import compose, convert, invert
 from regista.cli._evaluate import evaluate
 from regista.cli._info import info
@@ -35,6 +36,7 @@ app.command()(convert)
 app.command()(info)
 app.add_typer(presets, name="presets")
 app.add_typer(evaluate, name="evaluate")
+app.command()(benchmark)
 app.command()(preprocess)
 app.command("skull-strip")(skull_strip)
 app.command("train-nyul")(train_nyul)

@@ -1,0 +1,81 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "regista",
+    "numpy",
+    "numba",
+    "SimpleITK",
+    "antspyx",
+    "picsl-greedy",
+    "itk-elastix",
+    "dipy",
+)
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that may be measured."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return processor, cores, memory, system, threads and versions."""
+    from regista.core import available_threads
+
+    return {
+        "processor": processor(),
+        "cores": available_threads(),
+        "memory_gb": _memory_gb(),
+        "system": f"{platform.system()} {platform.release()}",
+        "threads": threads,
+        "load_at_start": _load(),
+        "versions": versions(),
+    }
+
+
+def describe(found: dict[str, Any]) -> str:
+    """Return a machine as one line."""
+    memory = f", {found['memory_gb']:.0f} GB" if found["memory_gb"] else ""
+    names = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return (
+        f"{found['processor']}, {found['cores']} cores{memory}; {found['threads']} threads for each method; "
+        f"{found['system']}; {names}."
+    )
+
+
+def _memory_gb() -> float | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _load() -> float | None:
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):
+        return None

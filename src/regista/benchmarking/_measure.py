@@ -1,0 +1,257 @@
+"""A process that looks at a pair, or measures what a method left: every measure of `regista.evaluation`.
+
+``python -m regista.benchmarking._measure FOLDER`` reads ``_measure.json`` and leaves ``_measure.done.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regista.benchmarking._process import work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from regista.core import Image, PointSet
+    from regista.transforms import Transform
+
+Row = dict[str, Any]
+_PLAIN = (".nii", ".nii.gz")
+
+
+@dataclass
+class _Findings:
+    rows: list[Row] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def trying(self, what: str) -> Iterator[None]:
+        """Write an error down and go on: one bad file does not spoil the other measures."""
+        from regista.core import RegistaError
+
+        try:
+            yield
+        except (RegistaError, MemoryError, OSError) as error:
+            self.errors.append(f"{what}: {error or type(error).__name__}")
+
+
+def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Do the job.
+
+    Parameters
+    ----------
+    job : mapping
+        ``case`` (see `Case.to_dict`), ``transforms`` (files, first applied first; None for the images as they
+        came), ``names``, ``groups`` (by set of labels), ``surface``, ``threads``; ``prepare`` where copies for
+        the peers are wanted, ``linear`` where the map is to be handed on as the shared start. Or ``warmup``
+        alone: compile the kernels.
+    folder : Path
+        Where copies and the shared start go.
+
+    Returns
+    -------
+    dict
+        ``rows``, ``errors``, and ``pair`` (what to give to peers) or ``affine`` where asked for.
+    """
+    from regista.core import set_threads
+    from regista.io import read
+
+    set_threads(job["threads"])
+    if job.get("warmup"):
+        from regista.registration import warmup
+
+        return {"seconds": warmup()}
+    case, found = job["case"], _Findings()
+    with found.trying("images"):
+        fixed, moving = read(case["fixed"]), read(case["moving"])
+        _check_pair(fixed, moving)
+    if found.errors:
+        return {"rows": [], "errors": found.errors}
+    chain = None if job["transforms"] is None else _chain(job["transforms"])
+    if chain is not None and chain.ndim != fixed.ndim:
+        return {"rows": [], "errors": [f"the transform is {chain.ndim}-D, the images are {fixed.ndim}-D"]}
+    masks: dict[str, Any] = {}
+    for role, image in (("fixed_mask", fixed), ("moving_mask", moving)):
+        with found.trying(role.replace("_", " ")):
+            masks[role] = _mask(case[role], image)
+    for name, files in case["labels"].items():
+        with found.trying(name if name == "labels" else f"labels {name}"):
+            found.rows += _labels(job, name, files, chain)
+    if case["points"]:
+        with found.trying("landmarks"):
+            found.rows.append(_landmarks(case, fixed, moving, chain))
+    with found.trying("images"):
+        found.rows.append(_images(fixed, moving, chain, masks.get("fixed_mask")))
+    if chain is not None:
+        with found.trying("transform"):
+            found.rows.append(_regularity(chain, fixed, masks.get("fixed_mask")))
+    answer: dict[str, Any] = {"rows": found.rows, "errors": found.errors}
+    if job.get("prepare"):
+        answer["pair"] = {"ndim": fixed.ndim, **_prepare(case, fixed, moving, masks, folder)}
+    if job.get("linear") and chain is not None:
+        answer["affine"] = _hand_on(chain, folder)
+    return answer
+
+
+def _check_pair(fixed: Image, moving: Image) -> None:
+    from regista.core import GeometryError
+
+    for role, image in (("fixed", fixed), ("moving", moving)):
+        if image.kind == "series":
+            raise GeometryError(
+                f"the {role} image is a series of {len(image.data)} frames, expected one image"
+            )
+    if fixed.ndim != moving.ndim:
+        raise GeometryError(f"the fixed image is {fixed.ndim}-D, the moving one {moving.ndim}-D")
+
+
+def _chain(paths: list[str]) -> Transform:
+    from regista.io import read_transform
+    from regista.transforms import Composite, with_spaces
+
+    parts = [with_spaces(read_transform(path), None, None) for path in paths]
+    return parts[0] if len(parts) == 1 else Composite(tuple(parts))
+
+
+def _mask(path: str | None, image: Image) -> Image | None:
+    from regista.core import GeometryError
+    from regista.io import read_labels
+
+    if not path:
+        return None
+    mask = read_labels(path)
+    if not mask.grid.same_as(image.grid):
+        raise GeometryError(
+            f"{path} lies on another grid ({mask.grid.describe()}) than its image ({image.grid.describe()})"
+        )
+    if not mask.data.any():
+        raise GeometryError(f"{path} is empty: no voxel of it differs from 0")
+    return mask
+
+
+def _labels(job: Mapping[str, Any], name: str, files: list[str], chain: Transform | None) -> list[Row]:
+    import numpy as np
+
+    from regista.evaluation import label_measures
+    from regista.io import read_labels
+    from regista.transforms import resample_labels
+
+    fixed, moving = (read_labels(path) for path in files)
+    here, there = (set(np.unique(image.data).tolist()) - {0} for image in (fixed, moving))
+    _check_sets(files, here, there)
+    agreement = label_measures(
+        fixed,
+        resample_labels(moving, fixed.grid, chain),
+        # named, since maps that were not registered, or badly, may not even meet: Dice 0, not an error
+        labels=sorted(here | there),
+        names={int(label): text for label, text in job["names"].get(name, {}).items()},
+        groups=job["groups"].get(name, {}),
+        surface=job["surface"],
+    )
+    return [{"kind": row.pop("kind"), "set": name, **row} for row in agreement.rows()]
+
+
+def _check_sets(files: list[str], here: set[int], there: set[int]) -> None:
+    from regista.core import GeometryError
+
+    for path, found in zip(files, (here, there), strict=True):
+        if not found:
+            raise GeometryError(f"{path} is empty: every voxel is background (0)")
+    if not here & there:
+        texts = [", ".join(map(str, sorted(s)[:6])) + (", …" if len(s) > 6 else "") for s in (here, there)]
+        raise GeometryError(
+            f"{files[0]} and {files[1]} share no label: {texts[0]} against {texts[1]}; are they of one protocol?"
+        )
+
+
+def _landmarks(case: Mapping[str, Any], fixed: Image, moving: Image, chain: Transform | None) -> Row:
+    from regista.evaluation import landmark_error
+
+    one, other = (
+        _points(path, case["points_in"], image)
+        for path, image in zip(case["points"], (fixed, moving), strict=True)
+    )
+    return {"kind": "landmarks", **landmark_error(one, other, chain, grid=moving.grid).row()}
+
+
+def _points(path: str, points_in: str | None, image: Image) -> PointSet:
+    from regista.core import PointSet
+    from regista.io import read_points
+
+    if points_in == "vox":  # read as they stand, then counted from the image's first voxel
+        found = read_points(path, convention="ras", ndim=image.ndim)
+        return PointSet(image.grid.index2world(found.points_mm), found.names)
+    return read_points(path, convention=points_in, grid=image.grid, ndim=image.ndim)  # type: ignore[arg-type]
+
+
+def _images(fixed: Image, moving: Image, chain: Transform | None, mask: Image | None) -> Row:
+    import numpy as np
+
+    from regista.evaluation import image_measures
+    from regista.transforms import resample
+
+    warped = resample(moving, fixed.grid, chain, dtype=np.float32)
+    return {"kind": "images", **image_measures(fixed, warped, mask=mask).row()}
+
+
+def _regularity(chain: Transform, fixed: Image, mask: Image | None) -> Row:
+    from regista.evaluation import transform_measures
+
+    return {"kind": "transform", **transform_measures(chain, fixed.grid, mask=mask).row()}
+
+
+def _prepare(
+    case: Mapping[str, Any], fixed: Image, moving: Image, masks: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Return files that every peer reads alike: one channel, NIfTI in 3-D and MetaImage in 2-D."""
+    import numpy as np
+
+    from regista.io import suffix_of, write
+
+    images: dict[str, tuple[Any, Callable[[], Any]]] = {}
+    for role, image in (("fixed", fixed), ("moving", moving)):
+        images[role] = (image, image.as_float32)
+        images[f"{role}_mask"] = (masks.get(f"{role}_mask"), lambda r=role: masks[f"{r}_mask"].data != 0)  # type: ignore[misc]
+    files: dict[str, Any] = {}
+    for role, (image, voxels) in images.items():
+        if image is None:
+            files[role] = None
+        elif image.ndim == 3 and image.kind == "scalar" and suffix_of(case[role]) in _PLAIN:
+            files[role] = str(Path(case[role]).resolve())
+        else:
+            data = np.asarray(voxels())
+            data = data.astype(np.uint8) if data.dtype == bool else data
+            gray = data if image.kind == "scalar" else data.mean(axis=0)
+            path = folder / (f"{role}.nii" if image.ndim == 3 else f"{role}.mha")
+            write(path, type(fixed)(gray, image.grid))
+            files[role] = str(path)
+    return files
+
+
+def _hand_on(chain: Transform, folder: Path) -> dict[str, str]:
+    """Write a linear map as the start that all share: an ITK file, and its matrix in RAS mm as text."""
+    import numpy as np
+
+    from regista.core import PlanError
+    from regista.io import write
+    from regista.transforms import Affine, Composite
+
+    parts = Composite((chain,)).flatten().transforms
+    if not all(isinstance(part, Affine) for part in parts):
+        raise PlanError("the shared start must be one linear map; this method left a displacement field")
+    n = chain.ndim
+    corners = chain.map_points(np.vstack([np.zeros(n), np.eye(n)]))
+    matrix = np.eye(n + 1)
+    matrix[:n, n], matrix[:n, :n] = corners[0], (corners[1:] - corners[0]).T
+    itk, ras = folder / "affine.mat", folder / "affine_ras.txt"
+    write(itk, Affine(matrix))
+    np.savetxt(ras, matrix, fmt="%.15g")
+    return {"affine": str(itk), "affine_ras": str(ras)}
+
+
+if __name__ == "__main__":
+    work("_measure", run)

@@ -1,0 +1,443 @@
+"""`run_benchmark`: every case by every method, one process at a time."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from regista.benchmarking._cases import Case, check_files
+from regista.benchmarking._machine import machine
+from regista.benchmarking._methods import UNREGISTERED, Method
+from regista.benchmarking._process import Outcome, run_job
+from regista.benchmarking._store import Row, Store, key_of, write_table
+from regista.core import FormatError, PlanError, available_threads
+from regista.io import write_text
+
+FORMAT = 1
+"""Changed when results of an earlier version can no longer be kept."""
+
+Tell = Callable[[str], None]
+_SHARED = "the shared affine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How a benchmark is run.
+
+    Parameters
+    ----------
+    output : Path
+        Folder of results; what it already holds is not run again.
+    threads : int, optional
+        Threads of every method (default: all there are).
+    limit_s : float
+        Seconds after which a registration is stopped and counted as failed.
+    repeats : int
+        Runs of each case and method; seconds are then medians.
+    equal_affine : Method, optional
+        Linear method whose result every other method starts from.
+    names, groups : mapping
+        By set of labels: names of labels, and labels to be taken as one.
+    surface : {'voxels', 'surfels'} or None
+        How surface distances are measured; see `regista.evaluation.label_measures`.
+    before : bool
+        Whether the images are measured as they came.
+    keep_going : bool
+        Whether cases with missing files are marked, rather than refused at the start.
+    keep_transforms : bool
+        Whether transforms stay in the folder.
+    redo : tuple of str
+        Methods to run anew.
+    retry_failed : bool
+        Whether to run anew what failed.
+    """
+
+    output: Path
+    threads: int | None = None
+    limit_s: float = 3600.0
+    repeats: int = 1
+    equal_affine: Method | None = None
+    names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    surface: str | None = "voxels"
+    before: bool = True
+    keep_going: bool = False
+    keep_transforms: bool = False
+    redo: tuple[str, ...] = ()
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.limit_s > 0:
+            raise PlanError(f"the time limit is a number of seconds above 0, got {self.limit_s}")
+        if self.repeats < 1:
+            raise PlanError(f"repeats is at least 1, got {self.repeats}")
+        if self.threads is not None and self.threads < 1:
+            raise PlanError(f"threads is at least 1, got {self.threads}")
+        if self.surface not in ("voxels", "surfels", None):
+            raise PlanError(f"surface is 'voxels', 'surfels' or None, got {self.surface!r}")
+        if self.equal_affine is not None and not self.equal_affine.linear:
+            raise PlanError(
+                f"the shared start is one linear map, but {self.equal_affine.name} is deformable; take for instance "
+                "regista:affine or ants:affine"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What a benchmark came to.
+
+    Parameters
+    ----------
+    rows : tuple of dict
+        All rows of ``raw.csv``.
+    done, failed, kept : int
+        Cases by methods that ended well, that failed, and that an earlier run had already dealt with.
+    failures : tuple of (str, str, str)
+        Case, method and reason of each failure.
+    raw : Path
+        The table.
+    """
+
+    rows: tuple[Row, ...]
+    done: int
+    failed: int
+    kept: int
+    failures: tuple[tuple[str, str, str], ...]
+    raw: Path
+
+
+def run_benchmark(
+    cases: Sequence[Case], methods: Sequence[Method], setup: Setup, *, tell: Tell = lambda text: None
+) -> Tally:
+    """Run methods on cases and measure what they leave.
+
+    Every registration, and every measurement, has a process of its own; one runs at a time. Whatever happens to
+    it, a row says so and the others go on. Stopped or killed, the next call with the same folder takes up where
+    it ended.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        The pairs.
+    methods : sequence of Method
+        The methods, in the order of tables.
+    setup : Setup
+        How.
+    tell : callable
+        Gets a line after each case and method.
+
+    Returns
+    -------
+    Tally
+        All rows, counts and failures. ``raw.csv`` and ``machine.json`` are in the folder; see `write_report` for
+        the rest.
+
+    Raises
+    ------
+    FormatError
+        If files are missing (all of them are named, before anything starts), the folder cannot be written, or
+        another benchmark runs in it.
+    PlanError
+        If there are no cases or methods, or `redo` names another method.
+    """
+    if not cases or not methods:
+        raise PlanError("a benchmark needs at least one case and one method")
+    named = [m.name for m in (*methods, *([setup.equal_affine] if setup.equal_affine else []))]
+    for name in setup.redo:
+        if name not in named:
+            raise PlanError(f"the method to run anew is one of {', '.join(named)}; got {name!r}")
+    missing = check_files(cases)
+    if missing and not setup.keep_going:
+        lines = "\n  ".join(missing.values())
+        raise FormatError(
+            f"{len(missing)} of {len(cases)} cases lack files:\n  {lines}\nMend the table, or go on without these "
+            "cases with --keep-going"
+        )
+    store = Store(setup.output)
+    with store.locked():
+        return _Run(tuple(cases), tuple(methods), setup, store, tell, missing).all()
+
+
+class _Run:
+    def __init__(
+        self,
+        cases: tuple[Case, ...],
+        methods: tuple[Method, ...],
+        setup: Setup,
+        store: Store,
+        tell: Tell,
+        missing: Mapping[str, str],
+    ) -> None:
+        self.cases, self.setup, self.store, self.tell, self.missing = cases, setup, store, tell, missing
+        shared = setup.equal_affine
+        first = () if shared is None or shared.name in (m.name for m in methods) else (shared,)
+        # the shared start comes first, whatever its place in the list
+        self.methods = (*first, *sorted(methods, key=lambda m: shared is None or m.name != shared.name))
+        self.threads = setup.threads or available_threads()
+        self.results: dict[tuple[str, str], dict[str, Any]] = {}
+        self.kept, self.count, self.warm = 0, 0, False
+        self.raw = setup.output / "raw.csv"
+
+    def all(self) -> Tally:
+        write_text(self.setup.output / "machine.json", json.dumps(machine(self.threads), indent=1) + "\n")
+        # all inputs first: what is wrong with them shows before hours are spent
+        for case in self.cases:
+            self._look_at(case)
+        self._write()
+        for case in self.cases:
+            for method in self.methods:
+                self._one(case, method)
+        self._write()
+        return self._tally()
+
+    def _look_at(self, case: Case) -> None:
+        """Measure a case as it came, and make what peers can read."""
+        key = self._key(case, None)
+        known = self.store.read(case.name, UNREGISTERED)
+        if known is not None and known["key"] == key and known["status"] == "done" and _pair_exists(known):
+            self.results[case.name, UNREGISTERED] = known
+            return
+        if case.name in self.missing:
+            self.results[case.name, UNREGISTERED] = _failure(key, self.missing[case.name])
+            return
+        self.store.clear(case.name, UNREGISTERED)
+        folder = self.store.place(case.name, UNREGISTERED)
+        job = {"case": case.to_dict(), "transforms": None, "prepare": True, **self._measuring()}
+        outcome = run_job("_measure", job, folder, self.threads)
+        errors = outcome.error or "; ".join(outcome.content.get("errors", []))
+        result = {
+            "key": key,
+            "status": "failed" if errors else "done",
+            "error": f"input: {errors}" if errors else "",
+            "rows": outcome.content.get("rows", []),
+            "pair": outcome.content.get("pair"),
+        }
+        self.store.write(case.name, UNREGISTERED, result)
+        self.results[case.name, UNREGISTERED] = result
+        self.tell(f"looked at {case.name}: " + (result["error"] or _dice(result["rows"]) or "fine"))
+
+    def _one(self, case: Case, method: Method) -> None:
+        self.count += 1
+        place = f"[{self.count}/{len(self.cases) * len(self.methods)}] {case.name}, {method.name}: "
+        key = self._key(case, method)
+        known = self.store.read(case.name, method.name)
+        if known is not None and known["key"] == key and self._keeps(known, method, case):
+            self.kept += 1
+            self.results[case.name, method.name] = known
+            self.tell(f"{place}kept, {known['error'] or _dice(known['rows']) or 'done'}")
+            return
+        began = _failure(key, self._obstacle(case, method))
+        result = began if began["error"] else self._register(case, method, key)
+        result["limit_s"] = self.setup.limit_s
+        self.store.write(case.name, method.name, result)
+        self.results[case.name, method.name] = result
+        self._write()
+        self.tell(place + (result["error"] or _summary(result["rows"])))
+
+    def _keeps(self, known: Mapping[str, Any], method: Method, case: Case) -> bool:
+        if method.name in self.setup.redo:
+            return False
+        if known["status"] == "done":
+            return not self._is_shared(method) or (self._shared_files(case) is not None)
+        # what failed for want of something else is always tried again: that may be there by now
+        again = (
+            self.setup.retry_failed or not known.get("tried") or known.get("limit_s") != self.setup.limit_s
+        )
+        return not again
+
+    def _obstacle(self, case: Case, method: Method) -> str:
+        """Return why a method cannot even start on a case; empty where it can."""
+        lacking = method.lacking()
+        if lacking:
+            return lacking
+        looked = self.results[case.name, UNREGISTERED]
+        if looked["status"] != "done":
+            return str(looked["error"])
+        shared = self.setup.equal_affine
+        if shared is not None and not self._is_shared(method) and self._shared_files(case) is None:
+            return f"{_SHARED}, {shared.name}, failed"
+        return ""
+
+    def _register(self, case: Case, method: Method, key: str) -> dict[str, Any]:
+        self.store.clear(case.name, method.name)
+        folder = self.store.place(case.name, method.name)
+        if method.tool == "regista" and not self.warm:
+            self.warm = True  # compiled once, before any clock runs
+            run_job("_measure", {"warmup": True, "threads": self.threads}, folder, self.threads)
+        job = self._job(case, method)
+        outcomes: list[Outcome] = []
+        for _ in range(self.setup.repeats):
+            outcomes.append(run_job("_register", job, folder, self.threads, self.setup.limit_s))
+            if outcomes[-1].error:
+                break
+        row = _run_row(outcomes, method, self.threads)
+        rows: list[Row] = [row]
+        error = outcomes[-1].error
+        if not error:
+            measured = self._measure(case, method, folder, outcomes[-1])
+            rows += measured.content.get("rows", [])
+            error = measured.error or "; ".join(measured.content.get("errors", []))
+            error = f"measuring: {error}" if error else ""
+        if not self.setup.keep_transforms:
+            self.store.tidy(case.name, method.name)
+        row["error"] = error
+        return {
+            "key": key,
+            "status": "failed" if error else "done",
+            "error": error,
+            "rows": rows,
+            "tried": True,
+        }
+
+    def _job(self, case: Case, method: Method) -> dict[str, Any]:
+        pair = dict(self.results[case.name, UNREGISTERED]["pair"])
+        if method.tool == "regista":  # from the files as they are, as a user would
+            roles = ("fixed", "moving", "fixed_mask", "moving_mask")
+            pair |= {role: case.to_dict()[role] for role in roles}
+        if not method.masks:
+            pair |= {"fixed_mask": None, "moving_mask": None}
+        shared = None if self._is_shared(method) else self._shared_files(case)
+        start = {"affine": None, "affine_ras": None} if shared is None else shared
+        return {
+            **pair,
+            **start,
+            "tool": method.tool,
+            "settings": method.settings,
+            "threads": self.threads,
+        }
+
+    def _measure(self, case: Case, method: Method, folder: Path, outcome: Outcome) -> Outcome:
+        job = {
+            "case": case.to_dict(),
+            "transforms": [str(folder / name) for name in outcome.content["transforms"]],
+            "linear": self._is_shared(method),
+            **self._measuring(),
+        }
+        return run_job("_measure", job, folder, self.threads)
+
+    def _measuring(self) -> dict[str, Any]:
+        setup = self.setup
+        return {
+            "names": {name: {str(k): v for k, v in table.items()} for name, table in setup.names.items()},
+            "groups": {name: {k: list(v) for k, v in table.items()} for name, table in setup.groups.items()},
+            "surface": setup.surface,
+            "threads": self.threads,
+        }
+
+    def _is_shared(self, method: Method) -> bool:
+        return self.setup.equal_affine is not None and method.name == self.setup.equal_affine.name
+
+    def _shared_files(self, case: Case) -> dict[str, str] | None:
+        shared = self.setup.equal_affine
+        if shared is None:
+            return None
+        found = self.results.get((case.name, shared.name)) or self.store.read(case.name, shared.name)
+        folder = self.store.place(case.name, shared.name)
+        itk, ras = folder / "affine.mat", folder / "affine_ras.txt"
+        if found is None or found["status"] != "done" or not (itk.is_file() and ras.is_file()):
+            return None
+        return {"affine": str(itk), "affine_ras": str(ras)}
+
+    def _key(self, case: Case, method: Method | None) -> str:
+        content = case.to_dict()
+        content["files"] = [self.store.digest(path) for path in case.files()]
+        for name in ("fixed", "moving", "labels", "points", "fixed_mask", "moving_mask"):
+            content[name] = _shape(content[name])
+        how = {} if method is None else _identity(method) | {"repeats": self.setup.repeats}
+        shared = self.setup.equal_affine
+        if shared is not None and method is not None:
+            how["equal_affine"] = None if self._is_shared(method) else _identity(shared)
+            how["linear"] = self._is_shared(method)
+        return key_of({"format": FORMAT, "case": content, "method": how, "measuring": self._measuring()})
+
+    def _rows(self) -> list[Row]:
+        rows: list[Row] = []
+        for case in self.cases:
+            for name in (UNREGISTERED, *(m.name for m in self.methods)):
+                result = self.results.get((case.name, name))
+                if result is None or (name == UNREGISTERED and not self.setup.before):
+                    continue
+                status = result["status"]
+                found = result["rows"]
+                if name == UNREGISTERED and result["error"]:
+                    found = [*found, {"kind": "run", "error": result["error"]}]
+                rows += [{"case": case.name, "method": name, "status": status, **row} for row in found]
+        return rows
+
+    def _write(self) -> None:
+        write_table(self.raw, self._rows())
+
+    def _tally(self) -> Tally:
+        asked = {key: r for key, r in self.results.items() if key[1] != UNREGISTERED}
+        failures = tuple(
+            (case, name, r["error"]) for (case, name), r in asked.items() if r["status"] != "done"
+        )
+        return Tally(
+            rows=tuple(self._rows()),
+            done=len(asked) - len(failures),
+            failed=len(failures),
+            kept=self.kept,
+            failures=failures,
+            raw=self.raw,
+        )
+
+
+def _failure(key: str, error: str) -> dict[str, Any]:
+    rows = [{"kind": "run", "error": error}]
+    return {"key": key, "status": "failed", "error": error, "rows": rows, "tried": False}
+
+
+def _pair_exists(known: Mapping[str, Any]) -> bool:
+    pair = known.get("pair")
+    return pair is not None and all(Path(v).exists() for v in pair.values() if isinstance(v, str))
+
+
+def _identity(method: Method) -> dict[str, Any]:
+    return {
+        "tool": method.tool,
+        "settings": method.settings,
+        "version": method.version,
+        "masks": method.masks,
+    }
+
+
+def _shape(value: Any) -> Any:
+    """Return a tree with names of files replaced by a mark: their content counts, not their place."""
+    if isinstance(value, Mapping):
+        return {name: _shape(part) for name, part in value.items()}
+    return None if value is None else "file"
+
+
+def _run_row(outcomes: Sequence[Outcome], method: Method, threads: int) -> Row:
+    """Return the row of times and memory."""
+    row: Row = {"kind": "run"}
+    well = [o for o in outcomes if not o.error]
+    for part in ("stage", "linear", "deformable"):
+        values = [o.content["seconds"][part] for o in well if part in o.content.get("seconds", {})]
+        if values:
+            row[f"seconds_{part}"] = statistics.median(values)
+        if part == "stage" and len(values) > 1:
+            row |= {"seconds_stage_min": min(values), "seconds_stage_max": max(values)}
+    timed = well or outcomes
+    row["seconds_process"] = statistics.median(o.seconds for o in timed)
+    row["peak_mb"] = max(o.peak_mb for o in timed)
+    row |= {"version": method.version or "", "threads": threads, "repeats": len(outcomes)}
+    row["warning"] = next((o.content["warning"] for o in well if o.content.get("warning")), "")
+    return row
+
+
+def _dice(rows: Sequence[Row]) -> str:
+    values = [row["dice"] for row in rows if row.get("kind") == "labels" and row["dice"] == row["dice"]]
+    tre = [row["tre_mean"] for row in rows if row.get("kind") == "landmarks"]
+    words = [f"Dice {statistics.fmean(values):.3f}"] if values else []
+    return ", ".join(words + [f"TRE {value:.2f} mm" for value in tre])
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    run = rows[0]
+    words = [f"{run.get('seconds_stage', run['seconds_process']):.1f} s", _dice(rows)]
+    return ", ".join([word for word in words if word])

@@ -1,0 +1,299 @@
+"""Raw rows to the tables that papers print."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from regista.benchmarking._methods import UNREGISTERED
+from regista.evaluation import Comparison, MethodSummary, compare_table, higher_is_better
+
+Row = Mapping[str, Any]
+TITLES = {
+    "dice": "Dice",
+    "assd_mm": "ASSD, mm",
+    "hd95_mm": "HD95, mm",
+    "tre_mean": "mean",
+    "tre_median": "median",
+    "tre_p95": "95 %",
+    "tre_max": "largest",
+    "rtre_median": "median / diagonal",
+    "folded_percent": "folded, %",
+    "ndv_percent": "NDV, %",
+    "sd_log_jacobian": "SD log J",
+    "bending_energy_per_mm2": "bending, 1/mm²",
+    "seconds_stage": "registration, s",
+    "seconds_process": "whole process, s",
+    "peak_mb": "peak memory, MB",
+    "ssd": "SSD",
+    "ncc": "NCC",
+    "lncc": "LNCC",
+    "mi": "MI",
+    "ssim": "SSIM",
+}
+FEW = 12
+"""Sets of at most so many labels get a column for each of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table to be written as Markdown or HTML.
+
+    Parameters
+    ----------
+    title : str
+        Heading.
+    head : tuple of str
+        Names of columns.
+    body : tuple of tuple of str
+        Cells; ``**bold**`` and a star at the end are the only markup.
+    note : str
+        A line below.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    body: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def has(rows: Sequence[Row], measure: str) -> bool:
+    """Tell whether any row holds a finite value of a measure."""
+    return any(finite(row.get(measure)) for row in rows)
+
+
+def finite(value: Any) -> bool:
+    """Tell whether a cell is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def of_kind(rows: Sequence[Row], kind: str, labels: str | None = None) -> list[Row]:
+    """Return the rows of a kind, and of a set of labels."""
+    return [r for r in rows if r.get("kind") == kind and (labels is None or r.get("set") == labels)]
+
+
+def label_sets(rows: Sequence[Row]) -> list[str]:
+    """Return the sets of labels that were measured."""
+    return list(dict.fromkeys(str(r["set"]) for r in rows if r.get("kind") == "labels"))
+
+
+def accuracy_tables(rows: Sequence[Row], reference: str | None, test: str, alpha: float) -> list[Table]:
+    """Return the lecture's tables: regions with seconds, few labels one by one, groups, landmarks."""
+    tables = []
+    how = (reference, test, alpha)
+    for name in label_sets(rows):
+        found = of_kind(rows, "labels", name)
+        titled = "Labels" if name == "labels" else f"Labels: {name}"
+        names = list(dict.fromkeys(str(r["name"]) for r in found))
+        tables.append(_compared(f"{titled}, mean over {len(names)}", found, _kept(found), *how))
+        if 1 < len(names) <= FEW:
+            tables.append(_compared(f"{titled}, one by one", found, _kept(found)[:2], *how, columns="name"))
+        groups = of_kind(rows, "groups", name)
+        if groups:
+            tables.append(_compared(f"{titled}, groups", groups, _kept(groups)[:2], *how, columns="name"))
+    points = of_kind(rows, "landmarks")
+    if points:
+        unit = str(points[0].get("unit", "mm"))
+        measures = [
+            m for m in ("tre_mean", "tre_median", "tre_p95", "tre_max", "rtre_median") if has(points, m)
+        ]
+        tables.append(_compared(f"Landmark error, {unit}", points, measures, *how))
+    return tables
+
+
+def other_tables(rows: Sequence[Row], reference: str | None, test: str, alpha: float) -> list[Table]:
+    """Return the tables of transforms and of intensities."""
+    tables, how = [], (reference, test, alpha)
+    found = of_kind(rows, "transform")
+    if found:
+        measures = ["folded_percent", "ndv_percent", "sd_log_jacobian", "bending_energy_per_mm2"]
+        tables.append(_compared("Transforms", found, measures, *how))
+    found = of_kind(rows, "images")
+    if found:
+        tables.append(_compared("Intensities", found, ["ncc", "lncc", "mi", "ssim"], *how))
+    return tables
+
+
+def time_table(rows: Sequence[Row], reference: str | None) -> Table | None:
+    """Return seconds, their ratio to the reference method's, and memory."""
+    runs = [r for r in of_kind(rows, "run") if finite(r.get("seconds_stage"))]
+    methods = list(dict.fromkeys(str(r["method"]) for r in runs))
+    if not methods:
+        return None
+    base = reference if reference in methods else next(
+        (m for m in methods if m.startswith("regista:") and not _fast_linear(m)), methods[0]
+    )  # fmt: skip
+    body = []
+    for method in methods:
+        own = {str(r["case"]): r for r in runs if r["method"] == method}
+        theirs = {str(r["case"]): r for r in runs if r["method"] == base}
+        both = [(own[c], theirs[c]) for c in own if c in theirs]
+        ratios = [
+            _geometric([a[key] / b[key] for a, b in both if b[key] > 0])
+            for key in ("seconds_stage", "seconds_process")
+        ]
+        body.append(
+            (
+                method,
+                str(len(own)),
+                *(spread([r[k] for r in own.values()], 1) for k in ("seconds_stage", "seconds_process")),
+                *("–" if r is None else f"{r:.2f}" for r in ratios),
+                f"{max(r['peak_mb'] for r in own.values()):.0f}",
+            )
+        )
+    return Table(
+        title="Time and memory",
+        head=(
+            "method",
+            "cases",
+            "registration, s",
+            "whole process, s",
+            "registration, ratio",
+            "process, ratio",
+            "peak memory, MB",
+        ),
+        body=tuple(body),
+        note=f"Mean (SD) over cases; ratio to {base} over the cases both have (geometric mean); the largest peak. "
+        "Registration is the call alone, images in memory; the process counts Python's start, imports, reading "
+        "and writing too.",
+    )
+
+
+def _fast_linear(name: str) -> bool:
+    return name.removeprefix("regista:") in ("affine", "rigid", "translation")
+
+
+def _geometric(ratios: Sequence[float]) -> float | None:
+    return statistics.geometric_mean(ratios) if ratios else None
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Return ``mean (SD)``.
+
+    Examples
+    --------
+    >>> spread([1.0, 2.0]), spread([0.5])
+    ('1.500 (0.707)', '0.500')
+    """
+    text = f"{statistics.fmean(values):.{digits}f}"
+    return text + (f" ({statistics.stdev(values):.{digits}f})" if len(values) > 1 else "")
+
+
+def _kept(rows: Sequence[Row]) -> list[str]:
+    return [m for m in ("dice", "assd_mm", "hd95_mm") if has(rows, m)]
+
+
+def _compared(
+    title: str,
+    rows: Sequence[Row],
+    measures: Sequence[str],
+    reference: str | None,
+    test: str,
+    alpha: float,
+    *,
+    columns: str | None = None,
+) -> Table:
+    """Return methods by measures, stars where they differ from the reference."""
+    own = [dict(r) for r in rows if r["method"] != UNREGISTERED]
+    measures = [m for m in measures if has(own or rows, m)]
+    before = [r for r in rows if r["method"] == UNREGISTERED]
+    heads = _columns(own or rows, measures, columns)
+    methods = list(dict.fromkeys(str(r["method"]) for r in own))
+    whole = [m for m in methods if all(_values(own, m, c) for c in heads)]
+    comparison: Comparison | None = None
+    if len(whole) > 1:
+        comparison = compare_table(
+            [r for r in own if r["method"] in whole],
+            list(measures),
+            columns=columns,
+            reference=reference if reference in whole else None,
+            test=test,  # type: ignore[arg-type]
+            alpha=alpha,
+            resamples=100,  # the intervals are not shown
+        )
+    body = [_line(UNREGISTERED, before, heads, None)] if before else []
+    body += [_line(m, own, heads, comparison if m in whole else None) for m in methods]
+    titles = [f"{TITLES.get(m, m)}, {n}" if n is not None else TITLES.get(m, m) for m, n in heads]
+    return Table(
+        title=title, head=("method", "cases", *titles), body=tuple(body), note=_note(comparison, test, alpha)
+    )
+
+
+Head = tuple[str, str | None]
+
+
+def _columns(rows: Sequence[Row], measures: Sequence[str], columns: str | None) -> list[Head]:
+    if columns is None:
+        return [(measure, None) for measure in measures]
+    names = list(dict.fromkeys(str(r[columns]) for r in rows))
+    found = [(m, n) for m in measures for n in names]
+    return [c for c in found if any(finite(r.get(c[0])) for r in rows if str(r[columns]) == c[1])]
+
+
+def _values(rows: Iterable[Row], method: str, head: Head) -> dict[str, float]:
+    """Return a method's values of a column by case; several rows of a case are averaged."""
+    lists: dict[str, list[float]] = {}
+    for row in rows:
+        if row["method"] == method and head[1] in (None, str(row.get("name"))) and finite(row.get(head[0])):
+            lists.setdefault(str(row["case"]), []).append(row[head[0]])
+    return {case: statistics.fmean(values) for case, values in lists.items()}
+
+
+def _line(
+    method: str, rows: Sequence[Row], heads: Sequence[Head], comparison: Comparison | None
+) -> tuple[str, ...]:
+    cells, counts = [], set()
+    for head in heads:
+        values = _values(rows, method, head)
+        counts.add(len(values))
+        if not values:
+            cells.append("–")
+            continue
+        digits = _digits(head[0], statistics.fmean(values.values()))
+        mean, sign, deviation = spread(list(values.values()), digits).partition(" ")
+        if comparison is not None:
+            key = head[0] if head[1] is None else f"{head[0]}, {head[1]}"
+            best = comparison.best[key] == method
+            mean = f"**{mean}**" if best else mean
+            deviation += " *" if _starred(comparison, key, method) else ""
+        cells.append(f"{mean}{sign}{deviation}")
+    counts.discard(0)
+    cases = f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(next(iter(counts), 0))
+    return (method, cases, *cells)
+
+
+def _starred(comparison: Comparison, column: str, method: str) -> bool:
+    found: MethodSummary = next(s for s in comparison.columns[column] if s.method == method)
+    return found.p(comparison.test) < comparison.alpha
+
+
+def _digits(measure: str, size: float) -> int:
+    if measure.startswith(("folded", "ndv")):
+        return 4
+    if measure.startswith(("tre", "assd", "hd")):
+        return 2
+    if higher_is_better(measure) or measure.startswith("sd_log"):
+        return 3
+    return 3 if size == 0 else int(min(6, max(0, 2 - math.floor(math.log10(abs(size))))))
+
+
+def _note(comparison: Comparison | None, test: str, alpha: float) -> str:
+    if comparison is None:
+        return "Mean (SD) over cases."
+    against = set(comparison.references.values())
+    whom = next(iter(against)) if len(against) == 1 else "the best of its column"
+    named = "Wilcoxon signed-rank" if test == "wilcoxon" else "paired t"
+    note = f"Mean (SD) over cases, best in bold. *: differs from {whom}, p < {alpha:g}, two-sided {named} test, Holm."
+    others = [
+        s for c, found in comparison.columns.items() for s in found if s.method != comparison.references[c]
+    ]
+    least = 2 ** (1 - min(s.pairs for s in others)) * len(others)
+    if test == "wilcoxon" and least >= alpha:
+        note += (
+            f" With so few cases and {len(others)} comparisons no difference can be significant by this test: "
+            f"p is at least {min(1.0, least):.2g}."
+        )
+    return note

@@ -1,0 +1,218 @@
+"""Running: truth found, crashes survived, kept and resumed; summaries written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from regista.benchmarking import Setup, find_methods, read_cases, run_benchmark, write_report
+from regista.core import FormatError, PlanError
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="benchmarks run on Unix")
+
+
+def regista(*words, code=0):
+    """Run the command; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from regista.cli import main; main()", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def wait_for_end(process_id):
+    """Tell whether a process ends within a few seconds."""
+    for _ in range(100):
+        try:
+            os.kill(process_id, 0)
+        except ProcessLookupError:
+            return True
+        with open(f"/proc/{process_id}/stat", encoding="ascii") as stream:
+            if stream.read().split()[2] == "Z":  # dead, but nobody has asked yet
+                return True
+        time.sleep(0.05)
+    return False
+
+
+def rows_of(folder):
+    with (folder / "raw.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_truth_scores_one_and_whatever_fails_fails_alone(workplace):
+    names = ["my:truth", "my:crash", "my:sleep", "my:fail", "my:nothing"]
+    methods = find_methods(names, workplace.own)
+    setup = Setup(output=workplace.out, threads=2, limit_s=2.0, surface=None)
+    cases = read_cases(workplace.table, convention="ras")[:1]
+    told = []
+    tally = run_benchmark(cases, methods, setup, tell=told.append)
+    assert (tally.done, tally.failed, tally.kept) == (1, 4, 0)
+    assert workplace.words()[0] == "truth 2 2"
+
+    rows = rows_of(workplace.out)
+    truth = [row for row in rows if row["method"] == "my:truth"]
+    labels = [float(row["dice"]) for row in truth if row["kind"] == "labels"]
+    assert len(labels) == 2
+    assert min(labels) > 0.8  # nearest neighbours between grids unlike each other
+    (landmarks,) = (row for row in truth if row["kind"] == "landmarks")
+    assert float(landmarks["tre_max"]) < 1e-3
+    (before,) = (r for r in rows if r["method"] == "unregistered" and r["kind"] == "landmarks")
+    assert float(before["tre_mean"]) == pytest.approx(np.linalg.norm([4, -3, 2.5]), abs=1e-3)
+    (field,) = (row for row in truth if row["kind"] == "transform")
+    assert float(field["folded_percent"]) == 0
+
+    errors = {r["method"]: r["error"] for r in rows if r["status"] == "failed" and r["kind"] == "run"}
+    assert "SIGSEGV" in errors["my:crash"]
+    assert "about to crash" in errors["my:crash"]
+    assert "time limit of 2 s" in errors["my:sleep"]
+    assert "code 3" in errors["my:fail"]
+    assert "left no map.tfm" in errors["my:nothing"]
+    run = next(row for row in truth if row["kind"] == "run")
+    assert float(run["seconds_stage"]) <= float(run["seconds_process"])
+    assert 5 < float(run["peak_mb"]) < 300  # not the memory of the program that started it
+
+    paths = write_report(tally, methods, setup, title="trial")
+    text = paths["summary"].read_text()
+    assert all(f"| my:{name} |" in text for name in ("truth", "crash", "sleep", "fail", "nothing"))
+    assert "1 case by 5 methods: 1 done, 4 failed" in text
+    assert "<table>" in paths["html"].read_text()
+
+    again = run_benchmark(cases, methods, setup)
+    assert again.kept == 5
+    assert len(workplace.calls()) == 5
+    assert [{**r, "error": ""} for r in again.rows] == [{**r, "error": ""} for r in tally.rows]
+    run_benchmark(cases, methods[:1], replace(setup, redo=("my:truth",)))
+    assert workplace.calls()[5:] == ["truth"]
+
+
+def test_changed_files_and_threads_run_again(workplace):
+    (method,) = find_methods(["my:truth"], workplace.own)
+    setup = Setup(output=workplace.out, threads=1, surface=None)
+    cases = read_cases(workplace.table, convention="ras")
+    assert run_benchmark(cases, [method], setup).kept == 0
+    points = workplace.folder / "two" / "moving.csv"
+    points.write_text(points.read_text().replace("\n", "\n", 1) + "\n")
+    tally = run_benchmark(cases, [method], setup)
+    assert (tally.kept, workplace.calls()) == (1, ["truth"] * 3)
+    (workplace.folder / "moved").mkdir()
+    for name in ("one", "two"):
+        (workplace.folder / name).rename(workplace.folder / "moved" / name)
+    moved = read_cases(workplace.table, root=workplace.folder / "moved", convention="ras")
+    assert run_benchmark(moved, [method], setup).kept == 2  # the same content elsewhere
+
+
+def test_shared_start_reaches_every_method(workplace):
+    methods = find_methods(["my:truth", "my:nothing", "deformable"], workplace.own)
+    shared = find_methods(["my:truth"], workplace.own)[0]
+    setup = Setup(output=workplace.out, threads=2, equal_affine=shared, surface=None)
+    cases = read_cases(workplace.table, convention="ras")[:1]
+    tally = run_benchmark(cases, methods, setup)
+    tre = {r["method"]: r["tre_mean"] for r in tally.rows if r["kind"] == "landmarks"}
+    assert tre["regista:deformable"] < 0.8  # of 5.6 mm, with no search and no linear stage of its own
+    assert tre["my:truth"] < 1e-3
+    with pytest.raises(PlanError, match="deformable"):
+        replace(setup, equal_affine=find_methods(["fast"])[0])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="orphans are ended by Linux only")
+def test_a_killed_run_is_taken_up(workplace):
+    words = [workplace.table, "-o", workplace.out, "-m", "my:truth", "-m", "my:sleep", "--first", 1]
+    words += ["--methods-file", workplace.own, "--convention", "ras", "--surface", "none", "--threads", 1]
+    program = [sys.executable, "-c", "from regista.cli import main; main()", "benchmark", *map(str, words)]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    sleeper = workplace.folder / "calls.txt.pid"
+    deadline = time.monotonic() + 60
+    while not sleeper.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    locked = regista("benchmark", *words, code=2)
+    assert "another benchmark is running" in locked.stderr
+    process.kill()
+    process.wait()
+    assert sleeper.exists()
+    rows = rows_of(workplace.out)  # whole, up to what was finished
+    assert {row["method"] for row in rows} == {"unregistered", "my:truth"}
+    assert wait_for_end(int(sleeper.read_text()))  # nothing goes on unseen
+    done = regista("benchmark", *words, "--time-limit", 1, "--json", code=1)
+    report = json.loads(done.stdout)
+    assert (report["done"], report["failed"], report["kept"]) == (1, 1, 1)
+    assert workplace.calls() == ["truth", "sleep", "sleep"]
+
+
+def test_bad_rows_are_found_before_the_first_registration(workplace):
+    text = workplace.table.read_text()
+    lines = [text.splitlines()[1].replace("one,", f"c{n},", 1) for n in range(3, 38)]
+    lines[34] = lines[34].replace("one/moving.nii.gz", "one/lost.nii.gz")
+    workplace.table.write_text(text + "\n".join(lines) + "\n")
+    words = [
+        "benchmark",
+        workplace.table,
+        "-o",
+        workplace.out,
+        "-m",
+        "my:truth",
+        "--methods-file",
+        workplace.own,
+    ]
+    words += ["--convention", "ras", "--surface", "none"]
+    refused = regista(*words, code=2)
+    assert "row 38" in refused.stderr
+    assert "lost.nii.gz" in refused.stderr
+    assert workplace.calls() == []
+    assert not workplace.out.exists()
+    assert "there is no method 'greedi'" in regista(*words, "-m", "greedi", code=2).stderr
+    whole = [*words, "--names", "tissues=1:CSF,2:GM"]
+    assert "'tissues'; the table has labels" in regista(*whole, code=2).stderr
+
+
+def test_one_bad_file_spoils_its_own_case_only(workplace, make_grid):
+    from regista.core import Image
+    from regista.io import write
+
+    grid = make_grid((26, 30, 22), (1.5, 1.3, 1.9))
+    write(
+        workplace.folder / "two" / "moving_labels.nii.gz", Image(np.full(grid.shape, 0.5, np.float32), grid)
+    )
+    text = workplace.table.read_text()
+    lost = text.splitlines()[1].replace("one,", "three,", 1).replace("one/moving.nii.gz", "gone.nii.gz")
+    workplace.table.write_text(text + lost + "\n")
+    words = [
+        "benchmark",
+        workplace.table,
+        "-o",
+        workplace.out,
+        "-m",
+        "my:truth",
+        "--methods-file",
+        workplace.own,
+    ]
+    words += ["--convention", "ras", "--surface", "none", "--keep-going", "--json"]
+    report = json.loads(regista(*words, code=1).stdout)
+    assert (report["done"], report["failed"]) == (1, 2)
+    errors = {f["case"]: f["error"] for f in report["failures"]}
+    assert "fractions" in errors["two"]
+    assert "gone.nii.gz" in errors["three"]
+    assert workplace.calls() == ["truth"]
+
+
+def test_the_folder_and_the_settings_are_checked(workplace, tmp_path):
+    (method,) = find_methods(["my:truth"], workplace.own)
+    cases = read_cases(workplace.table)
+    (tmp_path / "file").touch()
+    with pytest.raises(FormatError, match="cannot be written"):
+        run_benchmark(cases, [method], Setup(output=tmp_path / "file" / "out"))
+    with pytest.raises(PlanError, match="one of my:truth"):
+        run_benchmark(cases, [method], Setup(output=tmp_path / "o", redo=("x",)))
+    for wrong in ({"limit_s": 0}, {"repeats": 0}, {"threads": 0}, {"surface": "x"}):
+        with pytest.raises(PlanError):
+            Setup(output=tmp_path, **wrong)

@@ -1,0 +1,116 @@
+"""Tables from rows whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from regista.benchmarking import Setup, Tally, find_methods, write_report
+from regista.benchmarking._store import Store, write_table
+from regista.benchmarking._tables import accuracy_tables, other_tables, time_table
+
+
+def make_rows(cases: int = 8) -> list[dict]:
+    """Return rows in which greedy is worse by .05 in every case, and demons has half the cases."""
+    rng, rows = np.random.default_rng(1), []
+    for n in range(cases):
+        level = 0.6 + 0.02 * rng.normal()
+        gains = {"unregistered": -0.4, "regista:fast": 0.0, "greedy": -0.05 - 0.001 * n, "sitk:demons": -0.1}
+        for m, (method, gain) in enumerate(gains.items()):
+            if method == "sitk:demons" and n % 2:
+                continue
+            base = {"case": f"c{n}", "method": method, "status": "done"}
+            for label, name in ((1, "CSF"), (2, "GM")):
+                dice = level + gain + 0.1 * label
+                labels = {"kind": "labels", "set": "tissues", "label": label, "name": name}
+                rows.append({**base, **labels, "dice": dice, "assd_mm": 1 - dice})
+            rows.append({**base, "kind": "landmarks", "unit": "mm", "tre_mean": 3 - gain, "tre_max": 9.0})
+            if m:
+                run = {
+                    "kind": "run",
+                    "seconds_stage": 10.0 * m,
+                    "seconds_process": 12.0 * m,
+                    "peak_mb": 100 * m,
+                }
+                rows += [{**base, **run}, {**base, "kind": "transform", "folded_percent": 0.01 * m}]
+    return rows
+
+
+def table_named(tables, title):
+    return next(table for table in tables if table.title == title)
+
+
+def cells(table):
+    return {row[0]: dict(zip(table.head, row, strict=True)) for row in table.body}
+
+
+def test_tissues_get_columns_of_their_own_and_stars():
+    tables = accuracy_tables(make_rows(), None, "wilcoxon", 0.05)
+    found = cells(table_named(tables, "Labels: tissues, one by one"))
+    head = table_named(tables, "Labels: tissues, one by one").head
+    assert head[2:] == ("Dice, CSF", "Dice, GM", "ASSD, mm, CSF", "ASSD, mm, GM")
+    assert found["regista:fast"]["Dice, GM"].startswith("**0.8")
+    assert found["greedy"]["cases"] == "8"
+    assert found["sitk:demons"]["cases"] == "4"
+    assert not found["unregistered"]["Dice, GM"].endswith("*")
+    stars = cells(table_named(accuracy_tables(make_rows(16), None, "t", 0.05), "Labels: tissues, one by one"))
+    assert stars["greedy"]["Dice, GM"].endswith(" *")
+    assert not stars["regista:fast"]["Dice, GM"].endswith("*")
+
+
+def test_too_few_cases_are_told():
+    (mean, *_) = accuracy_tables(make_rows(5), None, "wilcoxon", 0.05)
+    assert "no difference can be significant" in mean.note
+    (mean, *_) = accuracy_tables(make_rows(16), "greedy", "wilcoxon", 0.05)
+    assert "differs from greedy" in mean.note
+
+
+def test_seconds_are_compared_with_the_reference():
+    found = cells(time_table(make_rows(), "greedy"))
+    assert found["regista:fast"]["registration, ratio"] == "0.50"
+    assert found["sitk:demons"]["process, ratio"] == "1.50"
+    assert cells(time_table(make_rows(), None))["greedy"]["registration, ratio"] == "2.00"
+
+
+def test_a_single_method_and_failures_only_still_make_tables(tmp_path):
+    rows = [row for row in make_rows() if row["method"] == "greedy"]
+    assert cells(accuracy_tables(rows, None, "wilcoxon", 0.05)[0])["greedy"]["Dice"].startswith("0.7")
+    assert cells(other_tables(rows, None, "t", 0.05)[0])["greedy"]["folded, %"] == "0.0200 (0.0000)"
+    failed = {"case": "a|b", "method": "greedy", "status": "failed", "kind": "run", "error": "no"}
+    setup = Setup(output=tmp_path)
+    tally = Tally(
+        rows=(failed,),
+        done=0,
+        failed=1,
+        kept=0,
+        failures=(("a|b", "greedy", "no"),),
+        raw=tmp_path / "raw.csv",
+    )
+    paths = write_report(tally, find_methods(["greedy"]), setup)
+    assert r"| a\|b | greedy | no |" in paths["summary"].read_text(encoding="utf-8")
+
+
+def test_the_whole_report_draws_every_plot(tmp_path):
+    pytest.importorskip("matplotlib")
+    setup = Setup(output=tmp_path)
+    tally = Tally(rows=tuple(make_rows()), done=20, failed=0, kept=0, failures=(), raw=tmp_path / "raw.csv")
+    paths = write_report(tally, find_methods(["fast", "greedy", "sitk:demons"]), setup)
+    assert {"box_tissues_dice", "time_tissues_dice", "regions_tissues_dice", "box_landmarks_tre_mean"} <= set(
+        paths
+    )
+    page = paths["html"].read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(list((tmp_path / "plots").iterdir()))
+    regions = paths["regions"].read_text(encoding="utf-8").splitlines()
+    assert regions[0].startswith("kind,set,name,method") or "dice_mean" in regions[0]
+    assert len(regions) == 1 + 2 * 4
+
+
+def test_damaged_results_are_not_kept(tmp_path):
+    store = Store(tmp_path)
+    store.write("a b", "x:y", {"key": "k", "status": "done", "rows": [{"dice": float("nan")}]})
+    assert store.read("a b", "x:y")["key"] == "k"
+    assert store.place("a b", "m") != store.place("a_b", "m")
+    (store.place("a b", "x:y") / "result.json").write_text('{"key": "k", "sta')
+    assert store.read("a b", "x:y") is None
+    write_table(tmp_path / "t.csv", [{"x": float("nan"), "case": "c"}, {"method": "m"}])
+    assert (tmp_path / "t.csv").read_text() == "case,method,x\nc,,\n,m,\n"
