@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from regista.benchmarking import Setup, find_methods, read_cases, run_benchmark
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="benchmarks run on Unix")
-PEERS = ("ants:affine", "ants:syn-mi", "greedy", "elastix:bspline", "sitk:diffeomorphic-demons", "dipy:syn")
+OTHERS = ("ants:syn-mi", "greedy", "dipy:syn")
+# elastix's own settings are slow, and its affine loses itself in images as small and bare as these
+ELASTIX = """
+["elastix:translation"]
+tool = "elastix"
+settings = { linear = ["translation"], deformable = [], resolutions = 2, grid_spacing_vox = 10 }
+["elastix:quick"]
+tool = "elastix"
+settings = { linear = [], deformable = ["bspline"], resolutions = 1, grid_spacing_vox = 10 }
+"""
 TABLE = "fixed,moving,fixed_points,moving_points\n{0}/fixed.{1},{0}/moving.{1},{0}/fixed.csv,{0}/moving.csv\n"
 
 
-def installed(names=PEERS):
+def installed(folder, *names):
     """Return the peers that are installed; skip where none is."""
-    methods = [method for method in find_methods(names) if method.lacking() is None]
+    (folder / "own.toml").write_text(ELASTIX)
+    found = find_methods([*OTHERS, *names], folder / "own.toml")
+    methods = [method for method in found if method.lacking() is None]
     if not methods:
         pytest.skip("no peer is installed: pip install 'regista[peers]'")
     return methods
@@ -26,13 +38,15 @@ def errors_of(tally):
     return {row["method"]: row["tre_max"] for row in tally.rows if row["kind"] == "landmarks"}
 
 
-def test_peers_find_a_shift_between_oblique_grids(tmp_path, make_pair, make_grid):
-    methods = installed()
+def test_peers_find_a_shift_between_oblique_grids(tmp_path, make_pair, make_grid, monkeypatch):
+    methods = installed(tmp_path, "sitk:diffeomorphic-demons", "elastix:translation")
     grids = make_grid((42, 46, 38), (1.0, 0.9, 1.2)), make_grid((44, 40, 41), (0.9, 1.0, 1.1), (-9, 14, 6))
     make_pair(tmp_path / "pair", *grids)
     (tmp_path / "pairs.csv").write_text(TABLE.format("pair", "nii.gz"))
-    setup = Setup(output=tmp_path / "out", threads=2, limit_s=120, surface=None)
-    tally = run_benchmark(read_cases(tmp_path / "pairs.csv", convention="ras"), methods, setup)
+    setup = Setup(output=Path("out"), threads=2, limit_s=120, surface=None)
+    monkeypatch.chdir(tmp_path)
+    tally = run_benchmark(read_cases("pairs.csv", convention="ras"), methods, setup)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "own.toml", "pair", "pairs.csv"]
     errors = errors_of(tally)
     assert errors.pop("unregistered") > 5
     assert {name: error for name, error in errors.items() if not error < 1.2} == {}
@@ -43,8 +57,7 @@ def test_peers_find_a_shift_between_oblique_grids(tmp_path, make_pair, make_grid
 
 
 def test_peers_start_from_a_given_affine_and_run_in_2d(tmp_path, make_pair, make_grid):
-    names = ("greedy", "elastix:bspline", "sitk:demons", "dipy:syn", "ants:syn-mi")
-    methods = installed(names)
+    methods = installed(tmp_path, "sitk:demons", "elastix:quick")
     grids = make_grid((60, 52), (1.0, 0.8)), make_grid((56, 58), (0.9, 1.0), (-9, 14, 6))
     make_pair(tmp_path / "pair", *grids)
     (tmp_path / "pairs.csv").write_text(TABLE.format("pair", "mha"))
@@ -53,4 +66,5 @@ def test_peers_start_from_a_given_affine_and_run_in_2d(tmp_path, make_pair, make
     tally = run_benchmark(read_cases(tmp_path / "pairs.csv", convention="ras"), methods, setup)
     errors = errors_of(tally)
     assert errors.pop("unregistered") > 4
-    assert {name: error for name, error in errors.items() if not error < 1.0} == {}
+    start = errors.pop("regista:translation")
+    assert {name: error for name, error in errors.items() if not error < 0.8 * start} == {}

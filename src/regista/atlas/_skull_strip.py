@@ -177,13 +177,12 @@ class _Run:
         self.progress(Progress("placement", 0, 1, 1, 1, -places[0].score, 0.1))
         wide = work.within(_WIDE * size)
         best, value = self._best_affine(work, scan, wide, places)
-        found = register(
+        self.measures["affine_nmi"] = -value
+        self._check_found(places[0].score, -value)
+        return register(
             work.image, scan, _linear(("affine", (2, 1), (40, 15))), initial=best.transform,
             fixed_mask=work.within(_NARROW * size), progress=self._part(0.4, 0.1),
         )  # fmt: skip
-        self.measures["affine_nmi"] = -value
-        self._check_found(places[0].score, -value)
-        return found
 
     def _best_affine(
         self, work: WorkingTemplate, scan: Image, wide: Image, places: list[Placement]
@@ -192,16 +191,24 @@ class _Run:
         plan = _linear(("similarity", (4,), (40,)), ("affine", (4,), (60,)))
         tries: list[tuple[bool, float, int, Result, float]] = []
         for number, place in enumerate(places):
-            if number >= _PLACES and not min(tries)[0]:
+            if number >= _PLACES and tries and not min(tries)[0]:
                 break
-            result = register(
-                work.image, scan, plan, initial=place.transform, fixed_mask=wide,
-                progress=self._part(0.1 + 0.3 * number / len(places), 0.3 / len(places)),
-            )  # fmt: skip
+            try:
+                result = register(
+                    work.image, scan, plan, initial=place.transform, fixed_mask=wide,
+                    progress=self._part(0.1 + 0.3 * number / len(places), 0.3 / len(places)),
+                )  # fmt: skip
+            except RegistrationError:  # too little of the template lies in the scan there
+                continue
             value = _last_value(result)
             growth = abs(float(np.linalg.det(result.record.measures["linear_fixed2moving"])))
             # a turn away from the header must be worth it
             tries.append((growth > _LARGEST, value + (0.02 if place.turned else 0.0), number, result, value))
+        if not tries:
+            raise RegistrationError(
+                f"nothing like the template {self.template.name!r} was found in the scan: wherever it was tried, it lay "
+                "mostly outside; check that the scan shows a head"
+            )
         large, _, _, best, value = min(tries)
         if large:
             self.warnings.append(

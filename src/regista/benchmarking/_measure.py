@@ -47,8 +47,7 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     job : mapping
         ``case`` (see `Case.to_dict`), ``transforms`` (files, first applied first; None for the images as they
         came), ``names``, ``groups`` (by set of labels), ``surface``, ``threads``; ``prepare`` where copies for
-        the peers are wanted, ``linear`` where the map is to be handed on as the shared start. Or ``warmup``
-        alone: compile the kernels.
+        the peers are wanted, ``linear`` where the map is to be handed on as the shared start.
     folder : Path
         Where copies and the shared start go.
 
@@ -61,10 +60,6 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     from regista.io import read
 
     set_threads(job["threads"])
-    if job.get("warmup"):
-        from regista.registration import warmup
-
-        return {"seconds": warmup()}
     case, found = job["case"], _Findings()
     with found.trying("images"):
         fixed, moving = read(case["fixed"]), read(case["moving"])

@@ -37,6 +37,8 @@ def run(job: Mapping[str, Any], folder: Path) -> Report:
         perhaps ``warning``.
     """
     tool = job["tool"]
+    if tool == "warmup":
+        return warmup(job)
     if tool == "regista":
         return regista(job, folder)
     if tool == "command":
@@ -65,7 +67,7 @@ def regista(job: Mapping[str, Any], folder: Path) -> Report:
     fixed, moving, *masks = (read(job[role]) if job[role] else None for role in roles)
     assert fixed is not None
     assert moving is not None
-    _load_kernels(plan, fixed.ndim)
+    _load_kernels(plan, fixed.ndim, masked=any(mask is not None for mask in masks))
     began = time.perf_counter()
     result = register(fixed, moving, plan, initial=initial, fixed_mask=masks[0], moving_mask=masks[1])
     seconds = time.perf_counter() - began
@@ -83,7 +85,18 @@ def regista(job: Mapping[str, Any], folder: Path) -> Report:
     }
 
 
-def _load_kernels(plan: Any, ndim: int) -> None:
+def warmup(job: Mapping[str, Any]) -> Report:
+    """Compile the kernels of a plan, so that no clock sees it."""
+    from regista.core import set_threads
+    from regista.registration import plan_from_dict
+
+    set_threads(job["threads"])
+    for masked in (False, True) if job["fixed_mask"] or job["moving_mask"] else (False,):
+        _load_kernels(plan_from_dict(job["settings"]), job["ndim"], masked=masked)
+    return {"transforms": [], "seconds": {}}
+
+
+def _load_kernels(plan: Any, ndim: int, *, masked: bool) -> None:
     """Load the plan's compiled kernels, as the peers' code is loaded by importing them."""
     import numpy as np
 
@@ -94,7 +107,9 @@ def _load_kernels(plan: Any, ndim: int) -> None:
     place = np.indices(shape, dtype=np.float32)
     blob = np.exp(-((place - 8) ** 2).sum(0) / 20) + 0.1 * np.sin(place[0])
     fixed = Image(blob.astype(np.float32), Grid(shape, np.eye(ndim + 1)))
-    register(fixed, fixed.with_data(np.roll(fixed.data, 1, axis=0)), plan)
+    mask = fixed.with_data(np.ones(shape, np.uint8)) if masked else None
+    moving = fixed.with_data(np.roll(fixed.data, 1, axis=0))
+    register(fixed, moving, plan, fixed_mask=mask, moving_mask=mask)
 
 
 def command(job: Mapping[str, Any], folder: Path) -> Report:

@@ -179,7 +179,7 @@ class _Run:
         self.methods = (*first, *sorted(methods, key=lambda m: shared is None or m.name != shared.name))
         self.threads = setup.threads or available_threads()
         self.results: dict[tuple[str, str], dict[str, Any]] = {}
-        self.kept, self.count, self.warm = 0, 0, False
+        self.kept, self.count, self.warm = 0, 0, set[str]()
         self.raw = setup.output / "raw.csv"
 
     def all(self) -> Tally:
@@ -265,10 +265,10 @@ class _Run:
     def _register(self, case: Case, method: Method, key: str) -> dict[str, Any]:
         self.store.clear(case.name, method.name)
         folder = self.store.place(case.name, method.name)
-        if method.tool == "regista" and not self.warm:
-            self.warm = True  # compiled once, before any clock runs
-            run_job("_measure", {"warmup": True, "threads": self.threads}, folder, self.threads)
         job = self._job(case, method)
+        if method.tool == "regista" and method.name not in self.warm:
+            self.warm.add(method.name)  # compiled once, before any clock runs
+            run_job("_register", {**job, "tool": "warmup"}, folder, self.threads)
         outcomes: list[Outcome] = []
         for _ in range(self.setup.repeats):
             outcomes.append(run_job("_register", job, folder, self.threads, self.setup.limit_s))

@@ -5,6 +5,7 @@ Every function takes the job of `_register.run` and leaves ITK transforms.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -81,7 +82,7 @@ def elastix(job: Job, folder: Path) -> Report:
     """Run elastix's default parameter maps; the number of threads comes from the environment alone."""
     import itk
 
-    settings, ndim = job["settings"], job["ndim"]
+    settings, ndim, folder = job["settings"], job["ndim"], folder.resolve()
     kind = itk.Image[itk.F, ndim]
     fixed, moving = itk.imread(job["fixed"], itk.F), itk.imread(job["moving"], itk.F)
     parameters = itk.ParameterObject.New()
@@ -105,17 +106,16 @@ def elastix(job: Job, folder: Path) -> Report:
     began = time.perf_counter()
     method.UpdateLargestPossibleRegion()
     seconds = time.perf_counter() - began
+    os.chdir(folder)  # transformix leaves a copy of the field wherever it is
     field = itk.transformix_deformation_field(moving, method.GetTransformParameterObject())
-    if ndim == 3:
-        itk.imwrite(field, str(folder / "warp.nii"))
-        return {"transforms": ["warp.nii"], "seconds": {"stage": seconds}}
-    double = itk.Image[itk.Vector[itk.D, ndim], ndim]
-    cast = itk.image_from_array(itk.array_from_image(field).astype(np.float64), ttype=double)
-    cast.CopyInformation(field)
-    transform = itk.DisplacementFieldTransform[itk.D, ndim].New()
-    transform.SetDisplacementField(cast)
-    itk.transformwrite([transform], str(folder / "warp.h5"))
-    return {"transforms": ["warp.h5"], "seconds": {"stage": seconds}}
+    # two-dimensional NIfTI does not keep a picture's axes
+    name = "warp.nii" if ndim == 3 else "warp.mha"
+    itk.imwrite(field, str(folder / name))
+    if ndim == 2:
+        import SimpleITK as sitk  # elastix is done: another ITK in the process harms no more
+
+        name = _write_sitk_field(sitk.ReadImage(str(folder / name)), folder)
+    return {"transforms": [name], "seconds": {"stage": seconds}}
 
 
 def _elastix_affine(ras: str, ndim: int, folder: Path) -> str:
