@@ -161,7 +161,7 @@ def main() -> None:
         path = write_summary(
             "brain_t1", "Brain T1 pairs", options.threads, notes + summarize(rows, options.tools)
         )
-    print(path.read_text())
+    print(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ def main() -> None:
     write_rows("kernels", rows)
     table = markdown(tuple(rows[0]), [list(row.values()) for row in rows])
     title = "Kernels on " + "×".join(map(str, options.shape)) + " float32"
-    print(write_summary("kernels", title, options.threads, [table]).read_text())
+    print(write_summary("kernels", title, options.threads, [table]).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

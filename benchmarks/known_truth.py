@@ -36,7 +36,7 @@ def main() -> None:
     keys = ("seed", "before_mm", "mean_mm", "p95_mm", "max_mm", "seconds")
     table = markdown(header, [[row[key] for key in keys] for row in rows])
     path = write_summary("known_truth", f"Known truth, preset {options.preset}", options.threads, [table])
-    print(path.read_text())
+    print(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

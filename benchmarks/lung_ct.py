@@ -47,7 +47,9 @@ def main() -> None:
     write_rows("lung_ct", rows)
     keys = tuple(rows[0])
     table = markdown(keys, [[row[key] for key in keys] for row in rows])
-    print(write_summary("lung_ct", "Lung CT, landmarks", options.threads, [table]).read_text())
+    print(
+        write_summary("lung_ct", "Lung CT, landmarks", options.threads, [table]).read_text(encoding="utf-8")
+    )
 
 
 if __name__ == "__main__":

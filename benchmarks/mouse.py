@@ -53,7 +53,7 @@ def main() -> None:
             )
             print(rows[-1], flush=True)
     write_rows("mouse", rows)
-    print(write_summary("mouse", "Mouse brains", options.threads, [_table(rows)]).read_text())
+    print(write_summary("mouse", "Mouse brains", options.threads, [_table(rows)]).read_text(encoding="utf-8"))
 
 
 def _table(rows: list[dict]) -> str:

@@ -81,7 +81,7 @@ def main() -> None:
     keys = ("case", "tool", "mean_mm", "p95_mm", "stage_seconds", "command_seconds", "peak_mb")
     table = markdown(keys, [[row[key] for key in keys] for row in rows])
     path = write_summary("multimodal", "T1 → T2 with a known truth", options.threads, [table])
-    print(path.read_text())
+    print(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,11 @@ def main() -> None:
             print(row, flush=True)
         draw(head, masks, truth, RESULTS / f"skull_strip_{name}.png")
     write_rows("skull_strip", rows)
-    print(write_summary("skull_strip", "Skull-stripping", options.threads, [table(rows)]).read_text())
+    print(
+        write_summary("skull_strip", "Skull-stripping", options.threads, [table(rows)]).read_text(
+            encoding="utf-8"
+        )
+    )
 
 
 def command(tool: str, head: Path, mask: Path, options: argparse.Namespace) -> list[str]:

@@ -41,7 +41,7 @@ def main() -> None:
         )
     write_rows("startup", rows)
     table = markdown(tuple(rows[0]), [list(row.values()) for row in rows])
-    print(write_summary("startup", "Start", options.threads, [table]).read_text())
+    print(write_summary("startup", "Start", options.threads, [table]).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

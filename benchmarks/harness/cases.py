@@ -47,10 +47,10 @@ def run_tool(
         weighed = run_or_stop(
             [*command, *([str(affine)] if affine else [])], threads=threads, log=folder / "log.txt"
         )
-        timing = json.loads((folder / "timing.json").read_text())
+        timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
         timing.setdefault("command_seconds", weighed.seconds)
         report.write_text(json.dumps({**timing, "peak_mb": weighed.peak_mb}))
-    return _outcome(tool, folder, json.loads(report.read_text()))
+    return _outcome(tool, folder, json.loads(report.read_text(encoding="utf-8")))
 
 
 def run_command(
@@ -72,7 +72,7 @@ def run_command(
     if pair.moving_mask:
         command += ["--moving-mask", pair.moving_mask]
     weighed = run_or_stop(command, threads=threads, log=folder / "log.txt")
-    record = json.loads((folder / "out" / "record.json").read_text())
+    record = json.loads((folder / "out" / "record.json").read_text(encoding="utf-8"))
     timing = {
         "transforms": ["out/fixed2moving.h5"],
         "stage_seconds": record["timings"]["registration"],

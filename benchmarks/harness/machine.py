@@ -24,7 +24,7 @@ def data_folder(given: str | None = None) -> Path:
 def processor() -> str:
     """Return the processor's name."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

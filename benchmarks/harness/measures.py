@@ -86,7 +86,7 @@ def landmark_errors(fixed: np.ndarray, moving: np.ndarray, mapping: sitk.Transfo
 
 def read_landmarks(path: Path) -> np.ndarray:
     """Read an ITK point file: ``point``, the count, then LPS millimetres."""
-    lines = path.read_text().split("\n")
+    lines = path.read_text(encoding="utf-8").split("\n")
     if lines[0].strip() != "point":
         raise SystemExit(f"{path} is not an ITK point file of physical points")
     return np.loadtxt(lines[2:])

@@ -46,7 +46,7 @@ def run_weighed(command: Sequence[str], *, threads: int, log: Path | None = None
         figures = Path(folder) / "figures.json"
         between = [sys.executable, "-S", "-c", _BETWEEN, str(figures), *map(str, command)]
         subprocess.run(between, env=environment, stdout=stream, stderr=subprocess.STDOUT, check=True)
-        seconds, peak, code = json.loads(figures.read_text())
+        seconds, peak, code = json.loads(figures.read_text(encoding="utf-8"))
     return Weighed(seconds, peak / (1024**2 if sys.platform == "darwin" else 1024), code)
 
 

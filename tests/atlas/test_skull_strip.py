@@ -147,7 +147,7 @@ def test_command_writes_brain_mask_and_record(atlas, tmp_path) -> None:
     done = call(scan_file, "-o", tmp_path / "b.nii.gz", "--mask-out", tmp_path / "k.nii.gz", *words, "--json")
     assert done.exit_code == 0, done.output
     assert dice(read(tmp_path / "k.nii.gz").data, truth) > 0.95
-    assert json.loads((tmp_path / "b.json").read_text()) == json.loads(done.stdout)
+    assert json.loads((tmp_path / "b.json").read_text(encoding="utf-8")) == json.loads(done.stdout)
     before = sorted(p.name for p in tmp_path.iterdir())
     for bad in (
         (scan_file, "-o", tmp_path / "x.nii.gz", "--template", t),

@@ -107,6 +107,6 @@ def workplace(tmp_path, make_pair, make_grid, monkeypatch):
         table=tmp_path / "pairs.csv",
         own=tmp_path / "own.toml",
         out=tmp_path / "out",
-        calls=lambda: [line.split()[0] for line in calls.read_text().splitlines()],
-        words=lambda: calls.read_text().splitlines(),
+        calls=lambda: [line.split()[0] for line in calls.read_text(encoding="utf-8").splitlines()],
+        words=lambda: calls.read_text(encoding="utf-8").splitlines(),
     )

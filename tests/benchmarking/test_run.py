@@ -83,10 +83,10 @@ def test_truth_scores_one_and_whatever_fails_fails_alone(workplace):
     assert 5 < float(run["peak_mb"]) < 300  # not the memory of the program that started it
 
     paths = write_report(tally, methods, setup, title="trial")
-    text = paths["summary"].read_text()
+    text = paths["summary"].read_text(encoding="utf-8")
     assert all(f"| my:{name} |" in text for name in ("truth", "crash", "sleep", "fail", "nothing"))
     assert "1 case by 5 methods: 1 done, 4 failed" in text
-    assert "<table>" in paths["html"].read_text()
+    assert "<table>" in paths["html"].read_text(encoding="utf-8")
 
     again = run_benchmark(cases, methods, setup)
     assert again.kept == 5
@@ -102,7 +102,7 @@ def test_changed_files_and_threads_run_again(workplace):
     cases = read_cases(workplace.table, convention="ras")
     assert run_benchmark(cases, [method], setup).kept == 0
     points = workplace.folder / "two" / "moving.csv"
-    points.write_text(points.read_text().replace("\n", "\n", 1) + "\n")
+    points.write_text(points.read_text(encoding="utf-8").replace("\n", "\n", 1) + "\n")
     tally = run_benchmark(cases, [method], setup)
     assert (tally.kept, workplace.calls()) == (1, ["truth"] * 3)
     (workplace.folder / "moved").mkdir()
@@ -142,7 +142,7 @@ def test_a_killed_run_is_taken_up(workplace):
     assert sleeper.exists()
     rows = rows_of(workplace.out)  # whole, up to what was finished
     assert {row["method"] for row in rows} == {"unregistered", "my:truth"}
-    assert wait_for_end(int(sleeper.read_text()))  # nothing goes on unseen
+    assert wait_for_end(int(sleeper.read_text(encoding="utf-8")))  # nothing goes on unseen
     done = regista("benchmark", *words, "--time-limit", 1, "--json", code=1)
     report = json.loads(done.stdout)
     assert (report["done"], report["failed"], report["kept"]) == (1, 1, 1)
@@ -150,7 +150,7 @@ def test_a_killed_run_is_taken_up(workplace):
 
 
 def test_bad_rows_are_found_before_the_first_registration(workplace):
-    text = workplace.table.read_text()
+    text = workplace.table.read_text(encoding="utf-8")
     lines = [text.splitlines()[1].replace("one,", f"c{n},", 1) for n in range(3, 38)]
     lines[34] = lines[34].replace("one/moving.nii.gz", "one/lost.nii.gz")
     workplace.table.write_text(text + "\n".join(lines) + "\n")
@@ -183,7 +183,7 @@ def test_one_bad_file_spoils_its_own_case_only(workplace, make_grid):
     write(
         workplace.folder / "two" / "moving_labels.nii.gz", Image(np.full(grid.shape, 0.5, np.float32), grid)
     )
-    text = workplace.table.read_text()
+    text = workplace.table.read_text(encoding="utf-8")
     lost = text.splitlines()[1].replace("one,", "three,", 1).replace("one/moving.nii.gz", "gone.nii.gz")
     workplace.table.write_text(text + lost + "\n")
     words = [

@@ -113,4 +113,4 @@ def test_damaged_results_are_not_kept(tmp_path):
     (store.place("a b", "x:y") / "result.json").write_text('{"key": "k", "sta')
     assert store.read("a b", "x:y") is None
     write_table(tmp_path / "t.csv", [{"x": float("nan"), "case": "c"}, {"method": "m"}])
-    assert (tmp_path / "t.csv").read_text() == "case,method,x\nc,,\n,m,\n"
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == "case,method,x\nc,,\n,m,\n"

@@ -37,7 +37,7 @@ def test_warped_is_the_moving_image_on_the_fixed_grid(pair, registered) -> None:
 
 
 def test_record_tells_time_plan_and_inputs(pair, registered) -> None:
-    record = json.loads((registered / "record.json").read_text())
+    record = json.loads((registered / "record.json").read_text(encoding="utf-8"))
     timings = record["timings"]
     assert {"load", "read", "registration", "write", "total"} <= set(timings)
     assert timings["total"] > timings["registration"]
@@ -66,7 +66,7 @@ def test_other_files_in_the_folder_stay(pair, call, tmp_path) -> None:
     words = ("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "--preset", "translation")
     assert call(*words, "-o", tmp_path).exit_code == 0
     assert sorted(os.listdir(tmp_path)) == sorted([*FILES, "notes.txt"])
-    assert (tmp_path / "record.json").read_text() != "old"
+    assert (tmp_path / "record.json").read_text(encoding="utf-8") != "old"
 
 
 def test_a_result_that_fails_its_checks_is_written_and_exits_with_1(
@@ -138,7 +138,7 @@ def test_output_that_is_a_file_is_found_out_first(pair, call, tmp_path) -> None:
     done = call("register", pair / "absent.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out")
     assert done.exit_code == 2
     assert "is a file" in done.stderr
-    assert (tmp_path / "out").read_text() == "mine"
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_disk_that_refuses_leaves_nothing(pair, call, tmp_path, monkeypatch) -> None:

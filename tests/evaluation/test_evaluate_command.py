@@ -190,9 +190,9 @@ def test_compare(folder, call, rng):
     assert r"\*" in next(line for line in done.stdout.splitlines() if line.startswith("| theirs"))
     out = folder / "table.md"
     assert call("evaluate", "compare", *tables, "-m", "dice", "-o", out, "-q").stdout == ""
-    assert out.read_text() == done.stdout
+    assert out.read_text(encoding="utf-8") == done.stdout
     call("evaluate", "compare", *tables, "-m", "dice", "--test", "t", "-o", folder / "p.csv", "-q")
-    assert "p_t_holm" in (folder / "p.csv").read_text()
+    assert "p_t_holm" in (folder / "p.csv").read_text(encoding="utf-8")
     tree = json.loads(call("evaluate", "compare", *tables, "-m", "dice", "--json").stdout)
     assert [row["star"] for row in tree["rows"]] == [False, True]
     for words, text in (

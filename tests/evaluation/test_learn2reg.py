@@ -156,7 +156,7 @@ def test_the_command_scores_both_kinds_of_field(task, call):
         "evaluate", "learn2reg", task / "Toy_dataset.json", "--fields", task / "fields", "-o", out, "-q"
     )
     assert done.exit_code == 0
-    assert out.read_text().splitlines()[0] == "task,case,LogJacDetStd,DSC,HD95,TRE_lm"
+    assert out.read_text(encoding="utf-8").splitlines()[0] == "task,case,LogJacDetStd,DSC,HD95,TRE_lm"
     (task / "fields" / "disp_0002_0002.npz").unlink()
     done = call("evaluate", "learn2reg", task / "Toy_dataset.json", "--fields", task / "fields")
     assert done.exit_code == 2

@@ -47,7 +47,7 @@ def test_every_writer_leaves_nothing_where_the_disk_refuses(tmp_path, grid, rng,
         with pytest.raises(FormatError, match="cannot be written"):
             write(tmp_path / name, thing, **({"convention": "ras"} if isinstance(thing, Mesh) else {}))
     assert os.listdir(tmp_path) == ["a.nii"]
-    assert (tmp_path / "a.nii").read_text() == "the old one"
+    assert (tmp_path / "a.nii").read_text(encoding="utf-8") == "the old one"
 
 
 @pytest.mark.parametrize(

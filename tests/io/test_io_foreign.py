@@ -67,7 +67,7 @@ def test_fsl_matrix_is_what_flirt_means(tmp_path, grid, moving, affine):
 
 def test_lta_source_is_the_moving_volume(tmp_path, grid, moving, affine):
     write_transform(tmp_path / "a.lta", affine, fixed=grid, moving=moving)
-    text = (tmp_path / "a.lta").read_text()
+    text = (tmp_path / "a.lta").read_text(encoding="utf-8")
     source = text.split("src volume info")[1].split("dst volume info")[0]
     volume = next(line for line in source.splitlines() if line.startswith("volume"))
     assert volume.split("=")[1].split() == [str(n) for n in moving.shape]

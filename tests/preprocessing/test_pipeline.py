@@ -180,7 +180,7 @@ def test_command_writes_image_mask_and_record(pair, tmp_path) -> None:
     words = (tmp_path / "scan.nii.gz", "-o", out, "--step", "foreground-mask", "--step", "zscore")
     done = call(*words, "--mask-out", tmp_path / "mask.nii.gz")
     assert done.exit_code == 0, done.output
-    record = json.loads((tmp_path / "out.json").read_text())
+    record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert record["files"]["image"].endswith("scan.nii.gz")
     assert read(out).grid.same_as(pair[0].grid)
     assert set(np.unique(read(tmp_path / "mask.nii.gz").data)) == {0, 1}
@@ -228,4 +228,9 @@ def test_nyul_command_trains_and_serves(pair, tmp_path) -> None:
     words = ["preprocess", files[0], "-o", str(tmp_path / "o.nii.gz"), "--step", f"nyul:model={model}"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    assert len(json.loads((tmp_path / "o.json").read_text())["steps"][0]["measured"]["landmarks"]) == 11
+    assert (
+        len(
+            json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["steps"][0]["measured"]["landmarks"]
+        )
+        == 11
+    )

@@ -133,7 +133,7 @@ def _elastix_affine(ras: str, ndim: int, folder: Path) -> str:
         "CenterOfRotationPoint": " ".join(["0"] * ndim),
     }
     path = folder / "initial.txt"
-    path.write_text("".join(f"({key} {value})\n" for key, value in lines.items()))
+    path.write_text("".join(f"({key} {value})\n" for key, value in lines.items()), encoding="utf-8")
     return str(path)
 
 
