@@ -177,7 +177,7 @@ def peak_memory_mb() -> float:
 def work(module: str, do: Any) -> None:
     """Read this process's job, do it, and leave the report: the main function of a worker."""
     die_with_parent()
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[1]).resolve()  # a tool may change the working folder
     job = json.loads((folder / f"{module}.json").read_text(encoding="utf-8"))
     try:
         content = dict(do(job, folder))
