@@ -161,3 +161,17 @@ def test_damaged_files_give_a_message(call, tmp_path, content) -> None:
         assert done.exit_code == 2, (name, done.output)
         assert name in done.stderr
         assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize(("grid", "image"), [("here", "other"), ("other", "there")])
+def test_one_name_is_enough_to_prove_the_wrong_way(grid, image):
+    from types import SimpleNamespace
+
+    from regista.cli._chains import check_direction
+    from regista.core import GeometryError
+
+    backward = SimpleNamespace(fixed_space="there", moving_space="here")
+    with pytest.raises(GeometryError, match="give the inverse"):
+        check_direction(backward, SimpleNamespace(space=grid), SimpleNamespace(space=image))
+    forward = SimpleNamespace(fixed_space="here", moving_space="there")
+    check_direction(forward, SimpleNamespace(space=grid), SimpleNamespace(space=image))

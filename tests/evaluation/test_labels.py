@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 
 import numpy as np
 import pytest
@@ -221,15 +220,12 @@ def test_bad_maps_are_refused(random_labels, grid, make_grid):
 
 
 @pytest.mark.data
-def test_a_brain_of_138_labels_is_scored_quickly(data_dir):
+def test_a_brain_of_138_labels_is_scored(data_dir):
     folder = data_dir / "brain_t1"
     fixed, moving = (read_labels(folder / f"{n}_labels.nii.gz") for n in (1000, 1001))
     shift = [m.grid.index2world(np.argwhere(m.data > 0).mean(0)) for m in (fixed, moving)]
     warped = resample_labels(moving, fixed.grid, Translation.by(shift[1] - shift[0]))
-    label_measures(fixed, warped, labels=[4])  # compiles
-    began = time.perf_counter()
     found = label_measures(fixed, warped, names=read_label_names(folder / "label_names.csv"))
-    assert time.perf_counter() - began < 40  # about 3 s on two quiet cores
     assert len(found.labels) >= 134
     assert 0.2 < found.mean()["dice"] < 0.6
     assert 1 < found.mean()["assd_mm"] < 5

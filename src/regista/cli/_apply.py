@@ -43,11 +43,11 @@ def apply(
     interpolation: Annotated[
         str | None,
         typer.Option(
-            help="linear, nearest, cubic, lanczos; for labels nearest or smooth [default: linear, nearest]."
+            help="linear, nearest, cubic, lanczos; for labels nearest or smooth (default: linear, nearest)."
         ),
     ] = None,
     fill: Annotated[float, typer.Option(help="Value outside the image.")] = 0.0,
-    dtype: Annotated[str | None, typer.Option(help="Voxel type to write [default: the image's].")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Voxel type to write (default: the image's).")] = None,
     format: Format = None,
     ignore_spaces: IgnoreSpaces = False,
     threads: Threads = None,

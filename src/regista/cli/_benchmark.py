@@ -46,7 +46,7 @@ def benchmark(
     convention: Annotated[
         str | None, typer.Option(help="'lps' (ANTs, ITK) or 'ras': of point files that do not tell.")
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of the images [default: that of PAIRS].")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the images (default: that of PAIRS).")] = None,
     split: Annotated[str | None, typer.Option(help="Pairs of a dataset JSON, e.g. registration_val.")] = None,
     first: Annotated[int | None, typer.Option(min=1, help="Only so many pairs, from the top.")] = None,
     time_limit: Annotated[
@@ -67,12 +67,12 @@ def benchmark(
         bool, typer.Option("--retry-failed", help="Run anew what failed in an earlier run.")
     ] = False,
     reference: Annotated[
-        str | None, typer.Option(metavar="METHOD", help="Stars and ratios refer to it [default: the best].")
+        str | None, typer.Option(metavar="METHOD", help="Stars and ratios refer to it (default: the best).")
     ] = None,
     test: Annotated[str, typer.Option(help="Test the stars go by: wilcoxon, t.")] = "wilcoxon",
     alpha: Annotated[float, typer.Option(help="Stars mark corrected p below it.")] = 0.05,
     title: Annotated[
-        str | None, typer.Option(help="Heading of the summary [default: the table's name].")
+        str | None, typer.Option(help="Heading of the summary (default: the table's name).")
     ] = None,
     threads: Threads = None,
     quiet: Quiet = False,

@@ -35,7 +35,7 @@ Moving = Annotated[
 Kind = Annotated[
     str | None,
     typer.Option(
-        help="What a file holds: image, labels, points, mesh, transform [default: told by the file]."
+        help="What a file holds: image, labels, points, mesh, transform (default: told by the file)."
     ),
 ]
 IgnoreSpaces = Annotated[
@@ -76,7 +76,8 @@ def check_direction(chain: Transform, fixed: Image, image: Image) -> None:
     from regista.core import GeometryError
 
     here, there = chain.fixed_space, chain.moving_space
-    if here != there and (here, there) == (image.space, fixed.space):
+    leads_away = there == fixed.space or here == image.space  # either name alone proves it
+    if None not in (here, there) and here != there and image.space != fixed.space and leads_away:
         raise GeometryError(
             f"the transforms lead from {here!r} to {there!r}; to bring the image {image.space!r} "
             f"onto {fixed.space!r} they must lead from {fixed.space!r} to {image.space!r}: give the inverse (of a "

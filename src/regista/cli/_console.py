@@ -23,7 +23,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback o
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, nothing else.")]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Number of threads [default: all, or REGISTA_THREADS].")
+    int | None, typer.Option("--threads", min=1, help="Number of threads (default: all, or REGISTA_THREADS).")
 ]
 
 BUG = 1

@@ -39,7 +39,7 @@ def measure(
     ] = None,
     group: Annotated[Words, typer.Option(metavar="NAME=LABELS", help="One group, e.g. GM=2,5-9.")] = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="LABELS", help="Only these, e.g. 1,2,5-9 [default: all].")
+        str | None, typer.Option(metavar="LABELS", help="Only these, e.g. 1,2,5-9 (default: all).")
     ] = None,
     surface: Annotated[
         str, typer.Option(help="Surface distances: voxels (border voxels), surfels (area-weighted), none.")
@@ -146,7 +146,7 @@ def compare(
         Words, typer.Option(metavar="COLUMN=VALUE[,…]", help="Keep only these rows; may be repeated.")
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Method to test against [default: the best of each column].")
+        str | None, typer.Option(help="Method to test against (default: the best of each column).")
     ] = None,
     test: Annotated[str, typer.Option(help="Test the stars go by: wilcoxon, t.")] = "wilcoxon",
     alpha: Annotated[float, typer.Option(help="Stars mark corrected p below it.")] = 0.05,
@@ -198,7 +198,7 @@ def compare(
 def learn2reg(
     task: Annotated[Path, typer.Argument(metavar="JSON", help="Dataset JSON, or evaluation configuration.")],
     fields: Annotated[Path, typer.Option(help="Folder of disp_XXXX_YYYY.nii.gz.")],
-    root: Annotated[Path | None, typer.Option(help="Folder of the data [default: the JSON's].")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the data (default: the JSON's).")] = None,
     split: Annotated[
         str | None, typer.Option(help="Pairs of a dataset JSON, e.g. registration_val, registration_test.")
     ] = None,

@@ -30,7 +30,7 @@ IMAGE_SUFFIXES = (
     ".tif",
     ".tiff",
 )
-StepsFile = Annotated[Path | None, typer.Option("--steps", help="Steps, a .toml file with [[steps]].")]
+StepsFile = Annotated[Path | None, typer.Option("--steps", help="Steps, a .toml file with a list of steps.")]
 StepWords = Annotated[
     list[str] | None,
     typer.Option("--step", metavar="NAME[:KEY=VALUE,…]", help="One step; repeat, in order of application."),

@@ -44,7 +44,7 @@ def register(
     moving: Annotated[Path, typer.Argument(metavar="MOVING", help="Image to bring onto it.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
     preset: Annotated[
-        str | None, typer.Option(help=f"Plan by name, see `regista presets` [default: {DEFAULT_PRESET}].")
+        str | None, typer.Option(help=f"Plan by name, see `regista presets` (default: {DEFAULT_PRESET}).")
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="Plan file (.toml) instead of a preset.")] = None,
     overrides: Override = None,

@@ -26,7 +26,7 @@ def skull_strip(
     ],
     mask_out: Annotated[Path | None, typer.Option(help="Brain mask to write.")] = None,
     template: Annotated[
-        Path | None, typer.Option(help="Template [default: the stripped MNI152 T1 that nilearn ships].")
+        Path | None, typer.Option(help="Template (default: the stripped MNI152 T1 that nilearn ships).")
     ] = None,
     template_mask: Annotated[Path | None, typer.Option(help="Brain mask of the template.")] = None,
     refine_mm: Annotated[

@@ -158,6 +158,10 @@ def _read(path: Path, name: str, fixed: Grid | None, moving: Grid | None) -> Tra
 
 
 def _format(path: Path, format: str | None, *, reading: bool) -> str:
+    if format in ("itk", "ants") and suffix_of(path) in _NIFTI:
+        return "nifti"  # what both write a displacement field to
+    if format == "ants":
+        return "itk"
     if format is not None:
         if format not in TRANSFORM_FORMATS:
             raise FormatError(
