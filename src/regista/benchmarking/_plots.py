@@ -29,6 +29,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Draw all that the rows allow; return the files, in the order of a page."""
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Path] = []
+    # the images as they came lie so far off that nothing else could be told apart
+    rows = [row for row in rows if row["method"] != UNREGISTERED]
     sources: list[tuple[str, str, list[Row], tuple[str, ...]]] = [
         (name, "labels", of_kind(rows, "labels", name), ("dice", "assd_mm")) for name in label_sets(rows)
     ]
@@ -100,9 +102,6 @@ def _against_time(values: dict[str, dict[str, float]], runs: Sequence[Row], labe
             *centre, xerr=min(bars[0], 0.9 * centre[0]), yerr=bars[1], fmt="o", ms=8, color=colour, label=name,
             capsize=2,
         )  # fmt: skip
-    before = values.get(UNREGISTERED)
-    if before:
-        axes.axhline(statistics.fmean(before.values()), ls=":", color="gray", label=UNREGISTERED)
     axes.set_xscale("log")
     axes.set_xlabel("registration, s")
     axes.set_ylabel(label)
@@ -121,24 +120,18 @@ def _regions(rows: Sequence[Row], name: str) -> Figure | None:
         return None
     methods = list(dict.fromkeys(str(row["method"]) for row in rows))
     means = {region: {m: statistics.fmean(v) for m, v in found.items()} for region, found in lists.items()}
-    order = sorted(means, key=lambda region: _rank(means[region]))
+    order = sorted(means, key=lambda region: statistics.fmean(means[region].values()))
     figure, axes = _figure(8, 0.16 * len(order) + 1.5)
     for method in methods:
         places = [n for n, region in enumerate(order) if method in means[region]]
         shown = [means[order[n]][method] for n in places]
-        mark = "|" if method == UNREGISTERED else "o"
-        axes.plot(shown, places, mark, ms=4, alpha=0.85, color=_colour(methods, method), label=method)
+        axes.plot(shown, places, "o", ms=4, alpha=0.85, color=_colour(methods, method), label=method)
     axes.set_yticks(range(len(order)), order, fontsize=6 if len(order) > 25 else 9)
     axes.set_ylim(-1, len(order))
     axes.set_xlabel("Dice" if name == "labels" else f"Dice ({name})")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
-
-
-def _rank(means: dict[str, float]) -> float:
-    own = [value for method, value in means.items() if method != UNREGISTERED]
-    return statistics.fmean(own or means.values())
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -150,12 +143,9 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _colour(names: Sequence[str], name: str) -> Any:
-    if name == UNREGISTERED:
-        return "gray"
     from matplotlib import colormaps
 
-    own = [n for n in names if n != UNREGISTERED]
-    return colormaps["tab10" if len(own) <= 10 else "tab20"](own.index(name))
+    return colormaps["tab10" if len(names) <= 10 else "tab20"](list(names).index(name))
 
 
 def _save(figure: Figure, path: Path) -> Path:

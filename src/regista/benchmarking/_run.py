@@ -431,7 +431,10 @@ def _run_row(outcomes: Sequence[Outcome], method: Method, threads: int) -> Row:
 
 
 def _dice(rows: Sequence[Row]) -> str:
-    values = [row["dice"] for row in rows if row.get("kind") == "labels" and row["dice"] == row["dice"]]
+    labels = [
+        row for row in rows if row.get("kind") == "labels"
+    ]  # of the first set, as the first table has it
+    values = [r["dice"] for r in labels if r["set"] == labels[0]["set"] and r["dice"] == r["dice"]]
     tre = [row["tre_mean"] for row in rows if row.get("kind") == "landmarks"]
     words = [f"Dice {statistics.fmean(values):.3f}"] if values else []
     return ", ".join(words + [f"TRE {value:.2f} mm" for value in tre])

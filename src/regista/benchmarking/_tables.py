@@ -216,13 +216,18 @@ def _compared(
         )
     body = [_line(UNREGISTERED, before, heads, None)] if before else []
     body += [_line(m, own, heads, comparison if m in whole else None) for m in methods]
-    titles = [f"{TITLES.get(m, m)}, {n}" if n is not None else TITLES.get(m, m) for m, n in heads]
+    titles = [_title(*head) for head in heads]
     return Table(
         title=title, head=("method", "cases", *titles), body=tuple(body), note=_note(comparison, test, alpha)
     )
 
 
 Head = tuple[str, str | None]
+
+
+def _title(measure: str, name: str | None) -> str:
+    words, comma, unit = TITLES.get(measure, measure).partition(", ")
+    return words + (f" {name}" if name else "") + comma + unit
 
 
 def _columns(rows: Sequence[Row], measures: Sequence[str], columns: str | None) -> list[Head]:
@@ -274,7 +279,7 @@ def _digits(measure: str, size: float) -> int:
     if measure.startswith(("folded", "ndv")):
         return 4
     if measure.startswith(("tre", "assd", "hd")):
-        return 2
+        return 2 if size >= 1 else 3
     if higher_is_better(measure) or measure.startswith("sd_log"):
         return 3
     return 3 if size == 0 else int(min(6, max(0, 2 - math.floor(math.log10(abs(size))))))
@@ -293,7 +298,6 @@ def _note(comparison: Comparison | None, test: str, alpha: float) -> str:
     least = 2 ** (1 - min(s.pairs for s in others)) * len(others)
     if test == "wilcoxon" and least >= alpha:
         note += (
-            f" With so few cases and {len(others)} comparisons no difference can be significant by this test: "
-            f"p is at least {min(1.0, least):.2g}."
+            f" With so few cases and {len(others)} comparisons no difference can be significant by this test."
         )
     return note
