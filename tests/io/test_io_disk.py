@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -31,20 +32,25 @@ def _things(grid: Grid, rng):
     }
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """Let the system refuse to write more than a few bytes to a file, as a full disk does."""
+    """Let the system refuse to write more than a few bytes to a file, as a full disk does.
+
+    Only while a block runs: the limit holds for the whole process, so pytest's own log must not meet it.
+    """
     resource = pytest.importorskip("resource", reason="limits on files are a thing of Unix")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_every_writer_leaves_nothing_where_the_disk_refuses(tmp_path, grid, rng, small_files, capfd):
+def test_every_writer_leaves_nothing_where_the_disk_refuses(tmp_path, grid, rng, capfd):
     (tmp_path / "a.nii").write_text("the old one")
     for name, thing in _things(grid, rng).items():
-        with pytest.raises(FormatError, match="cannot be written"):
+        with small_files(), pytest.raises(FormatError, match="cannot be written"):
             write(tmp_path / name, thing, **({"convention": "ras"} if isinstance(thing, Mesh) else {}))
     assert os.listdir(tmp_path) == ["a.nii"]
     assert (tmp_path / "a.nii").read_text(encoding="utf-8") == "the old one"
