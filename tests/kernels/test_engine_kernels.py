@@ -268,6 +268,18 @@ def test_largest_component(rng, shape, count):
         )
 
 
+def test_saturation(rng, shape, count):
+    v, largest = volume(rng, (3, *shape), -4, 4), 4.5
+    fast, slow = v.copy(), v.copy()
+    for given in (some_rows(rng, shape), None):
+        got = update.saturate(fast, 3.0, largest, given)
+        assert got == pytest.approx(slow_update.saturate(slow, 3.0, largest, given), rel=1e-5)
+        agree(fast, slow, 1e-5)
+    one = np.zeros((3, 1, 1, 1), np.float32)
+    one[1] = -largest
+    assert update.saturate(one, 3.0, largest) == pytest.approx(largest / 4)
+
+
 def test_every_kernel_gives_the_same_bits_for_any_number_of_threads(rng):
     shape = (23, 10, 13)
     a, b, w, g = (volume(rng, shape) for _ in range(4))
@@ -288,6 +300,7 @@ def test_every_kernel_gives_the_same_bits_for_any_number_of_threads(rng):
         lambda: histogram.joint_histogram(bins, b, w, 12, 0.0, 0.1),
         lambda: update.compose_small(field, v, 0.9, out=np.empty_like(field)),
         lambda: np.array(update.largest_component(field)),
+        lambda: np.array(update.saturate(field.copy(), 3.0, 2.0)),
     ]
     for number, call in enumerate(calls):
         results = []

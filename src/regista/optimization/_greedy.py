@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from regista.core import PlanError
 from regista.kernels.cpu.filters import gaussian_filter, gaussian_taps
-from regista.kernels.cpu.update import compose_small, largest_component
+from regista.kernels.cpu.update import compose_small, largest_component, saturate
 
 Field = NDArray[np.float32]
 Force = Callable[[Field, Field, Field], float]
@@ -42,6 +42,9 @@ class GreedyDiffeomorphic:
     invertible, and so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000). The step is shortened each time
     the value rises: one of constant length oscillates about the lowest value.
 
+    The few places of the strongest force set the pace for all. With `saturation` S each vector of the update is
+    divided by ``1 + S |v| / max |v|``, so that places of weaker force keep up with them.
+
     Parameters
     ----------
     step_vox : float
@@ -50,12 +53,15 @@ class GreedyDiffeomorphic:
         Factor on the step after each rise of the value; 1 keeps it.
     update_sigma_vox, field_sigma_vox : float
         Standard deviation of the Gaussians that smooth update and field, voxels of the level.
+    saturation : float
+        How much the update is evened out; 0 leaves it as it is.
     """
 
     step_vox: float = 1.0
     step_decay: float = 0.7
     update_sigma_vox: float = 1.732
     field_sigma_vox: float = 0.5
+    saturation: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.step_vox <= 2:
@@ -65,6 +71,8 @@ class GreedyDiffeomorphic:
         for name in ("update_sigma_vox", "field_sigma_vox"):
             if not 0 <= getattr(self, name) <= 20:
                 raise PlanError(f"{name} is between 0 and 20 voxels, got {getattr(self, name)}")
+        if not 0 <= self.saturation <= 100:
+            raise PlanError(f"saturation is between 0 and 100, got {self.saturation}")
 
     @property
     def reach_vox(self) -> int:
@@ -91,6 +99,8 @@ class GreedyDiffeomorphic:
         largest = largest_component(state.update, rows)
         if not (largest > 0 and np.isfinite(largest)):
             return False
+        if self.saturation > 0:
+            largest = saturate(state.update, self.saturation, largest, rows)
         # the stencil composes steps of up to one voxel: a longer one is taken in two
         parts = int(np.ceil(state.step_vox))
         factor = state.step_vox / parts / largest

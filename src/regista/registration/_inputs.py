@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from regista.core import GeometryError, Image, PlanError, RegistrationError
+from regista.core import GeometryError, Grid, Image, PlanError, RegistrationError
 from regista.core.memory import available_bytes
+from regista.preprocessing import Reorient
 from regista.registration._levels import Scan, content_box
 from regista.registration._plan import DeformableStage, Plan
+from regista.transforms import DisplacementField
 
 _BYTES_PER_VOXEL = 4 * 17  # field, two work fields, metric buffers and images at full resolution
 
@@ -46,6 +50,36 @@ def check_mask(mask: Image, image: Image, role: str) -> Image:
     if not np.any(mask.as_float32() > 0):
         raise GeometryError(f"the {role} mask is empty: no voxel is above 0")
     return mask
+
+
+def canonical(image: Image, mask: Image | None) -> tuple[Image, Image | None]:
+    """Return image and mask with their array axes as near to R, A, S as they can be.
+
+    How a scan happens to be stored must not change what is found: not even in the last bits, from which a
+    long optimization would drift apart.
+    """
+    done = Reorient(orientation="RAS"[: image.ndim]).apply(image, mask)
+    return done.image, done.mask
+
+
+def reordered(field: DisplacementField, like: Grid) -> DisplacementField:
+    """Return a field with its array axes ordered as those of another grid, or on that grid if it is the same."""
+    vectors = Image(field.vectors_mm, field.grid, "channels")
+    turned = Reorient(orientation=like.orientation).apply(vectors).image
+    grid = like if turned.grid.same_as(like) else turned.grid
+    return replace(field, vectors_mm=turned.as_float32(), grid=grid)
+
+
+def embedded(grid: Grid) -> Grid:
+    """Return the 3-D grid a grid is worked on: a 2-D one as ``(I, 1, J)``, so that kernels have rows to walk along."""
+    if grid.ndim == 3:
+        return grid
+    return Grid((grid.shape[0], 1, grid.shape[1]), grid.as_3d().grid2world[:, [0, 2, 1, 3]])
+
+
+def plane(grid: Grid) -> Grid:
+    """Return the 2-D grid that was `embedded`."""
+    return Grid((grid.shape[0], grid.shape[2]), grid.grid2world[np.ix_([0, 1, 3], [0, 2, 3])])
 
 
 def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite: str) -> Scan:
@@ -87,7 +121,7 @@ def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite:
     weight: NDArray[np.float32] | None = None
     if mask is not None or bad:
         weight = use.astype(np.float32) if mask is not None else finite.astype(np.float32)
-    grid = image.grid.as_3d()
+    grid = embedded(image.grid)
     shape = grid.shape
     voxels = np.ascontiguousarray(scaled.reshape(shape), np.float32)
     if bad:  # a hole must not look like an edge

@@ -67,7 +67,7 @@ class LinearStage:
             raise PlanError(f"{self.model}: tolerance_vox is between 0 and 1, got {self.tolerance_vox}")
 
 
-PER_LEVEL = ("update_sigma_vox", "field_sigma_vox")
+PER_LEVEL = ("update_sigma_vox", "field_sigma_vox", "saturation")
 """Settings of a deformable stage with one value for all levels, or one for each."""
 
 
@@ -87,6 +87,8 @@ class DeformableStage:
         Largest component of an update, voxels of the level, and the factor on it when the value rises.
     update_sigma_vox, field_sigma_vox : tuple of float
         Smoothing of update and field, voxels of the level: one value for all levels, or one for each.
+    saturation : tuple of float
+        How much each update is evened out (see `regista.optimization.GreedyDiffeomorphic`), likewise.
     symmetric_force : bool
         Drive the update by the mean gradient of both images. For one contrast only: MI and NMI do not, and
         LNCC should not where contrasts differ.
@@ -102,6 +104,7 @@ class DeformableStage:
     step_decay: float = 0.7
     update_sigma_vox: tuple[float, ...] = (1.732,)
     field_sigma_vox: tuple[float, ...] = (0.5,)
+    saturation: tuple[float, ...] = (0.0,)
     symmetric_force: bool = True
     window: int = 10
     tolerance: float = 1e-3

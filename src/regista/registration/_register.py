@@ -27,7 +27,16 @@ from regista.core import (
 )
 from regista.registration._deformable import Base, VoxelField, run_deformable
 from regista.registration._initial import find_start
-from regista.registration._inputs import check_mask, check_memory, check_pair, overlap_warning, prepare
+from regista.registration._inputs import (
+    canonical,
+    check_mask,
+    check_memory,
+    check_pair,
+    overlap_warning,
+    plane,
+    prepare,
+    reordered,
+)
 from regista.registration._levels import Level, Matrix, Scan, Volume
 from regista.registration._linear import run_linear
 from regista.registration._plan import DeformableStage, LinearStage, Plan
@@ -162,6 +171,7 @@ class _Run:
             ("moving", self.moving, self.moving_mask),
         ):
             mask = None if mask is None else check_mask(mask, image, role)
+            image, mask = canonical(image, mask)
             if self.plan.preprocessing.steps:
                 done = self.plan.preprocessing.apply(image, mask)
                 # a foreground that a step found is for the steps after it; only a mask that was given masks
@@ -252,16 +262,16 @@ class _Run:
         if vectors is None:
             return affine, affine.inverse()
         if ndim == 2:
-            vectors = np.ascontiguousarray(vectors[:2, :, :, 0])
-        grid = lattice if ndim == 3 else _plane(lattice)
+            vectors = np.ascontiguousarray(vectors[:2, :, 0])
+        grid = lattice if ndim == 3 else plane(lattice)
         forward = DisplacementField(vectors, grid, fixed_space=here, moving_space=here)
         determinant = jacobian_determinant(forward, grid)
         self.measures["folded_percent"] = 100 * float(np.mean(determinant <= 0))
         self.measures["smallest_jacobian"] = float(determinant.min())
         backward, residual = invert_field(forward)
         self.measures["inverse_residual_vox"] = float(residual)
-        inverse = Composite((affine.inverse(), backward))
-        return Composite((forward, affine)), inverse
+        forward, backward = (reordered(field, self.fixed.grid) for field in (forward, backward))
+        return Composite((forward, affine)), Composite((affine.inverse(), backward))
 
     def _record(self) -> RunRecord:
         return RunRecord(
@@ -342,11 +352,6 @@ def _planar(matrix: Matrix, ndim: int) -> Matrix:
     return matrix[np.ix_(keep, keep)]
 
 
-def _plane(grid: Grid) -> Grid:
-    """Return the 2-D grid of a grid of one slice."""
-    return Grid(grid.shape[:2], _planar(grid.grid2world, 2))
-
-
 def _to_voxels(vectors_mm: Volume, grid: Grid) -> Volume:
     linear = grid.world2grid[:3, :3].astype(np.float32)
     return np.ascontiguousarray(np.einsum("ab,bijk->aijk", linear, vectors_mm), np.float32)
@@ -360,9 +365,9 @@ def _base_from(initial: Transform, matrix: Matrix) -> Base:
     def base(grid: Grid) -> Volume:
         if ndim == 3:
             return _to_voxels(to_displacement_field(before_linear, grid).vectors_mm, grid)
-        flat = _plane(grid)
+        flat = plane(grid)
         vectors = np.zeros((3, *grid.shape), np.float32)
-        vectors[:2, :, :, 0] = to_displacement_field(before_linear, flat).vectors_mm
+        vectors[:2, :, 0] = to_displacement_field(before_linear, flat).vectors_mm
         return _to_voxels(vectors, grid)
 
     return base

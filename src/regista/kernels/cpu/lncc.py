@@ -111,7 +111,7 @@ def _fixed_statistics(start, stop, fixed, ti, tj, tk, rows, mean, spread):
     ring_f = np.empty((width, jn, kn), np.float32)
     ring_ff = np.empty((width, jn, kn), np.float32)
     square = np.empty((jn, kn), np.float32)
-    padded = np.empty(kn + 2 * rk, np.float32)
+    padded = np.zeros((jn, kn + 2 * rk), np.float32)
     done = max(start - ri, 0)
     for i in range(start, stop):
         while done <= min(i + ri, inn - 1):
@@ -164,7 +164,7 @@ def _coefficients(
     ring_fw = np.empty((width, jn, kn), np.float32)
     square = np.empty((jn, kn), np.float32)
     cross = np.empty((jn, kn), np.float32)
-    padded = np.empty(kn + 2 * rk, np.float32)
+    padded = np.zeros((jn, kn + 2 * rk), np.float32)
     sum_w = np.empty((jn, kn), np.float32)
     sum_ww = np.empty((jn, kn), np.float32)
     sum_fw = np.empty((jn, kn), np.float32)
@@ -249,7 +249,7 @@ def _gradient(start, stop, fixed, warped, coefficients, ti, tj, tk, rows, out):
     ri, rk = ti.shape[0] - 1, tk.shape[0] - 1
     ring = np.empty((3, 2 * ri + 1, jn, kn), np.float32)
     sums = np.empty((3, jn, kn), np.float32)
-    padded = np.empty(kn + 2 * rk, np.float32)
+    padded = np.zeros((jn, kn + 2 * rk), np.float32)
     done = max(start - ri, 0)
     for i in range(start, stop):
         done = _box_coefficients(done, i, inn, coefficients, ti, tj, tk, rows, padded, ring, sums)
@@ -266,7 +266,7 @@ def _force(start, stop, fixed, warped, coefficients, ti, tj, tk, scale, symmetri
     ri, rk = ti.shape[0] - 1, tk.shape[0] - 1
     ring = np.empty((3, 2 * ri + 1, jn, kn), np.float32)
     sums = np.empty((3, jn, kn), np.float32)
-    padded = np.empty(kn + 2 * rk, np.float32)
+    padded = np.zeros((jn, kn + 2 * rk), np.float32)
     g = np.empty(kn, np.float32)
     own, two = np.float32(0.5 if symmetric else 1.0), np.float32(2)
     done = max(start - ri, 0)

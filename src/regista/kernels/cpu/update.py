@@ -16,6 +16,27 @@ def largest_component(disp, rows=None):
     return float(peaks.max())
 
 
+def saturate(update, strength, largest, rows=None):
+    """Divide each vector v of a field by ``1 + strength |v| / largest``; return the largest component of the result.
+
+    Parameters
+    ----------
+    update : (3, I, J, K) float32 ndarray
+        Changed in place.
+    strength : float
+        0 leaves the field as it is; at 3 a vector of length `largest` is cut to a quarter.
+    largest : float
+        Length that counts as large.
+    rows : (4, I, J) int32 ndarray, optional
+        Voxels to compute (see `regista.kernels.cpu.rows`).
+    """
+    peaks = np.zeros(update.shape[1])
+    rows = all_rows(update.shape[1:]) if rows is None else rows
+    scale = np.float32(strength / largest)
+    for_rows(lambda a, b: _saturate(a, b, update, scale, rows, peaks), rows)
+    return float(peaks.max())
+
+
 def compose_small(disp, update, factor, *, out, rows=None):
     """Write ``u'(x) = s v(x) + u(x + s v(x))`` to `out`, for steps of at most one voxel per axis.
 
@@ -53,49 +74,81 @@ def _largest(start, stop, disp, rows, peaks):
 
 
 @njit
-def _compose(start, stop, disp, update, factor, rows, out):
-    _, inn, jn, kn = disp.shape
-    one, zero = np.float32(1), np.float32(0)
-    weights = np.empty((9, kn), np.float32)
-    mid, low, high = np.empty(kn, np.float32), np.empty(kn, np.float32), np.empty(kn, np.float32)
-    total = np.empty(kn, np.float32)
-    padded = np.zeros(kn + 2, np.float32)
+def _saturate(start, stop, update, scale, rows, peaks):
+    one = np.float32(1)
     for i in range(start, stop):
-        for j in range(jn):
+        peak = np.float32(0)
+        for j in range(update.shape[2]):
             p, q = rows[0, i, j], rows[1, i, j]
             if p >= q:
                 continue
-            length = q - p
-            vi, vj, vk = update[0, i, j, p:q], update[1, i, j, p:q], update[2, i, j, p:q]
-            for k in range(length):
-                a, b, c = factor * vi[k], factor * vj[k], factor * vk[k]
-                ai, al, ah = one - abs(a), max(-a, zero), max(a, zero)
-                bi, bl, bh = one - abs(b), max(-b, zero), max(b, zero)
-                weights[0, k] = al * bl
-                weights[1, k] = al * bi
-                weights[2, k] = al * bh
-                weights[3, k] = ai * bl
-                weights[4, k] = ai * bi
-                weights[5, k] = ai * bh
-                weights[6, k] = ah * bl
-                weights[7, k] = ah * bi
-                weights[8, k] = ah * bh
-                mid[k], low[k], high[k] = one - abs(c), max(-c, zero), max(c, zero)
-            for comp in range(3):
-                own, target = update[comp, i, j, p:q], out[comp, i, j, p:q]
-                for k in range(length):
-                    total[k] = factor * own[k]
-                for n in range(9):
-                    row = disp[comp, min(max(i + n // 3 - 1, 0), inn - 1), min(max(j + n % 3 - 1, 0), jn - 1)]
-                    # a copy with both neighbours: one base address, so that the sum below vectorizes
-                    source = row[p:q]
-                    for k in range(length):
-                        padded[k + 1] = source[k]
-                    padded[0], padded[length + 1] = row[max(p - 1, 0)], row[min(q, kn - 1)]
-                    weight = weights[n]
-                    for k in range(length):
-                        total[k] += weight[k] * (
-                            low[k] * padded[k] + mid[k] * padded[k + 1] + high[k] * padded[k + 2]
-                        )
-                for k in range(length):
-                    target[k] = total[k]
+            a, b, c = update[0, i, j, p:q], update[1, i, j, p:q], update[2, i, j, p:q]
+            for k in range(q - p):
+                factor = one / (one + scale * np.sqrt(a[k] * a[k] + b[k] * b[k] + c[k] * c[k]))
+                a[k], b[k], c[k] = factor * a[k], factor * b[k], factor * c[k]
+                peak = max(peak, max(abs(a[k]), max(abs(b[k]), abs(c[k]))))
+        peaks[i] = peak
+
+
+_CHUNK = 256
+"""Voxels of a row worked on together: a buffer of constant width lets the compiler see that its lines do not overlap,
+so that the sum over the stencil vectorizes."""
+
+
+@njit
+def _compose(start, stop, disp, update, factor, rows, out):
+    inn, jn, kn = disp.shape[1:]
+    one, zero = np.float32(1), np.float32(0)
+    lines = np.empty((10, _CHUNK + 8), np.float32)
+    for i in range(start, stop):
+        for j in range(jn):
+            first, last = rows[0, i, j], rows[1, i, j]
+            for k in (0, kn - 1):  # the ends of a row lack a neighbour
+                if first <= k < last:
+                    _at_end(disp, update, factor, i, j, k, out)
+            last = min(last, kn - 1)
+            before, after = max(j - 1, 0), min(j + 1, jn - 1)
+            for p in range(max(first, 1), last, _CHUNK):
+                q = min(p + _CHUNK, last)
+                size = q - p
+                for axis in range(3):  # lines 0 to 8: the weights of the three neighbours along each axis
+                    v = update[axis, i, j, p:q]
+                    for k in range(size):
+                        a = factor * v[k]
+                        lines[3 * axis, k], lines[3 * axis + 2, k] = max(-a, zero), max(a, zero)
+                        lines[3 * axis + 1, k] = one - abs(a)
+                for comp in range(3):
+                    own, target = update[comp, i, j, p:q], out[comp, i, j, p:q]
+                    for k in range(size):
+                        lines[9, k] = factor * own[k]
+                    for n in range(3):
+                        plane = disp[comp, min(max(i + n - 1, 0), inn - 1)]
+                        low, mid = plane[before, p - 1 : q + 1], plane[j, p - 1 : q + 1]
+                        high = plane[after, p - 1 : q + 1]
+                        for k in range(size):
+                            bl, bm, bh = lines[3, k], lines[4, k], lines[5, k]
+                            x = bl * low[k] + bm * mid[k] + bh * high[k]
+                            y = bl * low[k + 1] + bm * mid[k + 1] + bh * high[k + 1]
+                            z = bl * low[k + 2] + bm * mid[k + 2] + bh * high[k + 2]
+                            lines[9, k] += lines[n, k] * (lines[6, k] * x + lines[7, k] * y + lines[8, k] * z)
+                    for k in range(size):
+                        target[k] = lines[9, k]
+
+
+@njit
+def _at_end(disp, update, factor, i, j, k, out):
+    """Compose one voxel by its 8 corners, the outermost values continuing beyond the lattice."""
+    inn, jn, kn = disp.shape[1:]
+    one = np.float32(1)
+    a, b, c = factor * update[0, i, j, k], factor * update[1, i, j, k], factor * update[2, i, j, k]
+    x = min(max(i + (1 if a > 0 else -1), 0), inn - 1)
+    y = min(max(j + (1 if b > 0 else -1), 0), jn - 1)
+    z = min(max(k + (1 if c > 0 else -1), 0), kn - 1)
+    p, q, r = abs(a), abs(b), abs(c)
+    for n in range(3):
+        v = disp[n]
+        near = (one - q) * ((one - r) * v[i, j, k] + r * v[i, j, z])
+        near += q * ((one - r) * v[i, y, k] + r * v[i, y, z])
+        far = (one - q) * ((one - r) * v[x, j, k] + r * v[x, j, z])
+        far += q * ((one - r) * v[x, y, k] + r * v[x, y, z])
+        out[n, i, j, k] = factor * update[n, i, j, k] + (one - p) * near + p * far

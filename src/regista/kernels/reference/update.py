@@ -15,6 +15,16 @@ def largest_component(disp: ArrayLike, rows: Rows | None = None) -> float:
     return float(np.abs(field).max(axis=0)[within(field.shape[1:], rows)].max(initial=0.0))
 
 
+def saturate(
+    update: NDArray[np.floating], strength: float, largest: float, rows: Rows | None = None
+) -> float:
+    """Divide each vector by ``1 + strength |v| / largest`` in place; return the largest component."""
+    field = np.asarray(update, np.float64)
+    field = field / (1 + strength / largest * np.sqrt((field**2).sum(axis=0)))
+    put(field, update, rows)
+    return largest_component(update, rows)
+
+
 def compose_small(
     disp: ArrayLike,
     update: ArrayLike,
