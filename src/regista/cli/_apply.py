@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regista.cli._chains import (
+    IMAGE_SUFFIXES,
     Convention,
     Format,
     IgnoreSpaces,
@@ -57,11 +58,13 @@ def apply(
 ) -> None:
     """Resample IMAGE onto another grid, once, through all transforms."""
     transforms, path = files[:-1], files[-1]
+    from regista.cli._outputs import check_outputs
     from regista.core import LabelImage
     from regista.core import threads as use_threads
     from regista.io import read, read_labels, write
     from regista.transforms import resample, resample_labels
 
+    check_outputs([output], [*files, like], IMAGE_SUFFIXES)
     _check_choice(interpolation, labels)
     with use_threads(threads):
         fixed = read(like)
@@ -110,9 +113,11 @@ def apply_points(
     """
     transforms, path = split_last(files, "points")
     from regista.cli._kinds import kind_of
+    from regista.cli._outputs import check_outputs
     from regista.io import read_mesh, read_points, write
     from regista.transforms import map_mesh, map_pointset
 
+    check_outputs([output], [*files, like, moving])
     fixed, other = read_optional(like), read_optional(moving)
     chain = read_chain(transforms, format, fixed, other, ignore_spaces=ignore_spaces)
     options = {"convention": _convention_for(output, convention)}

@@ -11,6 +11,24 @@ if TYPE_CHECKING:
     from regista.core import Image
     from regista.transforms import Transform
 
+IMAGE_SUFFIXES = (
+    ".nii",
+    ".nii.gz",
+    ".mha",
+    ".nrrd",
+    ".mgz",
+    ".mgh",
+    ".npz",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gipl",
+    ".vtk",
+)
+"""Extensions of images that can be written."""
 FORMATS = "itk, nifti, fsl, fsl-absolute, lta, afni, x5, greedy, learn2reg, voxelmorph"
 Format = Annotated[
     str | None,

@@ -58,6 +58,13 @@ class Request:
     format: str | None
     ignore_spaces: bool
 
+    @property
+    def files(self) -> list[Path | None]:
+        """All files that will be read."""
+        labels = [self.fixed_labels, self.warped_labels, self.moving_labels, self.names, self.groups]
+        images = [self.mask, self.fixed, self.warped, self.moving]
+        return [*labels, self.fixed_points, self.moving_points, *self.transform, *self.inverse, *images]
+
     def check(self) -> None:
         """Refuse combinations that leave nothing, or not enough, to measure."""
         one_of = "give one of them: the labels already on the fixed grid, or the moving ones with --transform"
@@ -286,16 +293,6 @@ def split_pair(text: str, option: str) -> tuple[str, str]:
     if not (sign and name.strip()):
         raise PlanError(f"{option} is written NAME=VALUE, got {text!r}")
     return name.strip(), value.strip()
-
-
-def check_output(path: Path | None, suffixes: tuple[str, ...]) -> None:
-    """Refuse an output of another kind, or in a folder that does not exist, before any work."""
-    if path is None:
-        return
-    if suffix_of(path) not in suffixes:
-        raise FormatError(f"{path}: this table is written as {' or '.join(suffixes)}")
-    if not path.absolute().parent.is_dir():
-        raise FormatError(f"{path} cannot be written: the folder {path.parent} does not exist; make it first")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

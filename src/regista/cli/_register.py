@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from regista.transforms import Transform
 
 DEFAULT_PRESET = "brain-t1"
+RESULTS = ("warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5", "record.json")
+"""What a registration leaves in its folder."""
 
 
 @guarded
@@ -76,15 +78,16 @@ def register(
     maps points fixed → moving), moving2fixed.h5 (its inverse) and record.json to the output folder.
     """
     clock = Clock()
-    from regista.cli._outputs import FolderWriter
+    from regista.cli._outputs import FolderWriter, keep_inputs
     from regista.core import get_threads
     from regista.core import threads as use_threads
 
+    files = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
+    keep_inputs([output / name for name in RESULTS], [*files.values(), plan, *(initial or [])])
     with use_threads(threads), FolderWriter(output) as folder:
         voxels = _dtype(dtype)
-        files = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
         with _reading(files, {"fixed": fixed_series, "moving": moving_series}) as images:
-            chosen = _plan(preset, plan, overrides)  # brings the engine in while files are read
+            chosen = _plan(preset, plan, overrides, output)  # brings the engine in while files are read
             clock.lap("load")
         start = _initial(initial or [], images["fixed"], images["moving"])
         clock.lap("read")
@@ -95,12 +98,14 @@ def register(
         paths = _write(folder, result, images["moving"], voxels)
         clock.lap("write")
         result = replace(result, record=_full_record(result.record, clock, files))
-        folder.text("record.json", result.record.to_json() + "\n")
-        paths["record"] = folder.commit("record.json")
+        folder.text(RESULTS[-1], result.record.to_json() + "\n")
+        paths["record"] = folder.commit(RESULTS[-1])
     return _report(result.record, paths, quiet, as_json)
 
 
-def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None) -> Plan:
+def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None, output: Path) -> Plan:
+    from regista.cli._outputs import keep_inputs
+    from regista.cli._preprocess import files_of_steps
     from regista.core import PlanError
     from regista.io import read
     from regista.registration import load_plan
@@ -112,6 +117,7 @@ def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None) ->
     if plan is not None:
         check_plan_file(plan)
     loaded = load_plan(str(plan) if plan is not None else preset or DEFAULT_PRESET, overrides or ())
+    keep_inputs([output / name for name in RESULTS], files_of_steps(loaded.preprocessing))
     return replace(loaded, preprocessing=loaded.preprocessing.with_files(read))
 
 
@@ -231,15 +237,8 @@ def _write(folder: Any, result: Result, moving: Image | None, dtype: Any) -> dic
 
     assert moving is not None
     warped = as_type(result.warped, moving.data.dtype if dtype is None else dtype)
-    folder.write_all(
-        {
-            "warped.nii.gz": warped,
-            "fixed2moving.h5": result.transform,
-            "moving2fixed.h5": result.inverse,
-        }
-    )
-    names = ("warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5")
-    return {name.split(".")[0]: folder.target / name for name in names}
+    folder.write_all(dict(zip(RESULTS, (warped, result.transform, result.inverse), strict=False)))
+    return {name.split(".")[0]: folder.target / name for name in RESULTS[:-1]}
 
 
 def _full_record(record: RunRecord, clock: Clock, files: Mapping[str, Path | None]) -> RunRecord:
