@@ -10,11 +10,13 @@ import typer
 from regista.cli._chains import (
     IMAGE_SUFFIXES,
     Convention,
+    FillWord,
     Format,
     IgnoreSpaces,
     Like,
     Moving,
     check_direction,
+    parse_fill,
     read_chain,
     read_optional,
     split_last,
@@ -47,7 +49,7 @@ def apply(
             help="linear, nearest, cubic, lanczos; for labels nearest or smooth (default: linear, nearest)."
         ),
     ] = None,
-    fill: Annotated[float, typer.Option(help="Value outside the image.")] = 0.0,
+    fill: FillWord = "auto",
     dtype: Annotated[str | None, typer.Option(help="Voxel type to write (default: the image's).")] = None,
     format: Format = None,
     ignore_spaces: IgnoreSpaces = False,
@@ -59,18 +61,22 @@ def apply(
     """Resample IMAGE onto another grid, once, through all transforms."""
     transforms, path = files[:-1], files[-1]
     from regista.cli._outputs import check_outputs
-    from regista.core import LabelImage
+    from regista.core import LabelImage, PlanError
     from regista.core import threads as use_threads
     from regista.io import read, read_labels, write
-    from regista.transforms import resample, resample_labels
+    from regista.transforms import fill_value, resample, resample_labels
 
     check_outputs([output], [*files, like], IMAGE_SUFFIXES)
     _check_choice(interpolation, labels)
+    outside = parse_fill(fill)
+    if labels and outside not in ("auto", 0.0):
+        raise PlanError(f"labels are 0, background, outside the image: leave out --fill {fill}, or --labels")
     with use_threads(threads):
         fixed = read(like)
         image: Image = read_labels(path) if labels else read(path)
         chain = _chain_for(transforms, format, fixed, image, ignore_spaces)
         out: Image
+        filled = 0.0 if labels else "edge" if outside == "edge" else fill_value(image, outside)
         if isinstance(image, LabelImage):
             out = resample_labels(image, fixed, chain, interpolation=interpolation or "nearest")  # type: ignore[arg-type]
         else:
@@ -79,12 +85,14 @@ def apply(
                 fixed,
                 chain,
                 interpolation=interpolation or "linear",  # type: ignore[arg-type]
-                fill=fill,
+                fill=outside,
                 dtype=_dtype(dtype),
             )
         write(output, out)
     if as_json:
-        say_json({"output": str(output), "grid": out.grid.describe(), "dtype": out.data.dtype.name})
+        say_json(
+            {"output": str(output), "grid": out.grid.describe(), "dtype": out.data.dtype.name, "fill": filled}
+        )
     else:
         say(f"{output}: {out.grid.describe()}", quiet=quiet)
 
@@ -123,6 +131,7 @@ def apply_points(
     options = {"convention": _convention_for(output, convention)}
     if kind_of(path) == "mesh":
         mesh = read_mesh(path, convention=convention)  # type: ignore[arg-type]
+        check_direction(chain, mesh.space, None)
         write(output, map_mesh(mesh, chain), **options)
         count = len(mesh.vertices_mm)
     else:
@@ -132,6 +141,7 @@ def apply_points(
             grid=None if fixed is None else fixed.grid,
             ndim=chain.ndim,
         )
+        check_direction(chain, points.space, None)
         write(output, map_pointset(points, chain), **options)
         count = len(points.points_mm)
     if as_json:
@@ -151,7 +161,7 @@ def _chain_for(
 
         chain = Affine.identity(fixed.ndim)
     check_overlap(chain, fixed.grid, image)
-    check_direction(chain, fixed, image)
+    check_direction(chain, fixed.space, image.space)
     return chain
 
 

@@ -152,7 +152,7 @@ def _read_inputs(request: Request) -> _Inputs:
         )
         if here is not None and there is not None:
             check_overlap(chain, here.grid, there)
-            check_direction(chain, here, there)
+            check_direction(chain, here.space, there.space)
     return _Inputs(
         fixed=fixed, moving=moving, fixed_labels=fixed_labels, moving_labels=moving_labels, chain=chain
     )
@@ -221,6 +221,8 @@ def _measure_points(request: Request, inputs: _Inputs, found: Findings) -> None:
     one = _points(request.fixed_points, request.convention, here, ndim)
     other = _points(request.moving_points, request.convention, there, ndim)
     grid = None if there is None else there.grid
+    if inputs.chain is not None:
+        check_direction(inputs.chain, one.space, other.space)
     for stage, chain in inputs.stages(request):
         errors = landmark_error(one, other, chain, grid=grid, unit=request.unit)  # type: ignore[arg-type]
         found.add("landmarks", stage, errors.row())

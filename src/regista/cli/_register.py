@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regista.cli._chains import FillWord, parse_fill
 from regista.cli._console import (
     Clock,
     Debug,
@@ -67,6 +68,7 @@ def register(
     ] = None,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Same seed and threads: same bytes.")] = 0,
+    fill: FillWord = "auto",
     dtype: Annotated[str, typer.Option(help="Voxel type of warped.nii.gz, or 'same' as MOVING.")] = "float32",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -85,7 +87,7 @@ def register(
     files = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
     keep_inputs([output / name for name in RESULTS], [*files.values(), plan, *(initial or [])])
     with use_threads(threads), FolderWriter(output) as folder:
-        voxels = _dtype(dtype)
+        voxels, outside = _dtype(dtype), parse_fill(fill)
         with _reading(files, {"fixed": fixed_series, "moving": moving_series}) as images:
             chosen = _plan(preset, plan, overrides, output)  # brings the engine in while files are read
             clock.lap("load")
@@ -93,7 +95,8 @@ def register(
         clock.lap("read")
         if not (quiet or as_json):
             tell_compiling()
-        result = _run(images, chosen, start, get_threads(), seed, non_finite, show=not (quiet or as_json))
+        options = {"seed": seed, "non_finite": non_finite, "fill": outside, "threads": get_threads()}
+        result = _run(images, chosen, start, options, show=not (quiet or as_json))
         clock.lap("register")
         paths = _write(folder, result, images["moving"], voxels)
         clock.lap("write")
@@ -178,6 +181,7 @@ def _tell_apart(images: dict[str, Image | None], wanted: Mapping[str, Path]) -> 
 def _initial(paths: list[Path], fixed: Image | None, moving: Image | None) -> Transform | None:
     if not paths:
         return None
+    from regista.cli._chains import check_direction
     from regista.io import read_transform
     from regista.transforms import Composite, with_spaces
 
@@ -187,17 +191,7 @@ def _initial(paths: list[Path], fixed: Image | None, moving: Image | None) -> Tr
     joined = chain[0] if len(chain) == 1 else Composite(tuple(chain))
     assert fixed is not None
     assert moving is not None
-    if (
-        joined.fixed_space == moving.space
-        and joined.moving_space == fixed.space
-        and fixed.space != moving.space
-    ):
-        from regista.core import GeometryError
-
-        raise GeometryError(
-            f"--initial maps from {joined.fixed_space!r} to {joined.moving_space!r}, the other way round: invert it "
-            "with `regista invert`"
-        )
+    check_direction(joined, fixed.space, moving.space, "")
     return with_spaces(joined, fixed.space, moving.space)
 
 
@@ -205,9 +199,7 @@ def _run(
     images: dict[str, Image | None],
     plan: Plan,
     initial: Transform | None,
-    threads: int,
-    seed: int,
-    non_finite: str,
+    options: dict[str, Any],
     *,
     show: bool,
 ) -> Result:
@@ -217,19 +209,9 @@ def _run(
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
     assert moving is not None
+    options |= {role: images[role] for role in ("fixed_mask", "moving_mask")}
     with stops_deferred(), progress_bar(show) as progress:
-        return run(
-            fixed,
-            moving,
-            plan,
-            initial=initial,
-            fixed_mask=images["fixed_mask"],
-            moving_mask=images["moving_mask"],
-            threads=threads,
-            seed=seed,
-            progress=progress,
-            non_finite=non_finite,
-        )
+        return run(fixed, moving, plan, initial=initial, **options, progress=progress)
 
 
 def _write(folder: Any, result: Result, moving: Image | None, dtype: Any) -> dict[str, Path]:
