@@ -139,8 +139,13 @@ def test_an_fsl_warp_does_what_the_transform_does(pair, registered, call, tmp_pa
     assert done.exit_code == 0, done.output
     warped = read(registered / "warped.nii.gz").data
     assert np.abs(read(tmp_path / "again.nii.gz").data - warped).max() < 1e-3 * np.ptp(warped)
-    told = call("info", warp).stderr
-    assert "--format fsl" in told
+    told = call("info", warp)
+    assert told.exit_code == 0
+    assert "FSL warp" in told.stdout
+    assert "26×31×17 voxels" in told.stdout
+    assert "--moving MOVING" in told.stdout
+    told = call("info", warp, "--format", format, "--moving", moving)
+    assert "displacement (mm)" in told.stdout
 
 
 def test_info_tells_kinds_apart(pair, registered, call, tmp_path) -> None:
@@ -151,6 +156,95 @@ def test_info_tells_kinds_apart(pair, registered, call, tmp_path) -> None:
     plain = call("info", *files).stdout
     assert "26×31×17 voxels" in plain
     assert "fixed space: fixed" in plain
+
+
+def test_info_goes_on_after_a_bad_file(pair, call, tmp_path) -> None:
+    (tmp_path / "text.nii.gz").write_text("no image")
+    files = [
+        tmp_path / "absent.nii.gz",
+        pair / "fixed.nii.gz",
+        tmp_path / "text.nii.gz",
+        pair / "mask.nii.gz",
+    ]
+    done = call("info", *files)
+    assert done.exit_code == 2
+    assert done.stdout.count("26×31×17 voxels") == 2
+    assert "absent.nii.gz does not exist" in done.stderr
+    assert "text.nii.gz" in done.stderr
+    done = call("info", *files, "--json")
+    assert done.exit_code == 2
+    told = json.loads(done.stdout)["files"]
+    assert [entry["file"] for entry in told] == [str(path) for path in files]
+    assert ["error" in entry for entry in told] == [True, False, True, False]
+
+
+def test_info_knows_a_result_folder(pair, registered, call, tmp_path) -> None:
+    done = call("info", registered)
+    assert done.exit_code == 0, done.output
+    for text in (
+        "registered in",
+        "similarity (NCC)",
+        "plan: translation",
+        "fixed2moving.h5",
+        "moving space: moving",
+    ):
+        assert text in done.stdout
+    told = json.loads(call("info", registered, "--json").stdout)["files"][0]
+    assert told["kind"] == "result"
+    assert told["moving2fixed.h5"][0]["fixed space"] == "moving"
+    (tmp_path / "record.json").write_bytes((registered / "record.json").read_bytes())
+    (tmp_path / "fixed2moving.h5").write_text("broken")
+    done = call("info", tmp_path)
+    assert done.exit_code == 2
+    assert "fixed2moving.h5" in done.stderr
+    (tmp_path / "fixed2moving.h5").unlink()
+    assert "fixed2moving.h5: missing" in call("info", tmp_path).stdout
+    (tmp_path / "record.json").write_text("{}")
+    done = call("info", tmp_path)
+    assert (done.exit_code, "not a record" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("endian", "<>")
+def test_info_says_what_coefficients_and_unmarked_fields_need(pair, call, tmp_path, endian) -> None:
+    import nibabel as nib
+
+    data = np.zeros((5, 6, 7, 3), np.float32)
+    header = nib.Nifti1Header(endianness=endian)
+    for name, intent in (("coefficients", 2009), ("warp", 2006), ("bare", 0)):
+        image = nib.Nifti1Image(data, np.diag([2.0, 3, 4, 1]), header)
+        image.header["intent_code"] = intent
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+    assert "fnirtfileutils" in call("info", tmp_path / "coefficients.nii.gz").stdout
+    assert "FSL warp" in call("info", tmp_path / "warp.nii.gz").stdout
+    told = call("info", tmp_path / "bare.nii.gz").stdout
+    assert "if they are displacements, name the tool: --format fsl" in told
+    (tmp_path / "warp.m3z").write_bytes(b"x")
+    done = call("info", tmp_path / "warp.m3z")
+    assert (done.exit_code, "mri_warp_convert" in done.stderr) == (2, True)
+
+
+def test_a_label_map_without_labels_is_told(pair, registered, call, tmp_path) -> None:
+    moving = read(pair / "moving.nii.gz")
+    labels = np.indices(moving.data.shape).sum(0) // 19 * 7
+    ct = np.where(moving.data > 5, moving.data * 10, -1024)
+    scans = {"labels": labels.astype(np.int16), "whole": labels.astype(np.float32), "image": moving.data,
+             "ct": ct.astype(np.int16), "ones": np.ones_like(labels, np.uint8)}  # fmt: skip
+    words = (
+        "apply",
+        registered / "fixed2moving.h5",
+        "--like",
+        pair / "fixed.nii.gz",
+        "-o",
+        tmp_path / "o.nii.gz",
+    )
+    for name, data in scans.items():
+        write(tmp_path / f"{name}.nii.gz", moving.with_data(data))
+        done = call(*words, tmp_path / f"{name}.nii.gz")
+        assert done.exit_code == 0
+        assert ("looks like a label map" in done.stderr) == (name in ("labels", "whole")), name
+        assert ("--labels" in done.stderr) == (name in ("labels", "whole"))
+    for extra in (["--labels"], ["--interpolation", "nearest"], ["--quiet"]):
+        assert call(*words, tmp_path / "labels.nii.gz", *extra).stderr == ""
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image at all" * 40, b"\x1f\x8b\x08\x00broken"])

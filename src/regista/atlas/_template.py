@@ -117,7 +117,7 @@ def check_volume(image: Image, role: str) -> None:
     if image.kind != "scalar" or image.ndim != 3:
         raise GeometryError(
             f"the {role} is a {image.ndim}-D {image.kind} image; expected one 3-D volume: take a frame or a "
-            "channel of it first (image.frames()[n])"
+            "channel of it first (in Python image.frames()[n])"
         )
     thin = [n for n in image.grid.shape if n < 8]
     if thin:

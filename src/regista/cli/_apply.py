@@ -21,7 +21,7 @@ from regista.cli._chains import (
     read_optional,
     split_last,
 )
-from regista.cli._console import Debug, Json, Quiet, Threads, guarded, say, say_json
+from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 
 if TYPE_CHECKING:
     from regista.core import Grid, Image
@@ -60,6 +60,7 @@ def apply(
 ) -> None:
     """Resample IMAGE onto another grid, once, through all transforms."""
     transforms, path = files[:-1], files[-1]
+    from regista.cli._kinds import looks_like_labels
     from regista.cli._outputs import check_outputs
     from regista.core import LabelImage, PlanError
     from regista.core import threads as use_threads
@@ -74,6 +75,11 @@ def apply(
     with use_threads(threads):
         fixed = read(like)
         image: Image = read_labels(path) if labels else read(path)
+        if not labels and interpolation != "nearest" and not quiet and looks_like_labels(image):
+            complain(
+                f"Warning: {path} looks like a label map, and interpolation makes up values between labels: pass "
+                "--labels, or --interpolation nearest if it is an image that must keep its values"
+            )
         chain = _chain_for(transforms, format, fixed, image, ignore_spaces)
         out: Image
         filled = 0.0 if labels else "edge" if outside == "edge" else fill_value(image, outside)
@@ -192,7 +198,7 @@ def _dtype(name: str | None) -> Any:
     try:
         return np.dtype(name)
     except TypeError:
-        raise PlanError(f"--dtype is a NumPy type such as float32, int16 or uint8, got {name!r}") from None
+        raise PlanError(f"--dtype is a type such as float32, int16 or uint8, got {name!r}") from None
 
 
 def check_overlap(chain: Transform, grid: Grid, image: Image) -> None:

@@ -98,7 +98,7 @@ def read_chain(
         return Composite(tuple(chain))
     except GeometryError as error:
         named = ", ".join(f"{n} is {path}" for n, path in enumerate(paths, start=1))
-        raise GeometryError(f"{error} (--ignore-spaces). Here transform {named}") from None
+        raise GeometryError(f"{error} with --ignore-spaces. Here transform {named}") from None
 
 
 def check_direction(

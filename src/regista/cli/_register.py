@@ -248,6 +248,9 @@ def tell_compiling() -> None:
 
 
 def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: bool) -> int:
+    from regista.cli._summary import summary_of, why
+
+    tree = record.to_dict()
     if as_json:
         say_json(
             {
@@ -265,27 +268,14 @@ def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: boo
     elif not quiet:
         for warning in record.warnings:
             complain(f"Warning: {warning}")
-        folded = record.measures.get("folded_percent")
-        text = "" if folded is None else f", {folded:.4f} % of voxels folded"
-        say(
-            f"{record.status} in {record.timings['total']:.1f} s{text}, "
-            f"{record.peak_memory_bytes / 1e9:.2f} GB at most"
-        )
+        for number, line in enumerate(summary_of(tree)):
+            say(f"  {line}" if number else line)
         for path in paths.values():
             say(f"  {path}")
     if record.status.ok:
         return 0
     complain(
-        f"Error: the registration failed its checks: {_why(record)}; the results are written for inspection, do "
+        f"Error: the registration failed its checks: {why(tree)}; the results are written for inspection, do "
         "not use them. Look at the images, try another preset, masks or --initial"
     )
     return 1
-
-
-def _why(record: RunRecord) -> str:
-    reasons = {
-        "folded": f"{record.measures.get('folded_percent', 0.0):.2g} % of the voxels are folded",
-        "non-finite": "the metric became NaN or Inf",
-        "diverged": "the metric ended worse than it began",
-    }
-    return reasons.get(str(record.status), str(record.status))

@@ -97,7 +97,7 @@ def landmark_error(
     if unit not in ("mm", "px"):
         raise PlanError(f"unit is 'mm' or 'px', got {unit!r}")
     if unit == "px" and grid is None:
-        raise PlanError("errors in px need the moving image's grid (grid=…; --moving IMAGE)")
+        raise PlanError("errors in px need the moving image's grid --moving IMAGE (in Python grid=)")
     check_direction(transform, fixed.space, moving.space)
     here, there = _paired(fixed, moving)
     if transform is not None:

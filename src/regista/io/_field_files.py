@@ -22,7 +22,7 @@ def single_field(transform: Transform, grid: Grid | None, path: Path) -> Displac
         first = Composite((transform,)).flatten().transforms[0]
         if not isinstance(first, DisplacementField | VelocityField):
             raise FormatError(
-                f"{path}: a displacement field needs the fixed image's grid (fixed=…; --like FIXED), or write .h5"
+                f"{path}: a displacement field needs the fixed image's grid --like FIXED (in Python fixed=), or write .h5"
             )
         grid = first.grid
     if isinstance(transform, DisplacementField) and transform.grid.same_as(grid, 1e-9):
@@ -37,7 +37,7 @@ def read_nifti_field(path: Path) -> DisplacementField:
         if data.ndim != 5 or data.shape[3] != 1 or data.shape[4] not in (2, 3):
             raise FormatError(
                 f"its size is {data.shape}; a displacement field of ANTs or ITK is (I, J, K, 1, 3). If it is another "
-                "tool's, say so: --format fsl, fsl-absolute, afni, learn2reg or voxelmorph (format=…), with the "
+                "tool's, say so: --format fsl, fsl-absolute, afni, learn2reg or voxelmorph (in Python format=), with the "
                 "images it belongs to"
             )
         ndim = data.shape[4]
@@ -102,7 +102,7 @@ def _grids(path: Path, fixed: Grid | None, moving: Grid | None, name: str) -> tu
     if fixed is None:
         raise FormatError(
             f"{path}: a {name} field counts in voxels: give the images whose voxels they are "
-            "(fixed=… and moving=…; --like FIXED --moving MOVING)"
+            "--like FIXED --moving MOVING (in Python fixed= and moving=)"
         )
     moving = moving or fixed
     if fixed.ndim != moving.ndim:

@@ -17,7 +17,7 @@ from regista.io._files import PathLike, read_text, reading, stem_of, suffix_of, 
 Convention = Literal["lps", "ras"]
 _SIGNS = np.array([-1.0, -1.0, 1.0])
 _HOW = (
-    "say which it is: convention='lps' (ANTs and ITK; --convention lps) or convention='ras' "
+    "say which it is: --convention lps (ANTs and ITK) or ras (in Python convention=) "
     "(nibabel, FreeSurfer scanner coordinates; --convention ras)"
 )
 

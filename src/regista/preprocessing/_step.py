@@ -137,7 +137,7 @@ def check_percentiles(name: str, percentiles: tuple[float, float]) -> None:
     """Refuse percentiles that are not 0 ≤ low < high ≤ 100."""
     low, high = percentiles
     if not 0 <= low < high <= 100:
-        raise PlanError(f"{name} is (low, high) with 0 ≤ low < high ≤ 100, got {low, high}")
+        raise PlanError(f"{name} is [low, high] with 0 ≤ low < high ≤ 100, got {[low, high]}")
 
 
 def load(value: Any, read: Callable[[str], Image]) -> Any:

@@ -24,8 +24,8 @@ def check_pair(fixed: Image, moving: Image, non_finite: str) -> None:
             )
         if image.kind == "series":
             raise GeometryError(
-                f"the {role} image is a series of {len(image.data)} frames; register one of them: "
-                "image.frames()[n]"
+                f"the {role} image is a series of {len(image.data)} frames; register one of them "
+                "(in Python image.frames()[n])"
             )
     if fixed.ndim != moving.ndim:
         raise GeometryError(
@@ -48,6 +48,19 @@ def check_mask(mask: Image, image: Image, role: str) -> Image:
     return mask
 
 
+def masks_warning(plan: Plan, fixed_mask: Image | None, moving_mask: Image | None) -> list[str]:
+    """Return what to say where a plan wants masks and they are not all there."""
+    absent = [role for role, mask in (("fixed", fixed_mask), ("moving", moving_mask)) if mask is None]
+    if not plan.wants_masks or not absent:
+        return []
+    missing = "neither image has one" if len(absent) == 2 else f"the {absent[0]} image has none"
+    options = " and ".join(f"--{role}-mask" for role in absent)
+    names = ", ".join(f"{role}_mask=" for role in absent)
+    return [
+        f"the plan {plan.name!r} wants masks of both images, and {missing}: give {options} (in Python {names})"
+    ]
+
+
 def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite: str) -> Scan:
     """Return a scan: channels averaged, intensities clipped and scaled to 0 … 1, bad voxels weighted 0."""
     data = image.as_float32()
@@ -58,7 +71,7 @@ def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite:
     if bad and non_finite == "error":
         raise GeometryError(
             f"the {role} image has {bad} NaN or Inf voxels ({100 * bad / data.size:.2g} %); clean it, or treat "
-            "them as masked out: non_finite='mask' (--non-finite mask)"
+            "them as masked out: --non-finite mask (in Python non_finite='mask')"
         )
     use = finite
     if mask is not None:

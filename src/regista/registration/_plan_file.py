@@ -88,7 +88,8 @@ def plan_to_toml(plan: Plan) -> str:
     name = "rigid"
     """
     tree = plan_to_dict(plan)
-    lines = [f"{key} = {_toml(tree[key])}" for key in ("name", "description", "clip_percentiles")]
+    keys = ("name", "description", "wants_masks", "clip_percentiles")
+    lines = [f"{key} = {_toml(tree[key])}" for key in keys]
     steps = tree["preprocessing"]["steps"]
     for step in steps:
         settings = {k: v for k, v in step.items() if v is not None}

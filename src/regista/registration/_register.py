@@ -27,7 +27,14 @@ from regista.core import (
 )
 from regista.registration._deformable import Base, VoxelField, run_deformable
 from regista.registration._initial import find_start
-from regista.registration._inputs import check_mask, check_memory, check_pair, overlap_warning, prepare
+from regista.registration._inputs import (
+    check_mask,
+    check_memory,
+    check_pair,
+    masks_warning,
+    overlap_warning,
+    prepare,
+)
 from regista.registration._levels import Level, Matrix, Scan, Volume
 from regista.registration._linear import run_linear
 from regista.registration._plan import DeformableStage, LinearStage, Plan
@@ -165,6 +172,7 @@ class _Run:
         began = time.perf_counter()
         self.measures["fill"] = "edge" if self.fill == "edge" else fill_value(self.moving, self.fill)
         check_pair(self.fixed, self.moving, self.non_finite)
+        self.warnings += masks_warning(self.plan, self.fixed_mask, self.moving_mask)
         scans = []
         for role, image, mask in (
             ("fixed", self.fixed, self.fixed_mask),

@@ -250,10 +250,12 @@ def _check_types(source: np.dtype[Any], kind: np.dtype[Any], fill: float) -> Non
         if not (np.isfinite(fill) and limits.min <= fill <= limits.max):
             raise PlanError(
                 f"fill {fill} does not fit voxels of type {kind}: choose a value from {limits.min} to "
-                f"{limits.max}, or pass dtype='float32'"
+                f"{limits.max}, or write --dtype float32 (in Python dtype='float32')"
             )
     if kind.kind == "b" and fill not in (0, 1):
-        raise PlanError(f"fill {fill} does not fit a yes/no mask: choose 0 or 1, or pass dtype='float32'")
+        raise PlanError(
+            f"fill {fill} does not fit a yes/no mask: choose 0 or 1, or write --dtype float32 (in Python dtype='float32')"
+        )
 
 
 def _fill_channels(

@@ -6,8 +6,8 @@ from regista.core import GeometryError
 from regista.transforms._base import Transform
 
 _MEND = (
-    "give its inverse (transform.inverse(); of a registration, result.inverse), or rename its spaces "
-    "(regista.transforms.with_spaces) if the names mislead"
+    "give its inverse (in Python transform.inverse(); of a registration, result.inverse), or rename its spaces "
+    "(in Python regista.transforms.with_spaces) if the names mislead"
 )
 
 
