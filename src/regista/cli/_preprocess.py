@@ -176,7 +176,10 @@ def read_pipeline(file: Path | None, words: Sequence[str] | None) -> Pipeline:
         raise PlanError(
             "give the steps: --steps FILE.toml, or --step NAME once or more (regista preprocess --list)"
         )
-    return Pipeline.from_words(words or ()) if file is None else Pipeline.from_toml(file)
+    pipeline = Pipeline.from_words(words or ()) if file is None else Pipeline.from_toml(file)
+    if not pipeline.steps:
+        raise PlanError(f"{file} has no steps: it lists them as [[steps]], each with a step = NAME")
+    return pipeline
 
 
 def sidecar_of(output: Path) -> Path:

@@ -182,12 +182,19 @@ def _initial(paths: list[Path], fixed: Image | None, moving: Image | None) -> Tr
     if not paths:
         return None
     from regista.cli._chains import check_direction
+    from regista.core import FormatError
     from regista.io import read_transform
     from regista.transforms import Composite, with_spaces
 
-    chain = [
-        read_transform(path, fixed=fixed and fixed.grid, moving=moving and moving.grid) for path in paths
-    ]
+    try:
+        chain = [read_transform(p, fixed=fixed and fixed.grid, moving=moving and moving.grid) for p in paths]
+    except FormatError as error:
+        if "--format" not in str(error):
+            raise
+        raise FormatError(
+            f"{error}. --initial takes files that tell their format: make one first, with `regista convert FILE "
+            "start.h5 --from FORMAT`"
+        ) from None
     joined = chain[0] if len(chain) == 1 else Composite(tuple(chain))
     assert fixed is not None
     assert moving is not None

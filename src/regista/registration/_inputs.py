@@ -37,7 +37,10 @@ def check_pair(fixed: Image, moving: Image, non_finite: str) -> None:
 def check_mask(mask: Image, image: Image, role: str) -> Image:
     """Return a mask on the grid of its image."""
     if mask.ndim != image.ndim or mask.kind != "scalar":
-        raise GeometryError(f"the {role} mask must be a scalar {image.ndim}-D image")
+        raise GeometryError(
+            f"the {role} mask must be a {image.ndim}-D image of one value per voxel, as its image is, got a "
+            f"{mask.ndim}-D {mask.kind} image"
+        )
     if not mask.grid.same_as(image.grid):
         raise GeometryError(
             f"the {role} mask lies on another grid ({mask.grid.describe()}) than its image "
@@ -70,7 +73,7 @@ def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite:
     bad = int(data.size - np.count_nonzero(finite))
     if bad and non_finite == "error":
         raise GeometryError(
-            f"the {role} image has {bad} NaN or Inf voxels ({100 * bad / data.size:.2g} %); clean it, or treat "
+            f"the {role} image has {bad} NaN or Inf voxels ({100 * bad / data.size:.3g} %); clean it, or treat "
             "them as masked out: --non-finite mask (in Python non_finite='mask')"
         )
     use = finite

@@ -193,7 +193,9 @@ def _validate(kind: type, tree: dict[str, Any], where: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join([where, *map(str, first["loc"])])
-        raise PlanError(f"{path}: {first['msg']}, got {first['input']!r}") from None
+        if first["type"] == "value_error":  # the setting's own words
+            raise PlanError(f"{path}: {first['ctx']['error']}") from None
+        raise PlanError(f"{path}: {first['msg'].replace('tuple', 'list')}, got {first['input']!r}") from None
 
 
 @cache

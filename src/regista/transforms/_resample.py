@@ -207,6 +207,10 @@ def map_pointset(points: PointSet, transform: Transform) -> PointSet:
     GeometryError
         If the points and the transform differ in dimension, or the points are said to be in the moving space.
     """
+    if points.ndim != transform.ndim:
+        raise GeometryError(
+            f"the points are {points.ndim}-D, the transform is {transform.ndim}-D: they do not mix"
+        )
     check_direction(transform, points.space, None)
     return replace(
         points,
