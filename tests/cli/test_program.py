@@ -37,14 +37,14 @@ finally:
     print("loaded:", *[name for name in heavy if name in sys.modules])
 """
     command = [sys.executable, "-c", program, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     assert all(f" {name} " in done.stdout for name in COMMANDS)
     assert done.stdout.strip().splitlines()[-1].strip() == "loaded:"
 
 
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, regista.cli; print(*[m for m in ('numpy', 'numba', 'scipy', 'rich') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == ""
 
 

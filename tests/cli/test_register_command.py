@@ -47,6 +47,66 @@ def test_record_tells_time_plan_and_inputs(pair, registered) -> None:
     assert record["plan"]["name"] == "translation"
 
 
+def test_the_summary_says_in_plain_words_how_it_went(pair, call, tmp_path) -> None:
+    words = ("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "--preset", "translation", "-o")
+    done = call(*words, tmp_path / "a", "--set", "stages.translation.steps=[60, 30, 1]")
+    assert done.exit_code == 0
+    record = json.loads((tmp_path / "a/record.json").read_text(encoding="utf-8"))
+    assert record["status"] == "step limit"
+    first, last = (-record["history"][-1]["values"][n] for n in (0, -1))
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"registered in {record['timings']['total']:.1f} s")
+    assert "status step limit: the last level used all its steps, which is normal" in lines[1]
+    assert f"similarity (NCC) {first:.4f} → {last:.4f}, higher is better" in lines[2]
+    assert [line.strip() for line in lines[3:]] == [str(tmp_path / "a" / name) for name in (
+        "warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5", "record.json")]  # fmt: skip
+    done = call(*words, tmp_path / "b", "--set", "stages.translation.similarity=ssd")
+    assert "difference (SSD)" in done.stdout
+    assert "lower is better" in done.stdout
+
+
+def test_an_earlier_level_at_its_limit_is_told_as_such() -> None:
+    from regista.cli._summary import summary_of, why
+
+    levels = [{"stage": "rigid", "level": n, "values": [-0.5, -0.75], "status": s} for n, s in enumerate(
+        ("step limit", "converged"))]  # fmt: skip
+    plan = {"stages": [{"model": "rigid", "similarity": {"mi": {}}, "shrink": [4, 2]}]}
+    record = {"status": "step limit", "history": levels, "plan": plan, "measures": {"folded_percent": 0.25},
+              "timings": {"registration": 2.0}, "peak_memory_bytes": 5e8}  # fmt: skip
+    assert "a level before the last" in why(record)
+    assert summary_of(record)[2] == "rigid, finest level: similarity (MI) 0.5000 → 0.7500, higher is better"
+    assert summary_of(record)[0] == "registered in 2.0 s, 0.2500 % of voxels folded, 0.50 GB at most"
+    assert summary_of({**record, "status": "folded"})[:2] == [
+        "FAILED its checks in 2.0 s, 0.2500 % of voxels folded, 0.50 GB at most",
+        "status folded: 0.25 % of the voxels are folded",
+    ]
+
+
+@pytest.mark.parametrize("given", ["", "fixed", "moving", "both"])
+def test_a_plan_that_wants_masks_says_so_where_they_are_absent(pair, call, tmp_path, given) -> None:
+    moving = read(pair / "moving.nii.gz")
+    write(tmp_path / "moving.nii.gz", moving.with_data((moving.data > 5).astype(np.uint8)))
+    masks = {"fixed": pair / "mask.nii.gz", "moving": tmp_path / "moving.nii.gz"}
+    words = ["register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "o"]
+    words += ["--preset", "translation", "--set", "wants_masks=true"]
+    for role, path in masks.items():
+        words += [f"--{role}-mask", path] if given in (role, "both") else []
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "o/record.json").read_text(encoding="utf-8"))
+    warned = [line for line in record["warnings"] if "wants masks" in line]
+    assert len(warned) == (given != "both")
+    assert ("Warning: the plan 'translation' wants masks" in done.stderr) == (given != "both")
+    absent = [role for role in masks if given not in (role, "both")]
+    assert all(("--" + role + "-mask" in done.stderr) == (role in absent) for role in masks)
+    assert "Python" not in done.stderr
+
+
+def test_lung_ct_wants_masks_and_shows_it(call) -> None:
+    assert "wants_masks = true" in call("presets", "show", "lung-ct").stdout
+    assert "wants_masks = false" in call("presets", "show", "rigid").stdout
+
+
 def test_json_is_one_object_and_nothing_else(pair, call, tmp_path) -> None:
     done = call(
         *("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "new" / "out"),

@@ -68,3 +68,14 @@ def test_while_finished_files_are_moved_comes_too_late(pair, tmp_path, exists) -
     assert (done.returncode, done.stderr) == (0, "")
     assert os.listdir(tmp_path) == ["out"]
     assert sorted(os.listdir(tmp_path / "out")) == FILES
+
+
+@pytest.mark.parametrize("name", ["write", "tempfile.mkdtemp"])
+def test_earlier_results_stay_as_they_were(pair, tmp_path, name) -> None:
+    (tmp_path / "out").mkdir()
+    for file in (*FILES, "notes.txt"):
+        (tmp_path / "out" / file).write_text(f"old {file}")
+    done = run(AT_CALL.format(module="regista.cli._outputs", name=name), pair, tmp_path)
+    assert (done.returncode, done.stderr) == (130, LINE)
+    left = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert left == {file: f"old {file}" for file in (*FILES, "notes.txt")}

@@ -152,7 +152,7 @@ def wrong(folder) -> dict[str, tuple[list[object], str]]:
         "group": ([*pair, "--group", "GM"], "NAME=LABELS"),
         "tag": ([*pair, "--tag", "method"], "--tag is written"),
         "names": ([*pair, "--names", folder / "no.csv"], "does not exist"),
-        "output": ([*pair, "-o", folder / "out.xlsx"], "written as .csv"),
+        "output": ([*pair, "-o", folder / "out.xlsx"], "ends in .csv"),
         "place": ([*pair, "-o", folder / "no" / "out.csv"], "folder"),
         "grid": (["-t", shift], "name the fixed image"),
         "mask": (["-t", shift, "--fixed", fixed, "--mask", folder / "empty.nii.gz"], "mask is empty"),

@@ -85,9 +85,9 @@ def test_afni_rows_are_lps_and_precise(tmp_path, affine):
 def test_bare_matrix_is_not_guessed(tmp_path, affine):
     for name in ("a.mat", "a.txt"):
         write_transform(tmp_path / name, affine, format="greedy")
-        with pytest.raises(FormatError, match=r"FSL and Greedy.*format='greedy'"):
+        with pytest.raises(FormatError, match=r"FSL and Greedy.*--format greedy"):
             read_transform(tmp_path / name)
-    with pytest.raises(FormatError, match=r"FSL.*fixed=… and moving=…"):
+    with pytest.raises(FormatError, match=r"FSL.*--like FIXED --moving MOVING"):
         read_transform(tmp_path / "a.mat", format="fsl")
 
 

@@ -37,7 +37,7 @@ def test_points_come_back_to_the_last_digit(tmp_path, rng, name, options, ndim):
 def test_bare_coordinates_need_a_convention(tmp_path, name):
     path = tmp_path / name
     path.write_text("1,2,3\n4,5,6\n" if name.endswith("csv") else "1 2 3\n4 5 6\n")
-    with pytest.raises(FormatError, match=r"LPS or RAS.*convention='lps'"):
+    with pytest.raises(FormatError, match=r"LPS or RAS.*--convention lps"):
         read_points(path)
     lps = read_points(path, convention="lps").points_mm
     ras = read_points(path, convention="ras").points_mm

@@ -68,7 +68,9 @@ def test_bad_voxels_are_refused_and_can_be_masked(shifted_pair):
     data = fixed.data.copy()
     data[18:22, 20:26, 12:16], data[25, 25, 15] = np.nan, np.inf
     broken = Image(data, fixed.grid)
-    with pytest.raises(GeometryError, match=r"97 NaN or Inf voxels.*non_finite='mask'"):
+    with pytest.raises(
+        GeometryError, match=r"97 NaN or Inf voxels.*--non-finite mask \(in Python non_finite='mask'\)"
+    ):
         register(broken, moving, SHIFT)
     result = register(broken, moving, SHIFT, non_finite="mask")
     assert error_vox(result.transform, truth, fixed, moving).max() < 0.3

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from regista.core import GeometryError, Image, LabelImage, PlanError, threads
+from regista.core import GeometryError, Image, LabelImage, Mesh, PlanError, PointSet, threads
 from regista.transforms import (
     Affine,
     Composite,
     DisplacementField,
     Translation,
     VelocityField,
+    fill_value,
+    map_mesh,
+    map_pointset,
     resample,
     resample_labels,
     to_displacement_field,
+    with_spaces,
 )
 
 ITK = {
@@ -236,3 +242,95 @@ def test_what_cannot_be_done_is_refused(grid, grid_2d):
         resample(Image(np.zeros(grid.shape, complex), grid), grid)
     with pytest.raises(PlanError, match="'linear'"):
         resample_labels(LabelImage(image.data, grid), grid, interpolation="linear")
+
+
+def hounsfield(rng, grid):
+    data = (smooth(rng, grid.shape) * 3000).astype(np.int16)
+    data[data < 0] = -1000
+    data[[0, -1]] = -1000
+    return Image(data, grid)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "nearest", "cubic"])
+@pytest.mark.parametrize("fill", ["auto", "min", "edge"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_fill_found_in_the_image_replays_in_itk_with_that_number(rng, make_grid, ndim, fill, interpolation):
+    image, fixed, chain = case(rng, make_grid, ndim, "long")
+    image = hounsfield(rng, image.grid)
+    image.data[tuple(n // 2 for n in image.data.shape)] = -3024
+    got = resample(image, fixed, chain, interpolation=interpolation, fill=fill, dtype=np.float32).data
+    value = fill_value(image, fill)
+    assert value == {"auto": -1000, "min": -3024, "edge": -1000}[fill]
+    moving = to_itk(image.data.astype(np.float32), image.grid)
+    reference = to_itk(np.zeros(fixed.shape, np.float32), fixed)
+    method = {**ITK, "nearest": sitk.sitkNearestNeighbor}[interpolation]
+    expected = sitk.Resample(moving, reference, chain_to_itk(chain), method, value)
+    off = np.abs(got - sitk.GetArrayFromImage(expected).T) > 1e-3 * np.ptp(image.data)
+    outside = ~image.grid.contains(Composite(chain).map_points(fixed.coordinates_mm().reshape(ndim, -1).T))
+    outside = outside.reshape(fixed.shape)
+    assert outside.mean() > 0.05
+    limit = 0.003 if interpolation == "nearest" else 0.001
+    assert off[~outside].mean() <= limit
+    if fill != "edge":
+        assert (got[outside] == value).mean() > 0.99
+
+
+def test_the_edge_goes_on_beyond_the_border(rng, make_grid):
+    grid = make_grid()
+    data = rng.normal(size=grid.shape).astype(np.float32)
+    shift = Translation.by(grid.index2world([0, 0, 4]) - grid.origin)
+    got = resample(Image(data, grid), grid, shift, fill="edge").data
+    np.testing.assert_allclose(got[..., :-4], data[..., 4:], atol=1e-4)
+    np.testing.assert_allclose(got[..., -4:], np.repeat(data[..., -1:], 4, axis=2), atol=1e-4)
+
+
+def test_what_auto_finds(grid):
+    ones = np.ones(grid.shape, np.float32)
+    assert fill_value(Image(ones, grid)) == 0  # the field of view, and whatever has no negative voxels
+    assert fill_value(Image(ones.astype(np.uint8) * 255, grid)) == 0
+    statistic = np.zeros(grid.shape, np.float32)
+    statistic[3:6, 4:8, 2:5] = -7.5
+    assert fill_value(Image(statistic, grid)) == 0
+    ct = np.full(grid.shape, -1000, np.float32)
+    ct[0, 0, 0] = np.nan
+    ct[-1, -1, -1] = 40
+    assert fill_value(Image(ct, grid)) == -1000
+    assert fill_value(Image(np.stack([ct, ct]), grid, "channels")) == -1000
+    assert fill_value(Image(ct, grid), "min") == -1000
+    assert fill_value(Image(ct, grid), 7) == 7
+    assert fill_value(Image(np.full(grid.shape, np.nan), grid)) == 0
+    with pytest.raises(PlanError, match="'air'"):
+        fill_value(Image(ct, grid), "air")
+
+
+NAMED = {"image": "moving", "like": "fixed"}
+
+
+@pytest.mark.parametrize("known", ["both", "image", "like"])
+def test_a_chain_the_wrong_way_round_is_refused(grid, known):
+    names = {role: name if known in ("both", role) else None for role, name in NAMED.items()}
+    image = Image(np.zeros(grid.shape, np.int16), grid, space=names["image"])
+    labels = LabelImage(image.data, grid, space=names["image"])
+    like = Image(image.data, grid, space=names["like"])
+    backward = Composite((Affine.identity(3, "moving", "half"), Affine.identity(3, "half", "fixed")))
+    for wrong in (backward, (backward,)):
+        with pytest.raises(GeometryError, match=r"leads from 'moving' to 'fixed'.*transform.inverse\(\)"):
+            resample(image, like, wrong)
+        with pytest.raises(GeometryError, match="wrong way round"):
+            resample_labels(labels, like, wrong)
+    resample(image, like, backward.inverse())
+    resample(image, like, with_spaces(backward, None, None))
+    resample(image, like, Affine.identity(3, "elsewhere", "another"))  # proves nothing
+
+
+def test_points_and_meshes_of_the_moving_space_are_refused(grid):
+    there = Translation.by([1.0, 2.0, 3.0], "fixed", "moving")
+    for carry, thing in (
+        (map_pointset, PointSet(np.zeros((2, 3)), space="moving")),
+        (map_mesh, Mesh(np.eye(3), np.array([[0, 1, 2]]), space="moving")),
+    ):
+        with pytest.raises(GeometryError, match="expected one that leads from 'moving'"):
+            carry(thing, there)
+        assert carry(thing, there.inverse()).space == "fixed"
+        assert carry(replace(thing, space="fixed_landmarks"), there).space == "moving"
+        assert carry(replace(thing, space=None), there).space == "moving"

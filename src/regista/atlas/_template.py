@@ -46,7 +46,11 @@ class Template:
 
     def __post_init__(self) -> None:
         check_volume(self.image, "template")
-        if self.mask.kind != "scalar" or not self.mask.grid.same_as(self.image.grid):
+        if self.mask.kind != "scalar":
+            raise GeometryError(
+                f"the template's mask has one value per voxel, got a {self.mask.kind} image of {len(self.mask.data)}"
+            )
+        if not self.mask.grid.same_as(self.image.grid):
             raise GeometryError(
                 f"the template's mask ({self.mask.grid.describe()}) lies on another grid than the template "
                 f"({self.image.grid.describe()}); resample it: regista apply MASK --like TEMPLATE --labels"
@@ -117,7 +121,7 @@ def check_volume(image: Image, role: str) -> None:
     if image.kind != "scalar" or image.ndim != 3:
         raise GeometryError(
             f"the {role} is a {image.ndim}-D {image.kind} image; expected one 3-D volume: take a frame or a "
-            "channel of it first (image.frames()[n])"
+            "channel of it first (in Python image.frames()[n])"
         )
     thin = [n for n in image.grid.shape if n < 8]
     if thin:

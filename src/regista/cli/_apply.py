@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regista.cli._chains import (
+    IMAGE_SUFFIXES,
     Convention,
+    FillWord,
     Format,
     IgnoreSpaces,
     Like,
     Moving,
     check_direction,
+    parse_fill,
     read_chain,
     read_optional,
     split_last,
 )
-from regista.cli._console import Debug, Json, Quiet, Threads, guarded, say, say_json
+from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 
 if TYPE_CHECKING:
     from regista.core import Grid, Image
@@ -46,7 +49,7 @@ def apply(
             help="linear, nearest, cubic, lanczos; for labels nearest or smooth (default: linear, nearest)."
         ),
     ] = None,
-    fill: Annotated[float, typer.Option(help="Value outside the image.")] = 0.0,
+    fill: FillWord = "auto",
     dtype: Annotated[str | None, typer.Option(help="Voxel type to write (default: the image's).")] = None,
     format: Format = None,
     ignore_spaces: IgnoreSpaces = False,
@@ -57,17 +60,29 @@ def apply(
 ) -> None:
     """Resample IMAGE onto another grid, once, through all transforms."""
     transforms, path = files[:-1], files[-1]
-    from regista.core import LabelImage
+    from regista.cli._kinds import looks_like_labels
+    from regista.cli._outputs import check_outputs
+    from regista.core import LabelImage, PlanError
     from regista.core import threads as use_threads
     from regista.io import read, read_labels, write
-    from regista.transforms import resample, resample_labels
+    from regista.transforms import fill_value, resample, resample_labels
 
+    check_outputs([output], [*files, like], IMAGE_SUFFIXES)
     _check_choice(interpolation, labels)
+    outside = parse_fill(fill)
+    if labels and outside not in ("auto", 0.0):
+        raise PlanError(f"labels are 0, background, outside the image: leave out --fill {fill}, or --labels")
     with use_threads(threads):
         fixed = read(like)
         image: Image = read_labels(path) if labels else read(path)
+        if not labels and interpolation != "nearest" and not quiet and looks_like_labels(image):
+            complain(
+                f"Warning: {path} looks like a label map, and interpolation makes up values between labels: pass "
+                "--labels, or --interpolation nearest if it is an image that must keep its values"
+            )
         chain = _chain_for(transforms, format, fixed, image, ignore_spaces)
         out: Image
+        filled = 0.0 if labels else "edge" if outside == "edge" else fill_value(image, outside)
         if isinstance(image, LabelImage):
             out = resample_labels(image, fixed, chain, interpolation=interpolation or "nearest")  # type: ignore[arg-type]
         else:
@@ -76,12 +91,14 @@ def apply(
                 fixed,
                 chain,
                 interpolation=interpolation or "linear",  # type: ignore[arg-type]
-                fill=fill,
+                fill=outside,
                 dtype=_dtype(dtype),
             )
         write(output, out)
     if as_json:
-        say_json({"output": str(output), "grid": out.grid.describe(), "dtype": out.data.dtype.name})
+        say_json(
+            {"output": str(output), "grid": out.grid.describe(), "dtype": out.data.dtype.name, "fill": filled}
+        )
     else:
         say(f"{output}: {out.grid.describe()}", quiet=quiet)
 
@@ -110,14 +127,17 @@ def apply_points(
     """
     transforms, path = split_last(files, "points")
     from regista.cli._kinds import kind_of
+    from regista.cli._outputs import check_outputs
     from regista.io import read_mesh, read_points, write
     from regista.transforms import map_mesh, map_pointset
 
+    check_outputs([output], [*files, like, moving])
     fixed, other = read_optional(like), read_optional(moving)
     chain = read_chain(transforms, format, fixed, other, ignore_spaces=ignore_spaces)
     options = {"convention": _convention_for(output, convention)}
     if kind_of(path) == "mesh":
         mesh = read_mesh(path, convention=convention)  # type: ignore[arg-type]
+        check_direction(chain, mesh.space, None)
         write(output, map_mesh(mesh, chain), **options)
         count = len(mesh.vertices_mm)
     else:
@@ -127,6 +147,7 @@ def apply_points(
             grid=None if fixed is None else fixed.grid,
             ndim=chain.ndim,
         )
+        check_direction(chain, points.space, None)
         write(output, map_pointset(points, chain), **options)
         count = len(points.points_mm)
     if as_json:
@@ -146,7 +167,7 @@ def _chain_for(
 
         chain = Affine.identity(fixed.ndim)
     check_overlap(chain, fixed.grid, image)
-    check_direction(chain, fixed, image)
+    check_direction(chain, fixed.space, image.space)
     return chain
 
 
@@ -177,7 +198,7 @@ def _dtype(name: str | None) -> Any:
     try:
         return np.dtype(name)
     except TypeError:
-        raise PlanError(f"--dtype is a NumPy type such as float32, int16 or uint8, got {name!r}") from None
+        raise PlanError(f"--dtype is a type such as float32, int16 or uint8, got {name!r}") from None
 
 
 def check_overlap(chain: Transform, grid: Grid, image: Image) -> None:

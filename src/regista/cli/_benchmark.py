@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from regista.benchmarking import Method, Setup, Tally
 
 Words = list[str] | None
+TABLES = ("raw.csv", "regions.csv", "summary.md", "summary.html", "machine.json")
+"""What a benchmark writes into its folder, besides the folders of its own."""
 
 
 @guarded
@@ -89,6 +91,7 @@ def benchmark(
     """
     from regista.benchmarking import find_methods, list_methods, read_cases, run_benchmark, write_report
     from regista.benchmarking._run import Setup
+    from regista.cli._outputs import keep_inputs
     from regista.core import PlanError
 
     if list_:
@@ -117,6 +120,9 @@ def benchmark(
     _check_report((*chosen, *([shared] if shared else ())), named, test, alpha)
     cases = read_cases(pairs, root=root, split=split, convention=convention)[:first]
     _check_sets(cases, setup)
+    keep_inputs(
+        [output / name for name in TABLES], [pairs, methods_file, *(f for c in cases for f in c.files())]
+    )
     if not quiet:
         _warn(chosen, complain)
     tell = (lambda text: None) if quiet or as_json else say

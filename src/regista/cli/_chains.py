@@ -11,6 +11,24 @@ if TYPE_CHECKING:
     from regista.core import Image
     from regista.transforms import Transform
 
+IMAGE_SUFFIXES = (
+    ".nii",
+    ".nii.gz",
+    ".mha",
+    ".nrrd",
+    ".mgz",
+    ".mgh",
+    ".npz",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gipl",
+    ".vtk",
+)
+"""Extensions of images that can be written."""
 FORMATS = "itk, nifti, fsl, fsl-absolute, lta, afni, x5, greedy, learn2reg, voxelmorph"
 Format = Annotated[
     str | None,
@@ -32,6 +50,15 @@ Like = Annotated[
 Moving = Annotated[
     Path | None, typer.Option("--moving", help="Moving image, where a format counts in its voxels.")
 ]
+FillWord = Annotated[
+    str,
+    typer.Option(
+        "--fill",
+        metavar="VALUE|auto|min|edge",
+        help="Outside the image: a number; auto: 0, or what its corners hold where it has negative voxels, as CT "
+        "does; min: its smallest voxel; edge: its border.",
+    ),
+]
 Kind = Annotated[
     str | None,
     typer.Option(
@@ -42,6 +69,9 @@ IgnoreSpaces = Annotated[
     bool,
     typer.Option("--ignore-spaces", help="Join the transforms even where the names of their spaces differ."),
 ]
+
+
+_OTHERWISE = ", or pass --ignore-spaces if the names mislead"
 
 
 def read_chain(
@@ -68,22 +98,34 @@ def read_chain(
         return Composite(tuple(chain))
     except GeometryError as error:
         named = ", ".join(f"{n} is {path}" for n, path in enumerate(paths, start=1))
-        raise GeometryError(f"{error} (--ignore-spaces). Here transform {named}") from None
+        raise GeometryError(f"{error} with --ignore-spaces. Here transform {named}") from None
 
 
-def check_direction(chain: Transform, fixed: Image, image: Image) -> None:
-    """Refuse a chain whose named spaces say that it leads from the image to the grid to be filled."""
-    from regista.core import GeometryError
+def check_direction(
+    chain: Transform, fixed_space: str | None, moving_space: str | None, otherwise: str = _OTHERWISE
+) -> None:
+    """Refuse a chain whose named spaces say that it leads the wrong way round, in the command line's words."""
+    from regista.transforms import check_direction as check
 
-    here, there = chain.fixed_space, chain.moving_space
-    leads_away = there == fixed.space or here == image.space  # either name alone proves it
-    if None not in (here, there) and here != there and image.space != fixed.space and leads_away:
-        raise GeometryError(
-            f"the transforms lead from {here!r} to {there!r}; to bring the image {image.space!r} "
-            f"onto {fixed.space!r} they must lead from {fixed.space!r} to {image.space!r}: give the inverse (of a "
-            "registration, the other one of fixed2moving.h5 and moving2fixed.h5; else `regista invert`), or pass "
-            "--ignore-spaces if the names mislead"
-        )
+    check(
+        chain,
+        fixed_space,
+        moving_space,
+        mend="give the inverse (of a registration, the other one of fixed2moving.h5 and moving2fixed.h5; else "
+        f"`regista invert`){otherwise}",
+    )
+
+
+def parse_fill(word: str) -> Any:
+    """Return the number or the word that --fill gives."""
+    from regista.core import PlanError
+
+    if word in ("auto", "min", "edge"):
+        return word
+    try:
+        return float(word)
+    except ValueError:
+        raise PlanError(f"--fill is a number, auto, min or edge, got {word!r}") from None
 
 
 def read_optional(path: Path | None) -> Image | None:

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -27,6 +28,8 @@ Threads = Annotated[
 ]
 
 BUG = 1
+_IN_PYTHON = re.compile(r"\s*\(in Python [^()]*(\([^()]*\)[^()]*)*\)")
+"""What messages of the library add, in brackets, for those who call it from Python."""
 
 
 def say(text: str, *, quiet: bool = False) -> None:
@@ -37,8 +40,8 @@ def say(text: str, *, quiet: bool = False) -> None:
 
 
 def complain(text: str) -> None:
-    """Print a line on standard error."""
-    sys.stderr.write(f"{text}\n")
+    """Print a line on standard error, in the command line's words."""
+    sys.stderr.write(f"{_IN_PYTHON.sub('', text)}\n")
     sys.stderr.flush()
 
 
@@ -100,7 +103,9 @@ def _explain(error: Exception) -> tuple[str, int]:
 def _fail(message: str, code: int, kind: str, options: Mapping[str, Any]) -> int:
     complain(message)
     if options.get("as_json"):
-        say_json({"error": message.removeprefix("Error: "), "kind": kind, "exit_code": code})
+        say_json(
+            {"error": _IN_PYTHON.sub("", message).removeprefix("Error: "), "kind": kind, "exit_code": code}
+        )
     return code
 
 

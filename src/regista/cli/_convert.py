@@ -47,9 +47,11 @@ def invert(
     debug: Debug = False,
 ) -> None:
     """Write the inverse: exact for linear maps, to 0.01 voxel for fields."""
+    from regista.cli._outputs import check_outputs
     from regista.core import threads as use_threads
     from regista.io import write_transform
 
+    check_outputs([output], [transform, like, moving])
     fixed, other = read_optional(like), read_optional(moving)
     with use_threads(threads):
         inverse, residual = _inverse(read_chain([transform], format, fixed, other))
@@ -101,10 +103,12 @@ def compose(
     debug: Debug = False,
 ) -> None:
     """Make one transform of several; linear ones are multiplied exactly."""
+    from regista.cli._outputs import check_outputs
     from regista.core import threads as use_threads
     from regista.io import write_transform
     from regista.transforms import compose as join
 
+    check_outputs([output], [*transforms, like, moving])
     fixed, other = read_optional(like), read_optional(moving)
     with use_threads(threads):
         chain = read_chain(transforms, format, fixed, other, ignore_spaces=ignore_spaces)
@@ -143,8 +147,10 @@ def convert(
 ) -> None:
     """Change the file format of a transform, image, points or surface."""
     from regista.cli._kinds import load
+    from regista.cli._outputs import check_outputs
     from regista.io import write
 
+    check_outputs([target], [source, like, moving])
     fixed, other = read_optional(like), read_optional(moving)
     found, thing = load(source, kind, format=format, convention=convention, fixed=fixed, moving=other)
     if frame is not None:

@@ -85,11 +85,11 @@ def measure(
     if context.invoked_subcommand is not None:
         return
     from regista.cli import _evaluate_parts as parts
+    from regista.cli._outputs import check_outputs
     from regista.core import threads as use_threads
 
     clock = Clock()
     columns = dict(parts.split_pair(text, "--tag") for text in tag or ())
-    parts.check_output(output, (".csv",))
     request = parts.Request(
         fixed_labels=fixed_labels,
         warped_labels=warped_labels,
@@ -113,6 +113,7 @@ def measure(
         format=format,
         ignore_spaces=ignore_spaces,
     )
+    check_outputs([output], request.files, (".csv",))
     if not (quiet or as_json):
         tell_compiling()
     with use_threads(threads):
@@ -163,10 +164,11 @@ def compare(
 ) -> None:
     """Compare methods from tables of raw rows: mean (SD), stars, intervals."""
     from regista.cli import _evaluate_parts as parts
+    from regista.cli._outputs import check_outputs
     from regista.evaluation import compare_table, read_rows
     from regista.io import suffix_of, write_text
 
-    parts.check_output(output, (".md", ".csv"))
+    check_outputs([output], tables, (".md", ".csv"))
     conditions = {n: v.split(",") for n, v in (parts.split_pair(text, "--where") for text in where or ())}
     table = compare_table(
         read_rows(*tables),
@@ -211,12 +213,14 @@ def learn2reg(
 ) -> None:
     """Score a folder of Learn2Reg fields as the challenge does: Dice, HD95, TRE, SDlogJ."""
     from regista.cli import _evaluate_parts as parts
-    from regista.cli._learn2reg import score_pair
+    from regista.cli._learn2reg import files_of_pair, score_pair
+    from regista.cli._outputs import check_outputs
     from regista.evaluation import find_field, read_learn2reg
 
-    parts.check_output(output, (".csv",))
     read = read_learn2reg(task, root, split)
     paths = [find_field(fields, pair) for pair in read.pairs]  # all of them, before the work begins
+    data = [file for pair in read.pairs for file in files_of_pair(read, pair)]
+    check_outputs([output], [task, *paths, *data], (".csv",))
     cases = {pair.name: score_pair(read, pair, path) for pair, path in zip(read.pairs, paths, strict=True)}
     rows: list[dict[str, Any]] = [
         {"task": read.name, "case": name, **parts.means_only(scores)} for name, scores in cases.items()

@@ -58,6 +58,13 @@ class Request:
     format: str | None
     ignore_spaces: bool
 
+    @property
+    def files(self) -> list[Path | None]:
+        """All files that will be read."""
+        labels = [self.fixed_labels, self.warped_labels, self.moving_labels, self.names, self.groups]
+        images = [self.mask, self.fixed, self.warped, self.moving]
+        return [*labels, self.fixed_points, self.moving_points, *self.transform, *self.inverse, *images]
+
     def check(self) -> None:
         """Refuse combinations that leave nothing, or not enough, to measure."""
         one_of = "give one of them: the labels already on the fixed grid, or the moving ones with --transform"
@@ -145,7 +152,7 @@ def _read_inputs(request: Request) -> _Inputs:
         )
         if here is not None and there is not None:
             check_overlap(chain, here.grid, there)
-            check_direction(chain, here, there)
+            check_direction(chain, here.space, there.space)
     return _Inputs(
         fixed=fixed, moving=moving, fixed_labels=fixed_labels, moving_labels=moving_labels, chain=chain
     )
@@ -214,6 +221,8 @@ def _measure_points(request: Request, inputs: _Inputs, found: Findings) -> None:
     one = _points(request.fixed_points, request.convention, here, ndim)
     other = _points(request.moving_points, request.convention, there, ndim)
     grid = None if there is None else there.grid
+    if inputs.chain is not None:
+        check_direction(inputs.chain, one.space, other.space)
     for stage, chain in inputs.stages(request):
         errors = landmark_error(one, other, chain, grid=grid, unit=request.unit)  # type: ignore[arg-type]
         found.add("landmarks", stage, errors.row())
@@ -286,16 +295,6 @@ def split_pair(text: str, option: str) -> tuple[str, str]:
     if not (sign and name.strip()):
         raise PlanError(f"{option} is written NAME=VALUE, got {text!r}")
     return name.strip(), value.strip()
-
-
-def check_output(path: Path | None, suffixes: tuple[str, ...]) -> None:
-    """Refuse an output of another kind, or in a folder that does not exist, before any work."""
-    if path is None:
-        return
-    if suffix_of(path) not in suffixes:
-        raise FormatError(f"{path}: this table is written as {' or '.join(suffixes)}")
-    if not path.absolute().parent.is_dir():
-        raise FormatError(f"{path} cannot be written: the folder {path.parent} does not exist; make it first")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

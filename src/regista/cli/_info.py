@@ -9,13 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from regista.cli._chains import Convention, Format, Kind, Like, Moving, read_optional
-from regista.cli._console import Debug, Json, guarded, say, say_json
+from regista.cli._console import Debug, Json, complain, guarded, say, say_json
 
 
 @guarded
 def info(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Images, transforms, points, surfaces, records.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE…", help="Images, transforms, points, surfaces, records, result folders of register."
+        ),
     ],
     kind: Kind = None,
     like: Like = None,
@@ -24,25 +27,71 @@ def info(
     convention: Convention = None,
     as_json: Json = False,
     debug: Debug = False,
-) -> None:
-    """Describe files: geometry, values, what a transform is made of."""
-    from regista.cli._kinds import load
+) -> int:
+    """Describe files: geometry, values, what a transform is made of; and the result folder of a registration.
+
+    A file that cannot be read is told, and the others are described all the same; the exit code is then 2.
+    """
+    from regista.core import RegistaError
 
     fixed, other = read_optional(like), read_optional(moving)
-    described = []
+    options = {"format": format, "convention": convention, "fixed": fixed, "moving": other}
+    described, bad = [], 0
     for path in files:
-        record = None if kind else read_record(path)
-        if record is not None:
-            described.append({"file": str(path), "kind": "record", **record})
+        try:
+            entry = _entry(path, kind, options)
+        except RegistaError as error:
+            entry, bad = {"error": str(error)}, bad + 1
+        described.append(entry)
+        if as_json:
             continue
-        found, thing = load(path, kind, format=format, convention=convention, fixed=fixed, moving=other)
-        described.append({"file": str(path), "kind": found, **describe(thing)})
+        if "error" in entry:
+            complain(f"Error: {entry['error']}")
+        else:
+            say(str(path))
+            _print(entry, 1)
     if as_json:
-        say_json({"files": described})
-        return
-    for entry in described:
-        say(str(entry.pop("file")))
-        _print(entry, 1)
+        say_json({"files": [{"file": str(p), **e} for p, e in zip(files, described, strict=True)]})
+    return 2 if bad else 0
+
+
+def _entry(path: Path, kind: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    from regista.cli._kinds import fsl_field, load
+
+    if kind is None and (path / "record.json").is_file():
+        return _result(path, options)
+    record = None if kind else read_record(path)
+    if record is not None:
+        return {"kind": "record", **record}
+    own = fsl_field(path) if kind is None and options["format"] is None else None
+    if own is not None:
+        from regista.io import read
+
+        return {"kind": "transform", "transform": own, "grid": read(path).grid.describe()}
+    found, thing = load(path, kind, **options)
+    return {"kind": found, **describe(thing)}
+
+
+def _result(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Describe the folder that ``regista register`` left."""
+    from regista.cli._register import RESULTS
+    from regista.core import FormatError, RegistaError
+    from regista.io import read_transform
+
+    record = read_record(folder / "record.json")
+    if record is None:
+        raise FormatError(f"{folder / 'record.json'} is not a record of regista register")
+    tree: dict[str, Any] = {"kind": "result", **record}
+    for name in RESULTS[1:-1]:
+        if not (folder / name).exists():
+            tree[name] = "missing"
+            continue
+        try:
+            tree[name] = [_transform(read_transform(folder / name))]
+        except RegistaError as error:
+            raise FormatError(f"{folder}: {error}") from None
+    tree[RESULTS[0]] = "there" if (folder / RESULTS[0]).exists() else "missing"
+    return tree
 
 
 def _print(tree: dict[str, Any], depth: int) -> None:
@@ -50,31 +99,37 @@ def _print(tree: dict[str, Any], depth: int) -> None:
         pad = "  " * depth
         if isinstance(value, list) and value and isinstance(value[0], dict):
             for n, item in enumerate(value, start=1):
-                say(f"{pad}{key} {n}")
+                say(f"{pad}{key}" if len(value) == 1 else f"{pad}{key} {n}")
                 _print(item, depth + 1)
         elif isinstance(value, list) and value and isinstance(value[0], list):
             say(f"{pad}{key}")
             for row in value:
                 say(pad + "  " + " ".join(f"{v:12.6f}" for v in row))
+        elif key in ("summary", "warnings"):
+            for line in value:
+                say(f"{pad}{line}" if key == "summary" else f"{pad}warning: {line}")
         else:
             say(f"{pad}{key}: {value}")
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
     """Return the gist of a ``record.json``, or None if the file is something else."""
+    from regista.cli._summary import summary_of
+
     if path.suffix.lower() != ".json":
         return None
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         return {
             "status": tree["status"],
+            "summary": summary_of(tree),
             "plan": tree["plan"]["name"],
             **{role: entry.get("path") or entry["space"] for role, entry in tree["inputs"].items()},
             **{f"seconds, {name}": round(seconds, 2) for name, seconds in tree["timings"].items()},
             "threads": tree["threads"],
             "seed": tree["seed"],
             "peak memory (GB)": round(tree["peak_memory_bytes"] / 1e9, 2),
-            "warnings": len(tree["warnings"]),
+            "warnings": list(tree["warnings"]),
             "regista": tree["versions"]["regista"],
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -121,6 +176,11 @@ def _image(image: Any) -> dict[str, Any]:
     }
     if image.kind != "scalar":
         tree["frames" if image.kind == "series" else "channels"] = len(image.data)
+        if len(image.data) == image.ndim and image.data.dtype.kind == "f":
+            tree["perhaps a field"] = (
+                f"{image.ndim} values per voxel; if they are displacements, name the tool: --format fsl, fsl-absolute, "
+                "afni, learn2reg or voxelmorph, with the images it belongs to (--like FIXED --moving MOVING)"
+            )
     bad = non_finite_count(image)
     finite = image.data[np.isfinite(image.data)] if bad else image.data
     if finite.size:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["image", "labels", "points", "mesh", "transform"]
 KINDS: tuple[Kind, ...] = ("image", "labels", "points", "mesh", "transform")
-_TRANSFORMS = (".h5", ".hdf5", ".mat", ".tfm", ".lta", ".x5", ".1d", ".aff12.1d")
+_TRANSFORMS = (".m3z", ".h5", ".hdf5", ".mat", ".tfm", ".lta", ".x5", ".1d", ".aff12.1d")
 _POINTS = (".csv", ".fcsv", ".mrk.json", ".json", ".pts")
 _MESHES = (".gii", ".surf.gii", ".ply", ".stl", ".obj", ".vtp", ".vtu", ".vtk")
 
@@ -56,6 +56,32 @@ def _zero(text: str) -> bool:
 
 
 def _is_field(path: Path) -> bool:
+    found = _size_and_intent(path)
+    if found is None:
+        return False
+    size, intent = found
+    fsl = fsl_field(path) is not None
+    return fsl or (len(size) == 5 and size[3] == 1 and size[4] in (2, 3) and intent in (1006, 1007))
+
+
+def fsl_field(path: Path) -> str | None:
+    """Return what a warp that FSL marked as its own is, and what it takes to read it; None for other files."""
+    found = _size_and_intent(path)
+    if found is None or not 2006 <= found[1] <= 2018:
+        return None
+    if found[1] == 2006:
+        return (
+            "FSL warp: displacements or coordinates in FSL's mm of the moving image, which its file does not tell. To "
+            "see the map, add --format fsl (displacements) or --format fsl-absolute, and --moving MOVING"
+        )
+    return (
+        "FSL spline coefficients, which are no field yet: make one with FSL's fnirtfileutils --in=COEFFICIENTS "
+        "--ref=FIXED --out=WARP --withaff"
+    )
+
+
+def _size_and_intent(path: Path) -> tuple[tuple[int, ...], int] | None:
+    """Return what the header of a NIfTI-1 file says, or None."""
     import gzip
     import struct
     import zlib
@@ -65,13 +91,12 @@ def _is_field(path: Path) -> bool:
         with opener(path, "rb") as stream:
             head = stream.read(348)
     except (OSError, EOFError, zlib.error):
-        return False
-    if len(head) < 348 or struct.unpack("<i", head[:4])[0] != 348:
-        return False
-    dim = struct.unpack("<8h", head[40:56])
-    intent = struct.unpack("<h", head[68:70])[0]
-    fsl = 2006 <= intent <= 2018  # its fields and coefficients; `read_transform` says how they are read
-    return fsl or (dim[0] == 5 and dim[4] == 1 and dim[5] in (2, 3) and intent in (1006, 1007))
+        return None
+    order = next((o for o in "<>" if head[:4] == struct.pack(f"{o}i", 348)), None)
+    if len(head) < 348 or order is None:
+        return None
+    dim = struct.unpack(f"{order}8h", head[40:56])
+    return dim[1 : 1 + dim[0]], struct.unpack(f"{order}h", head[68:70])[0]
 
 
 def load(
@@ -99,3 +124,21 @@ def load(
     if found == "labels":
         return "labels", io.read_labels(path)
     return "image", io.read(path)
+
+
+def looks_like_labels(image: Image) -> bool:
+    """Tell whether an image is most likely a label map or a mask: whole numbers in patches of one value.
+
+    Of neighbours along the first axis at least 60 % are equal, background (0, or what the first voxel holds, as in
+    CT) left out; in images, even of 8 bits, noise and shading keep it well below.
+    """
+    import numpy as np
+
+    data = image.data
+    if image.kind != "scalar" or data.dtype.kind not in "biuf":
+        return False
+    if data.dtype.kind == "f" and not (np.isfinite(data).all() and np.array_equal(data, np.rint(data))):
+        return False
+    one, other = data[1:], data[:-1]
+    inside = (one != 0) & (other != 0) & (one != data.flat[0])
+    return bool(inside.any() and np.mean((one == other)[inside]) >= 0.6)

@@ -47,6 +47,14 @@ def score_pair(task: Learn2RegTask, pair: Learn2RegPair, path: Path) -> dict[str
     return found
 
 
+def files_of_pair(task: Learn2RegTask, pair: Learn2RegPair) -> list[Path]:
+    """Return the files of the data that scoring a pair may read."""
+    kinds = [measure.points for measure in task.measures if measure.points]
+    points = [pair.points(kind, moving=m) for kind in kinds for m in (False, True)]
+    labels = [pair.beside("labels", moving=m) for m in (False, True)]
+    return [pair.fixed, pair.moving, *labels, pair.beside("masks"), *points]
+
+
 def _field(path: Path, pair: Learn2RegPair) -> NDArray[Any]:
     """Return the displacement in voxels, ``(I, J, K, 3)``, as stored where the format allows."""
     if suffix_of(path) == ".nii.gz":

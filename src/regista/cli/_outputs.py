@@ -1,11 +1,13 @@
-"""Results that appear together or not at all."""
+"""Outputs: never over an input, and results that belong together appear together or not at all."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +16,90 @@ import numpy as np
 
 from regista.cli._stops import past_stopping, stops_deferred
 from regista.core import FormatError, Image
-from regista.io import write, write_text
+from regista.io import files_of, replacing, suffix_of, write, write_text
+
+
+def keep_inputs(outputs: Iterable[Path | None], inputs: Iterable[Path | None]) -> None:
+    """Refuse an output that is the same file as an input, whatever path or link leads to it.
+
+    Every command that writes calls this before it reads, with all files it will write and all it will read.
+
+    Parameters
+    ----------
+    outputs : iterable of Path or None
+        Files to be written.
+    inputs : iterable of Path or None
+        Files to be read, with those that belong to them, such as the ``.raw`` of a ``.mhd``.
+
+    Raises
+    ------
+    FormatError
+        If a file is among both.
+    """
+    read = [(given, file) for given in inputs if given is not None for file in files_of(given)]
+    for output in outputs:
+        if output is None or not output.exists():
+            continue
+        for given, file in read:
+            if not (file.exists() and output.samefile(file)):
+                continue
+            same = "is one of the inputs" if output == given else f"is the same file as the input {given}"
+            if file != given:
+                same = f"belongs to the input {given}"
+            raise FormatError(
+                f"{output} {same}: writing it would destroy the input; choose another name for the output"
+            )
+
+
+def check_outputs(
+    outputs: Iterable[Path | None],
+    inputs: Iterable[Path | None],
+    suffixes: Sequence[str] | None = None,
+) -> None:
+    """Refuse, before any work, outputs that cannot be written, or would be written over an input.
+
+    Parameters
+    ----------
+    outputs, inputs : iterable of Path or None
+        See `keep_inputs`.
+    suffixes : sequence of str, optional
+        Extensions an output may have.
+
+    Raises
+    ------
+    FormatError
+        If an output is a folder, lies in a folder that does not exist, has another extension, or is an input.
+    """
+    wanted = [path for path in outputs if path is not None]
+    keep_inputs(wanted, inputs)
+    for path in wanted:
+        if [other.absolute() for other in wanted].count(path.absolute()) > 1:
+            raise FormatError(f"{path} is named for two outputs, and one would destroy the other")
+        if suffixes is not None and suffix_of(path) not in suffixes:
+            known = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
+            raise FormatError(f"{path} cannot be written: expected a name that ends in {known}")
+        if path.is_dir():
+            raise FormatError(f"{path} is a folder: name a file to write")
+        if not path.absolute().parent.is_dir():
+            raise FormatError(
+                f"{path} cannot be written: the folder {path.parent} does not exist; make it first"
+            )
+
+
+def write_together(things: Mapping[Path, Image | str]) -> None:
+    """Write images and texts; none takes its place before all are written in full."""
+    with ExitStack() as moves:
+        for path, thing in things.items():
+            temporary = moves.enter_context(replacing(path))
+            try:
+                if isinstance(thing, str):
+                    write_text(temporary, thing)
+                else:
+                    write(temporary, thing)
+            except FormatError as error:  # the user knows the file by its own name
+                raise FormatError(str(error).replace(str(temporary), str(path))) from error
+        with past_stopping():
+            moves.close()
 
 
 class FolderWriter:
@@ -64,7 +149,7 @@ class FolderWriter:
 
     def write_all(self, things: dict[str, Any]) -> None:
         """Write files side by side."""
-        folder = self._hidden()
+        folder = self.hidden
         with ThreadPoolExecutor(len(things)) as pool:
             for future in [pool.submit(write, folder / name, thing) for name, thing in things.items()]:
                 try:
@@ -74,9 +159,11 @@ class FolderWriter:
 
     def text(self, name: str, text: str) -> None:
         """Write a text file."""
-        write_text(self._hidden() / name, text)
+        write_text(self.hidden / name, text)
 
-    def _hidden(self) -> Path:
+    @property
+    def hidden(self) -> Path:
+        """The folder that files are written to before they are moved."""
         assert self._folder is not None, "enter the writer first"
         return self._folder
 
@@ -87,15 +174,14 @@ class FolderWriter:
         return self.target / last
 
     def _move(self, last: str) -> None:
-        folder = self._hidden()
+        folder = self.hidden
         names = sorted(os.listdir(folder), key=lambda name: name == last)
         in_the_way = next((self.target / name for name in names if (self.target / name).is_dir()), None)
         if in_the_way is not None:  # found out before the first file is moved
             raise FormatError(f"{in_the_way} is a folder where a file is to be written: choose another -o")
         try:
             if self.target.exists():
-                for name in names:
-                    os.replace(folder / name, self.target / name)
+                self._exchange(folder, names)
             else:
                 mask = os.umask(0)
                 os.umask(mask)
@@ -106,6 +192,38 @@ class FolderWriter:
                 f"results cannot be moved to {self.target}: {error.strerror or error}"
             ) from None
         self._made = []
+
+    def _exchange(self, folder: Path, names: list[str]) -> None:
+        """Put new files in the place of earlier ones: all, or, where the disk refuses, none.
+
+        The earlier record goes first and the new one comes last: even after a power cut no record stands beside
+        files that are not its own.
+        """
+        earlier, target = folder / "earlier", self.target
+        earlier.mkdir()
+        moved: list[tuple[Path, Path]] = []
+
+        def move(source: Path, goal: Path) -> None:
+            os.replace(source, goal)
+            moved.append((source, goal))
+
+        try:
+            for name in reversed(names):
+                if os.path.lexists(target / name):
+                    move(target / name, earlier / name)
+            for name in names:
+                move(folder / name, target / name)
+        except OSError:
+            for source, goal in reversed(moved):
+                try:
+                    os.replace(goal, source)
+                except OSError as error:
+                    self._folder = None  # which holds what is missing
+                    raise FormatError(
+                        f"results cannot be moved to {target} ({error.strerror or error}), nor can the earlier ones "
+                        f"be put back: they are in {earlier}"
+                    ) from error
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -9,27 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regista.cli._chains import IMAGE_SUFFIXES
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 from regista.cli._stops import stops_deferred
 
 if TYPE_CHECKING:
     from regista.preprocessing import Pipeline
 
-IMAGE_SUFFIXES = (
-    ".nii",
-    ".nii.gz",
-    ".mha",
-    ".mhd",
-    ".nrrd",
-    ".mgz",
-    ".mgh",
-    ".npz",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".tif",
-    ".tiff",
-)
 StepsFile = Annotated[Path | None, typer.Option("--steps", help="Steps, a .toml file with a list of steps.")]
 StepWords = Annotated[
     list[str] | None,
@@ -66,25 +52,31 @@ def preprocess(
     if list_:
         _list(as_json)
         return
+    from regista.cli._outputs import check_outputs, keep_inputs, write_together
     from regista.core import PlanError
     from regista.core import threads as use_threads
-    from regista.io import read, read_labels, write, write_text
+    from regista.io import read, read_labels
 
     if image is None or output is None:
         raise PlanError("give IMAGE and -o OUT (or --list to see the steps)")
-    check_outputs([output, mask_out], image)
-    pipeline = read_pipeline(steps, step).with_files(read)
+    check_outputs([output, mask_out], [image, mask, steps], IMAGE_SUFFIXES)
+    named = read_pipeline(steps, step)
+    keep_inputs([output, mask_out, sidecar_of(output)], [image, mask, steps, *files_of_steps(named)])
+    pipeline = named.with_files(read)
     with use_threads(threads):
         source = read_labels(image) if labels else read(image)
         done = pipeline.apply(source, None if mask is None else read(mask))
     files = {"image": str(image), "mask": None if mask is None else str(mask), "output": str(output)}
     record = {**done.record, "files": files}
+    things: dict[Path, Any] = {
+        output: done.image,
+        sidecar_of(output): json.dumps(record, indent=2, ensure_ascii=False) + "\n",
+    }
     if mask_out is not None:
         if done.mask is None:
             raise PlanError("--mask-out needs a mask: give --mask, or --step foreground-mask")
-        write(mask_out, done.mask)
-    write(output, done.image)
-    write_text(sidecar_of(output), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        things[mask_out] = done.mask
+    write_together(things)
     if as_json:
         say_json(record)
         return
@@ -105,10 +97,11 @@ def train_nyul(
     debug: Debug = False,
 ) -> None:
     """Learn Nyúl's standard intensity scale from several images, for --step nyul:model=FILE."""
+    from regista.cli._outputs import check_outputs
     from regista.io import read
     from regista.preprocessing import Nyul
 
-    check_outputs([output])
+    check_outputs([output], [*images, *(mask or [])], (".json",))
     masks = None if not mask else [read(path) for path in mask]
     model = Nyul.train([read(path) for path in images], masks)
     model.save(output)
@@ -145,10 +138,15 @@ def ablate(
 ) -> None:
     """Register a pair with and without each preprocessing step, and tabulate what it changes."""
     from regista.atlas import ablate as run
+    from regista.cli._outputs import check_outputs, keep_inputs
     from regista.io import read, read_labels, read_points, write_text
 
-    check_outputs([output])
-    pipeline = read_pipeline(steps, step).with_files(read)
+    plan = Path(preset) if preset.endswith(".toml") else None
+    inputs = [fixed, moving, steps, plan, fixed_labels, moving_labels, fixed_points, moving_points]
+    check_outputs([output], inputs, (".csv",))
+    named = read_pipeline(steps, step)
+    keep_inputs([output], files_of_steps(named))
+    pipeline = named.with_files(read)
     images = read(fixed), read(moving)
     labels = _pair(fixed_labels, moving_labels, "labels", read_labels)
     points = _pair(fixed_points, moving_points, "points", lambda p: read_points(p, convention=convention))  # type: ignore[arg-type]
@@ -178,7 +176,10 @@ def read_pipeline(file: Path | None, words: Sequence[str] | None) -> Pipeline:
         raise PlanError(
             "give the steps: --steps FILE.toml, or --step NAME once or more (regista preprocess --list)"
         )
-    return Pipeline.from_words(words or ()) if file is None else Pipeline.from_toml(file)
+    pipeline = Pipeline.from_words(words or ()) if file is None else Pipeline.from_toml(file)
+    if not pipeline.steps:
+        raise PlanError(f"{file} has no steps: it lists them as [[steps]], each with a step = NAME")
+    return pipeline
 
 
 def sidecar_of(output: Path) -> Path:
@@ -188,25 +189,10 @@ def sidecar_of(output: Path) -> Path:
     return output.with_name(f"{stem_of(output)}.json")
 
 
-def check_outputs(outputs: Sequence[Path | None], source: Path | None = None) -> None:
-    """Refuse, before the work begins, outputs that cannot be written."""
-    from regista.core import FormatError
-    from regista.io import suffix_of
-
-    for path in filter(None, outputs):
-        if source is not None and suffix_of(path) not in IMAGE_SUFFIXES:
-            known = ", ".join(IMAGE_SUFFIXES)
-            raise FormatError(f"{path} is not named like an image that can be written: expected {known}")
-        if path.is_dir():
-            raise FormatError(f"{path} is a folder: name a file to write")
-        if not path.absolute().parent.is_dir():
-            raise FormatError(
-                f"{path} cannot be written: the folder {path.parent} does not exist; make it first"
-            )
-        if source is not None and path.exists() and source.exists() and path.samefile(source):
-            raise FormatError(
-                f"{path} is the input itself; choose another name: its record would describe a lost file"
-            )
+def files_of_steps(pipeline: Pipeline) -> list[Path]:
+    """Return the files that steps name, such as the model of nyul; asked before `with_files` reads them."""
+    values = (value for step in pipeline.to_dict()["steps"] for value in step.values())
+    return [Path(value) for value in values if isinstance(value, str) and Path(value).is_file()]
 
 
 def _list(as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regista.cli._chains import FillWord, parse_fill
 from regista.cli._console import (
     Clock,
     Debug,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from regista.transforms import Transform
 
 DEFAULT_PRESET = "brain-t1"
+RESULTS = ("warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5", "record.json")
+"""What a registration leaves in its folder."""
 
 
 @guarded
@@ -65,6 +68,7 @@ def register(
     ] = None,
     threads: Threads = None,
     seed: Annotated[int, typer.Option(help="Same seed and threads: same bytes.")] = 0,
+    fill: FillWord = "auto",
     dtype: Annotated[str, typer.Option(help="Voxel type of warped.nii.gz, or 'same' as MOVING.")] = "float32",
     quiet: Quiet = False,
     as_json: Json = False,
@@ -76,31 +80,35 @@ def register(
     maps points fixed → moving), moving2fixed.h5 (its inverse) and record.json to the output folder.
     """
     clock = Clock()
-    from regista.cli._outputs import FolderWriter
+    from regista.cli._outputs import FolderWriter, keep_inputs
     from regista.core import get_threads
     from regista.core import threads as use_threads
 
+    files = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
+    keep_inputs([output / name for name in RESULTS], [*files.values(), plan, *(initial or [])])
     with use_threads(threads), FolderWriter(output) as folder:
-        voxels = _dtype(dtype)
-        files = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
+        voxels, outside = _dtype(dtype), parse_fill(fill)
         with _reading(files, {"fixed": fixed_series, "moving": moving_series}) as images:
-            chosen = _plan(preset, plan, overrides)  # brings the engine in while files are read
+            chosen = _plan(preset, plan, overrides, output)  # brings the engine in while files are read
             clock.lap("load")
         start = _initial(initial or [], images["fixed"], images["moving"])
         clock.lap("read")
         if not (quiet or as_json):
             tell_compiling()
-        result = _run(images, chosen, start, get_threads(), seed, non_finite, show=not (quiet or as_json))
+        options = {"seed": seed, "non_finite": non_finite, "fill": outside, "threads": get_threads()}
+        result = _run(images, chosen, start, options, show=not (quiet or as_json))
         clock.lap("register")
         paths = _write(folder, result, images["moving"], voxels)
         clock.lap("write")
         result = replace(result, record=_full_record(result.record, clock, files))
-        folder.text("record.json", result.record.to_json() + "\n")
-        paths["record"] = folder.commit("record.json")
+        folder.text(RESULTS[-1], result.record.to_json() + "\n")
+        paths["record"] = folder.commit(RESULTS[-1])
     return _report(result.record, paths, quiet, as_json)
 
 
-def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None) -> Plan:
+def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None, output: Path) -> Plan:
+    from regista.cli._outputs import keep_inputs
+    from regista.cli._preprocess import files_of_steps
     from regista.core import PlanError
     from regista.io import read
     from regista.registration import load_plan
@@ -112,6 +120,7 @@ def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None) ->
     if plan is not None:
         check_plan_file(plan)
     loaded = load_plan(str(plan) if plan is not None else preset or DEFAULT_PRESET, overrides or ())
+    keep_inputs([output / name for name in RESULTS], files_of_steps(loaded.preprocessing))
     return replace(loaded, preprocessing=loaded.preprocessing.with_files(read))
 
 
@@ -172,26 +181,24 @@ def _tell_apart(images: dict[str, Image | None], wanted: Mapping[str, Path]) -> 
 def _initial(paths: list[Path], fixed: Image | None, moving: Image | None) -> Transform | None:
     if not paths:
         return None
+    from regista.cli._chains import check_direction
+    from regista.core import FormatError
     from regista.io import read_transform
     from regista.transforms import Composite, with_spaces
 
-    chain = [
-        read_transform(path, fixed=fixed and fixed.grid, moving=moving and moving.grid) for path in paths
-    ]
+    try:
+        chain = [read_transform(p, fixed=fixed and fixed.grid, moving=moving and moving.grid) for p in paths]
+    except FormatError as error:
+        if "--format" not in str(error):
+            raise
+        raise FormatError(
+            f"{error}. --initial takes files that tell their format: make one first, with `regista convert FILE "
+            "start.h5 --from FORMAT`"
+        ) from None
     joined = chain[0] if len(chain) == 1 else Composite(tuple(chain))
     assert fixed is not None
     assert moving is not None
-    if (
-        joined.fixed_space == moving.space
-        and joined.moving_space == fixed.space
-        and fixed.space != moving.space
-    ):
-        from regista.core import GeometryError
-
-        raise GeometryError(
-            f"--initial maps from {joined.fixed_space!r} to {joined.moving_space!r}, the other way round: invert it "
-            "with `regista invert`"
-        )
+    check_direction(joined, fixed.space, moving.space, "")
     return with_spaces(joined, fixed.space, moving.space)
 
 
@@ -199,9 +206,7 @@ def _run(
     images: dict[str, Image | None],
     plan: Plan,
     initial: Transform | None,
-    threads: int,
-    seed: int,
-    non_finite: str,
+    options: dict[str, Any],
     *,
     show: bool,
 ) -> Result:
@@ -211,19 +216,9 @@ def _run(
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
     assert moving is not None
+    options |= {role: images[role] for role in ("fixed_mask", "moving_mask")}
     with stops_deferred(), progress_bar(show) as progress:
-        return run(
-            fixed,
-            moving,
-            plan,
-            initial=initial,
-            fixed_mask=images["fixed_mask"],
-            moving_mask=images["moving_mask"],
-            threads=threads,
-            seed=seed,
-            progress=progress,
-            non_finite=non_finite,
-        )
+        return run(fixed, moving, plan, initial=initial, **options, progress=progress)
 
 
 def _write(folder: Any, result: Result, moving: Image | None, dtype: Any) -> dict[str, Path]:
@@ -231,15 +226,8 @@ def _write(folder: Any, result: Result, moving: Image | None, dtype: Any) -> dic
 
     assert moving is not None
     warped = as_type(result.warped, moving.data.dtype if dtype is None else dtype)
-    folder.write_all(
-        {
-            "warped.nii.gz": warped,
-            "fixed2moving.h5": result.transform,
-            "moving2fixed.h5": result.inverse,
-        }
-    )
-    names = ("warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5")
-    return {name.split(".")[0]: folder.target / name for name in names}
+    folder.write_all(dict(zip(RESULTS, (warped, result.transform, result.inverse), strict=False)))
+    return {name.split(".")[0]: folder.target / name for name in RESULTS[:-1]}
 
 
 def _full_record(record: RunRecord, clock: Clock, files: Mapping[str, Path | None]) -> RunRecord:
@@ -267,6 +255,9 @@ def tell_compiling() -> None:
 
 
 def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: bool) -> int:
+    from regista.cli._summary import summary_of, why
+
+    tree = record.to_dict()
     if as_json:
         say_json(
             {
@@ -284,27 +275,14 @@ def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: boo
     elif not quiet:
         for warning in record.warnings:
             complain(f"Warning: {warning}")
-        folded = record.measures.get("folded_percent")
-        text = "" if folded is None else f", {folded:.4f} % of voxels folded"
-        say(
-            f"{record.status} in {record.timings['total']:.1f} s{text}, "
-            f"{record.peak_memory_bytes / 1e9:.2f} GB at most"
-        )
+        for number, line in enumerate(summary_of(tree)):
+            say(f"  {line}" if number else line)
         for path in paths.values():
             say(f"  {path}")
     if record.status.ok:
         return 0
     complain(
-        f"Error: the registration failed its checks: {_why(record)}; the results are written for inspection, do "
+        f"Error: the registration failed its checks: {why(tree)}; the results are written for inspection, do "
         "not use them. Look at the images, try another preset, masks or --initial"
     )
     return 1
-
-
-def _why(record: RunRecord) -> str:
-    reasons = {
-        "folded": f"{record.measures.get('folded_percent', 0.0):.2g} % of the voxels are folded",
-        "non-finite": "the metric became NaN or Inf",
-        "diverged": "the metric ended worse than it began",
-    }
-    return reasons.get(str(record.status), str(record.status))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
-from regista.cli._register import tell_compiling
+from regista.cli._register import RESULTS, tell_compiling
 from regista.cli._stops import stops_deferred
 
 
@@ -44,13 +44,18 @@ def demo(
     debug: Debug = False,
 ) -> int:
     """Register a pair of brains whose true alignment is known, or your own pair, and draw before and after."""
+    from regista.cli._outputs import FolderWriter, keep_inputs
     from regista.cli._progress import progress_bar
     from regista.demo import run_demo
 
+    keep_inputs([output / name for name in (*RESULTS, "montage.png")], [fixed, moving])
     if not (quiet or as_json):
         tell_compiling()
-    with stops_deferred(), progress_bar(not (quiet or as_json)) as progress:
-        figures = run_demo(output, fixed, moving, threads, preset=preset, progress=progress)
+    with FolderWriter(output) as folder:
+        with stops_deferred(), progress_bar(not (quiet or as_json)) as progress:
+            figures = run_demo(folder.hidden, fixed, moving, threads, preset=preset, progress=progress)
+        folder.commit("record.json")
+    figures["outputs"] = {name: str(output / Path(p).name) for name, p in figures["outputs"].items()}
     if as_json:
         say_json(figures)
     elif not quiet:

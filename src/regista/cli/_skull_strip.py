@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regista.cli._chains import IMAGE_SUFFIXES
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 from regista.cli._register import tell_compiling
 from regista.cli._stops import stops_deferred
@@ -42,11 +43,14 @@ def skull_strip(
     Writes the brain on the grid of IMAGE, and beside it a .json with parameters, measures and warnings.
     """
     from regista.atlas import skull_strip as run
-    from regista.cli._preprocess import check_outputs, sidecar_of
+    from regista.cli._outputs import check_outputs, keep_inputs, write_together
+    from regista.cli._preprocess import sidecar_of
     from regista.cli._progress import progress_bar
-    from regista.io import read, write, write_text
+    from regista.io import read
 
-    check_outputs([output, mask_out], image)
+    inputs = [image, template, template_mask]
+    check_outputs([output, mask_out], inputs, IMAGE_SUFFIXES)
+    keep_inputs([sidecar_of(output)], inputs)
     chosen = _template(template, template_mask)
     scan = read(image)
     if not (quiet or as_json):
@@ -63,10 +67,13 @@ def skull_strip(
             "template_mask": None if template_mask is None else str(template_mask),
         },
     }
+    things: dict[Path, Any] = {
+        output: found.brain,
+        sidecar_of(output): json.dumps(record, indent=2, ensure_ascii=False) + "\n",
+    }
     if mask_out is not None:
-        write(mask_out, found.mask)
-    write(output, found.brain)
-    write_text(sidecar_of(output), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        things[mask_out] = found.mask
+    write_together(things)
     if as_json:
         say_json(record)
         return

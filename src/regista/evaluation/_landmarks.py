@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import GeometryError, Grid, PlanError, PointSet
-from regista.transforms import Transform
+from regista.transforms import Transform, check_direction
 
 Unit = Literal["mm", "px"]
 
@@ -78,7 +78,8 @@ def landmark_error(
     Raises
     ------
     GeometryError
-        If the numbers of points or their dimensions differ, or no name is shared.
+        If the numbers of points or their dimensions differ, no name is shared, or the map leads the wrong way
+        round.
     PlanError
         If the unit is unknown, or 'px' without a grid.
 
@@ -96,7 +97,8 @@ def landmark_error(
     if unit not in ("mm", "px"):
         raise PlanError(f"unit is 'mm' or 'px', got {unit!r}")
     if unit == "px" and grid is None:
-        raise PlanError("errors in px need the moving image's grid (grid=…; --moving IMAGE)")
+        raise PlanError("errors in px need the moving image's grid --moving IMAGE (in Python grid=)")
+    check_direction(transform, fixed.space, moving.space)
     here, there = _paired(fixed, moving)
     if transform is not None:
         here = transform.map_points(here)

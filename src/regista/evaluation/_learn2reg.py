@@ -153,7 +153,7 @@ def read_learn2reg(
     except FormatError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path} is no Learn2Reg dataset or evaluation configuration ({error!r})") from None
+        raise FormatError(f"{path} is no Learn2Reg dataset or evaluation configuration ({error})") from None
     return Learn2RegTask(name=name, pairs=pairs, measures=measures, masked=masked)
 
 

@@ -22,7 +22,7 @@ def single_field(transform: Transform, grid: Grid | None, path: Path) -> Displac
         first = Composite((transform,)).flatten().transforms[0]
         if not isinstance(first, DisplacementField | VelocityField):
             raise FormatError(
-                f"{path}: a displacement field needs the fixed image's grid (fixed=…; --like FIXED), or write .h5"
+                f"{path}: a displacement field needs the fixed image's grid: --like FIXED (in Python fixed=), or write .h5"
             )
         grid = first.grid
     if isinstance(transform, DisplacementField) and transform.grid.same_as(grid, 1e-9):
@@ -34,10 +34,15 @@ def read_nifti_field(path: Path) -> DisplacementField:
     """Read a field of world displacements: NIfTI of 5 axes, vectors LPS as in ANTs, ITK and Greedy."""
     with reading(path, "a displacement field"):
         header, data = load(path)
+        if data.ndim <= 3:
+            size = "×".join(map(str, data.shape))
+            raise FormatError(
+                f"it is an image of {size}, not a displacement field: it has no axis of vectors"
+            )
         if data.ndim != 5 or data.shape[3] != 1 or data.shape[4] not in (2, 3):
             raise FormatError(
                 f"its size is {data.shape}; a displacement field of ANTs or ITK is (I, J, K, 1, 3). If it is another "
-                "tool's, say so: --format fsl, fsl-absolute, afni, learn2reg or voxelmorph (format=…), with the "
+                "tool's, say so: --format fsl, fsl-absolute, afni, learn2reg or voxelmorph (in Python format=), with the "
                 "images it belongs to"
             )
         ndim = data.shape[4]
@@ -101,8 +106,8 @@ def write_voxel_field(
 def _grids(path: Path, fixed: Grid | None, moving: Grid | None, name: str) -> tuple[Grid, Grid]:
     if fixed is None:
         raise FormatError(
-            f"{path}: a {name} field counts in voxels: give the images whose voxels they are "
-            "(fixed=… and moving=…; --like FIXED --moving MOVING)"
+            f"{path}: a {name} field counts in voxels: give the images whose voxels they are: "
+            "--like FIXED --moving MOVING (in Python fixed= and moving=)"
         )
     moving = moving or fixed
     if fixed.ndim != moving.ndim:

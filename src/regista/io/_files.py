@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,12 @@ from regista.core.memory import available_bytes
 
 PathLike = str | os.PathLike[str]
 
+_PAIRS = {
+    ".hdr": (".hdr", ".img"),
+    ".img": (".hdr", ".img"),
+    ".hdr.gz": (".hdr.gz", ".img.gz"),
+    ".img.gz": (".hdr.gz", ".img.gz"),
+}
 # Longest first: `name.mrk.json` and `name.nii.gz` have suffixes of two parts.
 _DOUBLE = (".nii.gz", ".img.gz", ".hdr.gz", ".mgh.gz", ".mrk.json", ".aff12.1d", ".surf.gii")
 
@@ -33,6 +40,47 @@ def stem_of(path: PathLike) -> str:
     name = Path(path).name
     suffix = suffix_of(path)
     return name[: len(name) - len(suffix)] if suffix else name
+
+
+def files_of(path: PathLike) -> list[Path]:
+    """Return a file and those that belong to it: voxels beside a header, the slices of a folder.
+
+    Examples
+    --------
+    >>> [file.name for file in files_of("scan.hdr")]
+    ['scan.hdr', 'scan.img']
+    """
+    path = Path(path)
+    if path.is_dir():
+        return [file for file in path.iterdir() if file.is_file() and _is_dicom(file)]
+    suffix = suffix_of(path)
+    base = path.name[: len(path.name) - len(suffix)]
+    if suffix in _PAIRS:
+        return [path.with_name(f"{base}{one}") for one in _PAIRS[suffix]]
+    if suffix not in (".mhd", ".nhdr"):
+        return [path]
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return [path]
+    found = re.search(r"^(?:ElementDataFile *=|data *file *:)\s*(.*)", text, re.MULTILINE | re.IGNORECASE)
+    named = found[1].strip() if found else ""
+    if named.upper().startswith("LIST"):
+        names = text[found.end() :].split("\n") if found else []
+    else:  # one name, or a pattern such as slice%03d.raw with the range of its numbers
+        names = [re.sub(r"%\d*d", "*", named.split(" ")[0] if "%" in named else named)]
+    beside: list[Path] = []
+    for name in filter(None, (n.strip() for n in names)):
+        beside += sorted(path.parent.glob(name)) if "*" in name else [path.parent / name]
+    return [path, *beside]
+
+
+def _is_dicom(file: Path) -> bool:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def check_exists(path: PathLike, what: str) -> Path:

@@ -122,8 +122,8 @@ def _need_grids(path: Path, name: str, fixed: Grid | None, moving: Grid | None) 
         return
     if fixed is None or moving is None:
         raise FormatError(
-            f"{path}: {name.upper()} counts from the corners of the images: give both "
-            "(fixed=… and moving=…; --like FIXED --moving MOVING)"
+            f"{path}: {name.upper()} counts from the corners of the images: give both: "
+            "--like FIXED --moving MOVING (in Python fixed= and moving=)"
         )
 
 

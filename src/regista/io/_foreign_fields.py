@@ -113,8 +113,8 @@ def _on_nifti(path: Path, transform: Transform, fixed: Grid | None, tool: str) -
 def _need_moving(path: Path, moving: Grid | None) -> Grid:
     if moving is None:
         raise FormatError(
-            f"{path}: an FSL warp leads to mm counted from the moving image's corner: give that image "
-            "(moving=…; --moving MOVING)"
+            f"{path}: an FSL warp leads to mm counted from the moving image's corner: give that image: "
+            "--moving MOVING (in Python moving=)"
         )
     if moving.ndim != 3:
         raise GeometryError(f"{path}: an FSL warp is 3-D, the moving image is {moving.ndim}-D")

@@ -215,7 +215,7 @@ def _through_itk(element: Element, spaces: tuple[Any, ...], grid: Grid | None) -
     if grid is None:
         raise FormatError(
             f"the file holds a {element.name}; give the fixed image's grid to sample it as a displacement field "
-            "(fixed=…; --like FIXED)"
+            "--like FIXED (in Python fixed=)"
         )
     if grid.ndim != element.ndim:
         raise GeometryError(f"the {element.name} is {element.ndim}-D but the grid is {grid.ndim}-D")

@@ -63,7 +63,7 @@ def write_mesh(path: PathLike, mesh: Mesh, *, convention: Convention | None = No
         raise FormatError(f"{path}: surfaces are written as {', '.join(MESHES)}, not {suffix!r}")
     if convention not in ("lps", "ras"):
         raise FormatError(
-            f"{path}: {suffix} does not hold the handedness of coordinates: say convention='ras' or 'lps'; or "
+            f"{path}: {suffix} does not hold the handedness of coordinates: say --convention ras or lps (in Python convention=); or "
             "write GIFTI (.surf.gii)"
         )
     import meshio
@@ -134,7 +134,7 @@ def _handedness(path: Path, convention: Convention | None) -> Convention:
     said: Convention | None = "lps" if b"SPACE=LPS" in head else "ras" if b"SPACE=RAS" in head else None
     if convention is None and said is None:
         raise FormatError(
-            "it does not tell whether its coordinates are LPS or RAS: say convention='lps' (ITK, Slicer) or 'ras' "
+            "it does not tell whether its coordinates are LPS or RAS: say --convention lps (ITK, Slicer) or ras (in Python convention=) "
             "(FreeSurfer scanner coordinates)"
         )
     if said and convention and said != convention:

@@ -17,8 +17,8 @@ from regista.io._files import PathLike, read_text, reading, stem_of, suffix_of, 
 Convention = Literal["lps", "ras"]
 _SIGNS = np.array([-1.0, -1.0, 1.0])
 _HOW = (
-    "say which it is: convention='lps' (ANTs and ITK; --convention lps) or convention='ras' "
-    "(nibabel, FreeSurfer scanner coordinates; --convention ras)"
+    "say which it is: --convention lps (ANTs and ITK) or --convention ras (nibabel, FreeSurfer's scanner coordinates) "
+    "(in Python convention=)"
 )
 
 
@@ -158,7 +158,9 @@ def _parse_csv(text: str) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
         names = None if label is None else tuple(row[label] for row in body)
         return _array([[row[c] for c in columns] for row in body]), names
     if not all(_is_number(cell) for cell in rows[0]):
-        raise FormatError(f"its first line {rows[0]} names no columns x and y, and is not coordinates either")
+        raise FormatError(
+            f"its first line {' '.join(rows[0])!r} names no columns x and y, and is not coordinates either"
+        )
     if len(rows[0]) not in (2, 3):
         raise FormatError(f"it has {len(rows[0])} columns and no header; expected x,y or x,y,z, or a header")
     return _array(rows), None

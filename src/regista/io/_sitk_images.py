@@ -78,7 +78,7 @@ def _choose(sitk: Any, folder: Path, found: dict[str, Any], series: str | None) 
         if len(found) > 1:
             raise FormatError(
                 f"{folder} holds {len(found)} DICOM series, expected one; choose one by its name or UID, "
-                f"series= (--fixed-series or --moving-series of `regista register`): {listing}"
+                f"--fixed-series or --moving-series of `regista register` (in Python series=): {listing}"
             )
         return next(iter(found))
     chosen = [uid for uid in found if series in (uid, labels[uid])]

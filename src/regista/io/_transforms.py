@@ -169,15 +169,20 @@ def _format(path: Path, format: str | None, *, reading: bool) -> str:
             )
         return format
     suffix = suffix_of(path)
+    if suffix == ".m3z":
+        raise FormatError(
+            f"{path}: FreeSurfer's nonlinear .m3z is not read; FreeSurfer's mri_warp_convert --inm3z FILE --outitk "
+            "FIELD.nii.gz makes an ITK field of it"
+        )
     if suffix not in _BY_SUFFIX:
         raise FormatError(
-            f"{path}: {suffix!r} does not tell the transform's format; use {', '.join(_BY_SUFFIX)}, or name one: "
-            f"format= (--format) {', '.join(TRANSFORM_FORMATS)}"
+            f"{path}: {suffix!r} does not tell the transform's format; use {', '.join(_BY_SUFFIX)}, or name one with "
+            f"--format (in Python format=): {', '.join(TRANSFORM_FORMATS)}"
         )
     if reading and suffix in (".mat", ".txt") and _matrix_like(path):
         raise FormatError(
             f"{path} is a bare 4×4 matrix, which FSL and Greedy (c3d, ITK-SNAP) write alike but mean differently: "
-            "say format='fsl' (with fixed and moving) or format='greedy' (--format …)"
+            "say --format fsl (with --like FIXED --moving MOVING) or --format greedy (in Python format=)"
         )
     return _BY_SUFFIX[suffix]
 

@@ -120,7 +120,7 @@ class PercentileNormalize(IntensityStep):
     def __post_init__(self) -> None:
         check_percentiles("percentile-normalize.percentiles", self.percentiles)
         if not self.to[0] < self.to[1]:
-            raise PlanError(f"percentile-normalize.to is (low, high) with low < high, got {self.to}")
+            raise PlanError(f"percentile-normalize.to is [low, high] with low < high, got {list(self.to)}")
 
     def change(self, frame: Image, mask: Foreground | None) -> Change:
         """Return the scaled voxels and the two percentiles."""

@@ -65,7 +65,7 @@ class Nyul(IntensityStep):
         if len(self.standard) != len(self.percentiles) or len(self.standard) < 2:
             raise PlanError(
                 f"nyul needs a standard value for each of its percentiles ({len(self.percentiles)}), got "
-                f"{len(self.standard)}: train it (Nyul.train, regista train-nyul) and give the model"
+                f"{len(self.standard)}: train it with regista train-nyul (in Python Nyul.train) and give the model"
             )
         for name, values in (("percentiles", self.percentiles), ("standard", self.standard)):
             if not np.all(np.isfinite(values)) or not np.all(np.diff(values) > 0):

@@ -278,7 +278,9 @@ def _validated(kind: type[Step], tree: dict[str, Any], where: str) -> Step:
         if first["type"] == "value_error":  # the step's own words
             raise PlanError(f"{where}: {first['ctx']['error']}") from None
         path = ".".join([where, *(str(part) for part in first["loc"][:1])])
-        raise PlanError(f"{path}: {first['msg']}, got {first['input']!r}") from None
+        if first["type"] == "missing":
+            raise PlanError(f"{path} must be given") from None
+        raise PlanError(f"{path}: {first['msg'].replace('tuple', 'list')}, got {first['input']!r}") from None
     return step
 
 

@@ -104,10 +104,12 @@ def mask_array(image: Image, mask: Image | None) -> Foreground | None:
     """Return a mask as booleans on the image's grid."""
     if mask is None:
         return None
-    if mask.kind != "scalar" or not mask.grid.same_as(image.grid):
+    if mask.kind != "scalar":
+        raise GeometryError(f"the mask has one value per voxel, got a {mask.kind} image of {len(mask.data)}")
+    if not mask.grid.same_as(image.grid):
         raise GeometryError(
             f"the mask lies on another grid ({mask.grid.describe()}) than the image ({image.grid.describe()}); "
-            "resample it first: regista apply --labels MASK --like IMAGE"
+            "resample it first: regista apply MASK --like IMAGE -o OUT --labels"
         )
     inside = mask.as_float32() > 0
     if not inside.any():
@@ -137,7 +139,7 @@ def check_percentiles(name: str, percentiles: tuple[float, float]) -> None:
     """Refuse percentiles that are not 0 ≤ low < high ≤ 100."""
     low, high = percentiles
     if not 0 <= low < high <= 100:
-        raise PlanError(f"{name} is (low, high) with 0 ≤ low < high ≤ 100, got {low, high}")
+        raise PlanError(f"{name} is [low, high] with 0 ≤ low < high ≤ 100, got {[low, high]}")
 
 
 def load(value: Any, read: Callable[[str], Image]) -> Any:

@@ -28,8 +28,8 @@ def check_pair(fixed: Image, moving: Image, non_finite: str) -> None:
             )
         if image.kind == "series":
             raise GeometryError(
-                f"the {role} image is a series of {len(image.data)} frames; register one of them: "
-                "image.frames()[n]"
+                f"the {role} image is a series of {len(image.data)} frames; register one of them "
+                "(in Python image.frames()[n])"
             )
     if fixed.ndim != moving.ndim:
         raise GeometryError(
@@ -41,7 +41,10 @@ def check_pair(fixed: Image, moving: Image, non_finite: str) -> None:
 def check_mask(mask: Image, image: Image, role: str) -> Image:
     """Return a mask on the grid of its image."""
     if mask.ndim != image.ndim or mask.kind != "scalar":
-        raise GeometryError(f"the {role} mask must be a scalar {image.ndim}-D image")
+        raise GeometryError(
+            f"the {role} mask must be a {image.ndim}-D image of one value per voxel, as its image is, got a "
+            f"{mask.ndim}-D {mask.kind} image"
+        )
     if not mask.grid.same_as(image.grid):
         raise GeometryError(
             f"the {role} mask lies on another grid ({mask.grid.describe()}) than its image "
@@ -82,6 +85,19 @@ def plane(grid: Grid) -> Grid:
     return Grid((grid.shape[0], grid.shape[2]), grid.grid2world[np.ix_([0, 1, 3], [0, 2, 3])])
 
 
+def masks_warning(plan: Plan, fixed_mask: Image | None, moving_mask: Image | None) -> list[str]:
+    """Return what to say where a plan wants masks and they are not all there."""
+    absent = [role for role, mask in (("fixed", fixed_mask), ("moving", moving_mask)) if mask is None]
+    if not plan.wants_masks or not absent:
+        return []
+    missing = "neither image has one" if len(absent) == 2 else f"the {absent[0]} image has none"
+    options = " and ".join(f"--{role}-mask" for role in absent)
+    names = ", ".join(f"{role}_mask=" for role in absent)
+    return [
+        f"the plan {plan.name!r} wants masks of both images, and {missing}: give {options} (in Python {names})"
+    ]
+
+
 def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite: str) -> Scan:
     """Return a scan: channels averaged, intensities clipped and scaled to 0 … 1, bad voxels weighted 0."""
     data = image.as_float32()
@@ -91,8 +107,8 @@ def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite:
     bad = int(data.size - np.count_nonzero(finite))
     if bad and non_finite == "error":
         raise GeometryError(
-            f"the {role} image has {bad} NaN or Inf voxels ({100 * bad / data.size:.2g} %); clean it, or treat "
-            "them as masked out: non_finite='mask' (--non-finite mask)"
+            f"the {role} image has {bad} NaN or Inf voxels ({100 * bad / data.size:.3g} %); clean it, or treat "
+            "them as masked out: --non-finite mask (in Python non_finite='mask')"
         )
     use = finite
     if mask is not None:

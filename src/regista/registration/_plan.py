@@ -115,10 +115,10 @@ class DeformableStage:
         for name in PER_LEVEL:
             values = getattr(self, name)
             if not isinstance(values, tuple | list):
-                raise PlanError(f"{self.model}: {name} is a tuple of numbers, got {values!r}")
+                raise PlanError(f"{self.model}: {name} is a list of numbers, got {values!r}")
             if len(values) not in (1, len(self.shrink)):
                 raise PlanError(
-                    f"{self.model}: {name} has one value or one per level ({len(self.shrink)}), got {values}"
+                    f"{self.model}: {name} has one value or one per level ({len(self.shrink)}), got {list(values)}"
                 )
         for level in range(len(self.shrink)):
             self.solver(level)  # its own checks
@@ -152,6 +152,8 @@ class Plan:
         How the first alignment is found.
     stages : tuple of LinearStage or DeformableStage
         What is optimized, in order.
+    wants_masks : bool
+        Whether the plan was made for images with masks: a run without them warns.
 
     Examples
     --------
@@ -165,6 +167,7 @@ class Plan:
     clip_percentiles: tuple[float, float] = (0.1, 99.9)
     preprocessing: Pipeline = field(default_factory=Pipeline)
     start: Start = field(default_factory=Start)
+    wants_masks: bool = False
     __pydantic_config__: ClassVar[dict[str, object]] = _CONFIG
 
     def __post_init__(self) -> None:
@@ -172,7 +175,7 @@ class Plan:
             raise PlanError("a plan needs at least one stage")
         low, high = self.clip_percentiles
         if not 0 <= low < high <= 100:
-            raise PlanError(f"clip_percentiles is (low, high) with 0 ≤ low < high ≤ 100, got {low, high}")
+            raise PlanError(f"clip_percentiles is [low, high] with 0 ≤ low < high ≤ 100, got {[low, high]}")
         deformable = [n for n, s in enumerate(self.stages) if isinstance(s, DeformableStage)]
         if deformable and deformable != list(range(deformable[0], len(self.stages))):
             raise PlanError("linear stages come before deformable ones: reorder the plan's stages")
@@ -180,10 +183,12 @@ class Plan:
 
 def _check_levels(name: str, shrink: tuple[int, ...], steps: tuple[int, ...]) -> None:
     if not shrink or len(shrink) != len(steps):
-        raise PlanError(f"{name}: shrink and steps have one entry per level, got {shrink} and {steps}")
+        raise PlanError(
+            f"{name}: shrink and steps have one entry per level, got {list(shrink)} and {list(steps)}"
+        )
     if any(not 1 <= s <= 64 for s in shrink):
-        raise PlanError(f"{name}: shrink factors are between 1 and 64, got {shrink}")
+        raise PlanError(f"{name}: shrink factors are between 1 and 64, got {list(shrink)}")
     if list(shrink) != sorted(shrink, reverse=True):
-        raise PlanError(f"{name}: levels go from coarse to fine, got shrink {shrink}")
+        raise PlanError(f"{name}: levels go from coarse to fine, got shrink {list(shrink)}")
     if any(n < 0 for n in steps):
-        raise PlanError(f"{name}: step limits are at least 0, got {steps}")
+        raise PlanError(f"{name}: step limits are at least 0, got {list(steps)}")

@@ -88,7 +88,8 @@ def plan_to_toml(plan: Plan) -> str:
     name = "rigid"
     """
     tree = plan_to_dict(plan)
-    lines = [f"{key} = {_toml(tree[key])}" for key in ("name", "description", "clip_percentiles")]
+    keys = ("name", "description", "wants_masks", "clip_percentiles")
+    lines = [f"{key} = {_toml(tree[key])}" for key in keys]
     steps = tree["preprocessing"]["steps"]
     for step in steps:
         settings = {k: v for k, v in step.items() if v is not None}
@@ -192,7 +193,9 @@ def _validate(kind: type, tree: dict[str, Any], where: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join([where, *map(str, first["loc"])])
-        raise PlanError(f"{path}: {first['msg']}, got {first['input']!r}") from None
+        if first["type"] == "value_error":  # the setting's own words
+            raise PlanError(f"{path}: {first['ctx']['error']}") from None
+        raise PlanError(f"{path}: {first['msg'].replace('tuple', 'list')}, got {first['input']!r}") from None
 
 
 @cache

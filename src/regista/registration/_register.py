@@ -32,6 +32,7 @@ from regista.registration._inputs import (
     check_mask,
     check_memory,
     check_pair,
+    masks_warning,
     overlap_warning,
     plane,
     prepare,
@@ -46,7 +47,10 @@ from regista.transforms import (
     Affine,
     Composite,
     DisplacementField,
+    Fill,
     Transform,
+    check_direction,
+    fill_value,
     invert_field,
     jacobian_determinant,
     resample,
@@ -69,6 +73,7 @@ def register(
     seed: int = 0,
     progress: ProgressCallback = silent,
     non_finite: str = "error",
+    fill: Fill = "auto",
 ) -> Result:
     """Find the transform that brings `moving` onto `fixed`.
 
@@ -91,6 +96,8 @@ def register(
         Gets a `Progress` after every step; may raise `Cancelled`.
     non_finite : {'error', 'mask'}
         Refuse NaN and Inf, or leave such voxels out.
+    fill : float or {'auto', 'min', 'edge'}
+        What the warped image holds outside the moving one; see `regista.transforms.resample`.
 
     Returns
     -------
@@ -125,6 +132,7 @@ def register(
             seed,
             progress,
             non_finite,
+            fill,
         ).result()
 
 
@@ -142,6 +150,7 @@ class _Run:
     seed: int
     progress: ProgressCallback
     non_finite: str
+    fill: Fill
     timings: dict[str, float] = field(default_factory=dict)
     history: list[LevelHistory] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -156,7 +165,7 @@ class _Run:
         vectors = self._deformable_stages(fixed, moving, linear, base)
         began_output = time.perf_counter()
         transform, inverse = self._transforms(linear, vectors, fixed.grid)
-        warped = resample(self.moving, self.fixed.grid, transform, dtype=np.float32)
+        warped = resample(self.moving, self.fixed.grid, transform, fill=self.fill, dtype=np.float32)
         warped = Image(warped.data, self.fixed.grid, warped.kind, self.fixed.space)
         self._time("inverse and resampling", began_output)
         self._time("registration", began)
@@ -164,7 +173,9 @@ class _Run:
 
     def _scans(self) -> tuple[Scan, Scan]:
         began = time.perf_counter()
+        self.measures["fill"] = "edge" if self.fill == "edge" else fill_value(self.moving, self.fill)
         check_pair(self.fixed, self.moving, self.non_finite)
+        self.warnings += masks_warning(self.plan, self.fixed_mask, self.moving_mask)
         scans = []
         for role, image, mask in (
             ("fixed", self.fixed, self.fixed_mask),
@@ -202,17 +213,7 @@ class _Run:
             raise GeometryError(
                 f"the initial transform is {self.initial.ndim}-D, the images are {self.fixed.ndim}-D"
             )
-        ends, here, there = (
-            (self.initial.fixed_space, self.initial.moving_space),
-            self.fixed.space,
-            self.moving.space,
-        )
-        if None not in ends and ends == (there, here) and here != there:
-            raise GeometryError(
-                f"the initial transform maps {ends[0]!r} to {ends[1]!r}, the wrong way round: it must map the fixed "
-                f"image ({here!r}) to the moving one ({there!r}); give its inverse, or rename its spaces "
-                "(regista.transforms.with_spaces)"
-            )
+        check_direction(self.initial, self.fixed.space, self.moving.space)
         parts = Composite((self.initial,)).flatten().transforms
         if all(isinstance(part, Affine) for part in parts):
             return _product(parts), None

@@ -5,18 +5,22 @@ from regista.transforms._composite import Composite
 from regista.transforms._fields import DisplacementField, VelocityField, invert_field
 from regista.transforms._linear import Affine, Rigid, Similarity, Translation
 from regista.transforms._ops import compose, jacobian_determinant, to_displacement_field, with_spaces
-from regista.transforms._resample import map_mesh, map_pointset, resample, resample_labels
+from regista.transforms._resample import Fill, fill_value, map_mesh, map_pointset, resample, resample_labels
+from regista.transforms._spaces import check_direction
 
 __all__ = [
     "Affine",
     "Composite",
     "DisplacementField",
+    "Fill",
     "Rigid",
     "Similarity",
     "Transform",
     "Translation",
     "VelocityField",
+    "check_direction",
     "compose",
+    "fill_value",
     "invert_field",
     "jacobian_determinant",
     "map_mesh",

@@ -104,5 +104,5 @@ def _check_spaces(chain: tuple[Transform, ...]) -> None:
         raise GeometryError(
             f"transform {n} leads {first._spaces_text()} but transform {n + 1} starts elsewhere, "
             f"{second._spaces_text()}: {ends!r} is not {begins!r}; {hint}, "
-            "or relabel with `with_spaces` if both names mean the same space"
+            "or, if both names mean the same space, set them aside (in Python with_spaces)"
         )

@@ -14,11 +14,14 @@ from regista.kernels.cpu.sampling import nearest_index, sample_points, spline_co
 from regista.transforms._base import Transform
 from regista.transforms._composite import Composite
 from regista.transforms._places import places_vox
+from regista.transforms._spaces import check_direction
 
 Interpolation = Literal["linear", "nearest", "cubic", "lanczos"]
 Chain = Transform | Sequence[Transform] | None
+Fill = float | Literal["auto", "min", "edge"]
 
 _CHANNELS_AT_ONCE = 8
+_WITHIN = 1e-6  # voxels: this far within its outer faces an image surely has a value
 
 
 def resample(
@@ -27,7 +30,7 @@ def resample(
     transform: Chain = None,
     *,
     interpolation: Interpolation = "linear",
-    fill: float = 0.0,
+    fill: Fill = "auto",
     dtype: DTypeLike | None = None,
 ) -> Image:
     """Bring an image onto another grid through a transform.
@@ -43,8 +46,9 @@ def resample(
         space.
     interpolation : {'linear', 'nearest', 'cubic', 'lanczos'}
         'cubic' is an interpolating B-spline, 'lanczos' a windowed sinc of radius 5.
-    fill : float
-        Value outside the moving image.
+    fill : float or {'auto', 'min', 'edge'}
+        Value outside the moving image. 'auto' is 0 or, for an image with negative voxels such as CT in HU, what
+        its corners hold (see `fill_value`); 'min' its smallest voxel; 'edge' the nearest voxel of its border.
     dtype : dtype, optional
         Type of the result; by default the image's own. Whole-number types are rounded and clipped.
 
@@ -56,9 +60,9 @@ def resample(
     Raises
     ------
     GeometryError
-        If 2-D meets 3-D, or the chain's spaces do not meet.
+        If 2-D meets 3-D, the chain's spaces do not meet, or it leads the wrong way round.
     PlanError
-        If the interpolation is unknown, or `fill` does not fit the type.
+        If the interpolation is unknown, or a number given as `fill` does not fit the type.
 
     Notes
     -----
@@ -76,14 +80,63 @@ def resample(
         raise PlanError(f"interpolation is 'linear', 'nearest', 'cubic' or 'lanczos', got {interpolation!r}")
     chain, grid, space = _prepare(image, like, transform)
     kind = np.dtype(image.data.dtype if dtype is None else dtype)
-    _check_types(image.data.dtype, kind, fill)
+    value = fill_value(image, fill)
+    _check_types(
+        image.data.dtype, kind, 0.0 if isinstance(fill, str) else value
+    )  # one that is found is clipped
     channels = image.data.reshape(-1, *image.grid.as_3d().shape)
     out = np.empty((len(channels), grid.size), kind)
     for first in range(0, len(channels), _CHANNELS_AT_ONCE):
         part = slice(first, first + _CHANNELS_AT_ONCE)
-        _fill_channels(channels[part], image.grid, grid, chain, interpolation, fill, out[part])
+        _fill_channels(
+            channels[part], image.grid, grid, chain, interpolation, value, fill == "edge", out[part]
+        )
     lead = () if image.kind == "scalar" else (len(channels),)
     return Image(out.reshape(*lead, *grid.shape), grid, image.kind, space)
+
+
+def fill_value(image: Image, fill: Fill = "auto") -> float:
+    """Return the number that `resample` writes outside an image.
+
+    Parameters
+    ----------
+    image : Image
+        The moving image.
+    fill : float or {'auto', 'min', 'edge'}
+        A number is returned as it is. 'min' is the smallest finite voxel. 'auto' is 0 where no voxel is negative,
+        as in other tools, so for MR, pictures and masks; else the median of the corner voxels: air or padding in
+        CT, 0 in a map of statistics. For 'edge', which has no one value, the number is that of 'auto': it stands
+        in for NaN voxels alone.
+
+    Returns
+    -------
+    float
+        One number for all channels or frames.
+
+    Raises
+    ------
+    PlanError
+        If `fill` is another word.
+
+    Examples
+    --------
+    >>> ct = Image(np.full((4, 4, 4), -1024, np.int16), Grid((4, 4, 4), np.eye(4)))
+    >>> fill_value(ct), fill_value(ct.with_data(ct.data + 1025))
+    (-1024.0, 0.0)
+    """
+    if not isinstance(fill, str):
+        return float(fill)
+    if fill not in ("auto", "min", "edge"):
+        raise PlanError(f"fill is a number, 'auto', 'min' or 'edge', got {fill!r}")
+    if fill == "min":
+        finite = image.data[np.isfinite(image.data)]
+        return float(finite.min()) if finite.size else 0.0
+    if image.data.dtype.kind not in "if" or not np.fmin.reduce(image.data, axis=None, initial=0) < 0:
+        return 0.0
+    spatial = image.data.reshape(-1, *image.grid.shape)
+    corners = np.stack([channel[np.ix_(*[[0, -1]] * image.ndim)] for channel in spatial])
+    finite = np.sort(corners[np.isfinite(corners)])
+    return float(finite[(len(finite) - 1) // 2]) if finite.size else 0.0
 
 
 def resample_labels(
@@ -152,8 +205,13 @@ def map_pointset(points: PointSet, transform: Transform) -> PointSet:
     Raises
     ------
     GeometryError
-        If the points and the transform differ in dimension.
+        If the points and the transform differ in dimension, or the points are said to be in the moving space.
     """
+    if points.ndim != transform.ndim:
+        raise GeometryError(
+            f"the points are {points.ndim}-D, the transform is {transform.ndim}-D: they do not mix"
+        )
+    check_direction(transform, points.space, None)
     return replace(
         points,
         points_mm=transform.map_points(points.points_mm),
@@ -163,6 +221,7 @@ def map_pointset(points: PointSet, transform: Transform) -> PointSet:
 
 def map_mesh(mesh: Mesh, transform: Transform) -> Mesh:
     """Carry a surface of the fixed space to the moving space; see `map_pointset`."""
+    check_direction(transform, mesh.space, None)
     vertices = transform.map_points(mesh.vertices_mm)
     return replace(mesh, vertices_mm=vertices, space=transform.moving_space or mesh.space)
 
@@ -177,6 +236,7 @@ def _prepare(image: Image, like: Grid | Image, transform: Chain) -> tuple[Transf
     if len(set(sizes.values())) > 1:
         text = ", ".join(f"the {name} is {n}-D" for name, n in sizes.items())
         raise GeometryError(f"2-D and 3-D do not mix: {text}")
+    check_direction(transform, like.space if isinstance(like, Image) else None, image.space)
     space = None if transform is None else transform.fixed_space
     if space is None and isinstance(like, Image):
         space = like.space
@@ -194,10 +254,12 @@ def _check_types(source: np.dtype[Any], kind: np.dtype[Any], fill: float) -> Non
         if not (np.isfinite(fill) and limits.min <= fill <= limits.max):
             raise PlanError(
                 f"fill {fill} does not fit voxels of type {kind}: choose a value from {limits.min} to "
-                f"{limits.max}, or pass dtype='float32'"
+                f"{limits.max}, or write --dtype float32 (in Python dtype='float32')"
             )
     if kind.kind == "b" and fill not in (0, 1):
-        raise PlanError(f"fill {fill} does not fit a yes/no mask: choose 0 or 1, or pass dtype='float32'")
+        raise PlanError(
+            f"fill {fill} does not fit a yes/no mask: choose 0 or 1, or write --dtype float32 (in Python dtype='float32')"
+        )
 
 
 def _fill_channels(
@@ -207,9 +269,11 @@ def _fill_channels(
     chain: Transform | None,
     interpolation: Interpolation,
     fill: float,
+    edge: bool,
     out: NDArray[Any],
 ) -> None:
     shape = channels.shape[1:]
+    face = np.array(shape) - 0.5 - _WITHIN
     flat = np.ascontiguousarray(channels).reshape(len(channels), -1)
     broken = _broken(flat)
     if interpolation != "nearest":
@@ -219,7 +283,8 @@ def _fill_channels(
             if interpolation == "cubic"
             else np.ascontiguousarray(voxels, np.float32)
         )
-    for where, coords in places_vox(chain, grid, moving):
+    for where, places in places_vox(chain, grid, moving):
+        coords = np.clip(places, _WITHIN - 0.5, face) if edge else places
         if interpolation == "nearest":
             at = nearest_index(shape, coords)
             values = np.stack([_take(channel, at, fill) for channel in flat])

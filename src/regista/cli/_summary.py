@@ -1,0 +1,63 @@
+"""What a record says, in plain words: after ``regista register``, and again by ``regista info``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+USABLE = ("converged", "step limit")
+_WHY = {
+    "converged": "every level converged",
+    "non-finite": "the metric became NaN or Inf",
+    "diverged": "the metric ended worse than it began",
+    "cancelled": "it was stopped",
+}
+
+
+def summary_of(record: Mapping[str, Any]) -> list[str]:
+    """Return the lines that tell how a registration went.
+
+    Parameters
+    ----------
+    record : mapping
+        `RunRecord.to_dict()`, or what ``record.json`` holds.
+
+    Returns
+    -------
+    list of str
+        How it ended and how long it took; what the status means; the similarity before and after.
+    """
+    done = "registered" if record["status"] in USABLE else "FAILED its checks"
+    folded = record["measures"].get("folded_percent")
+    text = "" if folded is None else f", {folded:.4f} % of voxels folded"
+    lines = [
+        f"{done} in {record['timings'].get('total', record['timings']['registration']):.1f} s{text}, "
+        f"{record['peak_memory_bytes'] / 1e9:.2f} GB at most",
+        f"status {record['status']}: {why(record)}",
+    ]
+    return [*lines, *_similarity(record)]
+
+
+def why(record: Mapping[str, Any]) -> str:
+    """Return the reason of a record's status."""
+    status = str(record["status"])
+    if status == "folded":
+        return f"{record['measures'].get('folded_percent', 0.0):.2g} % of the voxels are folded"
+    if status == "step limit":
+        last = record["history"] and record["history"][-1]["status"] == status
+        which = "the last level" if last else "a level before the last"
+        return f"{which} used all its steps, which is normal for the presets"
+    return _WHY.get(status, status)
+
+
+def _similarity(record: Mapping[str, Any]) -> list[str]:
+    """Return a line on the finest level of the last stage: values of other levels, or stages, do not compare."""
+    level = next((level for level in reversed(record["history"]) if level["values"]), None)
+    if level is None:
+        return []
+    stage = next(s for s in reversed(record["plan"]["stages"]) if s["model"] == level["stage"])
+    name = next(iter(stage["similarity"]))
+    sign, what = (1, "difference") if name == "ssd" else (-1, "similarity")
+    first, last = (sign * level["values"][n] + 0.0 for n in (0, -1))
+    text = f"{what} ({name.upper()}) {first:.4f} → {last:.4f}, {'lower' if sign > 0 else 'higher'} is better"
+    return [f"{level['stage']}, finest level: {text}"]
