@@ -32,7 +32,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     # the images as they came lie so far off that nothing else could be told apart
     rows = [row for row in rows if row["method"] != UNREGISTERED]
     sources: list[tuple[str, str, list[Row], tuple[str, ...]]] = [
-        (name, "labels", of_kind(rows, "labels", name), ("dice", "assd_mm")) for name in label_sets(rows)
+        (name, "labels", of_kind(rows, "labels", name), ("dice", "assd_mm", "assd_px"))
+        for name in label_sets(rows)
     ]
     sources.append(("landmarks", "landmarks", of_kind(rows, "landmarks"), ("tre_mean",)))
     runs = of_kind(rows, "run")
@@ -41,7 +42,11 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
             values = _by_method(own, measure)
             if not values:
                 continue
-            title = TITLES.get(measure, measure) if kind == "labels" else "Landmark error, mean"
+            title = (
+                TITLES.get(measure, measure)
+                if kind == "labels"
+                else f"Landmark error, mean, {own[0]['unit']}"
+            )
             label = title if name in ("labels", "landmarks") else f"{title} ({name})"
             stem = _plain(f"{name}_{measure}")
             found.append(_save(_boxes(values, label), folder / f"box_{stem}.png"))

@@ -20,6 +20,17 @@ from regista.benchmarking._tables import Row, Table, accuracy_tables, finite, ot
 from regista.core import PlanError
 from regista.io import write_text
 
+_MEASURES = (
+    "dice",
+    "jaccard",
+    "volume_similarity",
+    "assd_mm",
+    "hd95_mm",
+    "hd_mm",
+    "assd_px",
+    "hd95_px",
+    "hd_px",
+)
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:.5rem 0}th,td{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left}
 td+td{font-variant-numeric:tabular-nums}img{max-width:100%}.note{color:#666;font-size:13px}
@@ -168,7 +179,7 @@ def _regions(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "method": method,
             "cases": len(own),
         }
-        for measure in ("dice", "jaccard", "volume_similarity", "assd_mm", "hd95_mm", "hd_mm"):
+        for measure in _MEASURES:
             values = [float(r[measure]) for r in own if finite(r.get(measure))]
             if values:
                 entry[f"{measure}_mean"] = statistics.fmean(values)

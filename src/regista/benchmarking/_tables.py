@@ -16,6 +16,8 @@ TITLES = {
     "dice": "Dice",
     "assd_mm": "ASSD, mm",
     "hd95_mm": "HD95, mm",
+    "assd_px": "ASSD, px",
+    "hd95_px": "HD95, px",
     "tre_mean": "mean",
     "tre_median": "median",
     "tre_p95": "95 %",
@@ -183,7 +185,7 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def _kept(rows: Sequence[Row]) -> list[str]:
-    return [m for m in ("dice", "assd_mm", "hd95_mm") if has(rows, m)]
+    return [m for m in ("dice", "assd_mm", "assd_px", "hd95_mm", "hd95_px") if has(rows, m)]
 
 
 def _compared(

@@ -43,6 +43,9 @@ def benchmark(
         Words, typer.Option(metavar="[SET=]FILE", help="Groups of labels: CSV with 'group', or JSON.")
     ] = None,
     surface: Annotated[str, typer.Option(help="Surface distances: voxels, surfels, none.")] = "voxels",
+    unit: Annotated[
+        str, typer.Option(help="Distances in 'mm', or in 'px': voxels, where the spacing means nothing.")
+    ] = "mm",
     convention: Annotated[
         str | None, typer.Option(help="'lps' (ANTs, ITK) or 'ras': of point files that do not tell.")
     ] = None,
@@ -107,6 +110,7 @@ def benchmark(
         names=_tables(names or (), "--names"),
         groups=_tables(groups or (), "--groups"),
         surface=None if surface == "none" else surface,
+        unit=unit,
         before=before,
         keep_going=keep_going,
         keep_transforms=keep_transforms,
