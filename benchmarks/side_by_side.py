@@ -2,7 +2,7 @@
 
 python benchmarks/side_by_side.py SET [--quick] [--slow] [--pairs N] [--threads 2] [--data DIR] [-- OPTIONS]
 
-leaves tables and plots in results/SET (results/SET-quick). Stopped, the same command takes it up where it ended.
+leaves tables and plots in results/SET (results/quick/SET). Stopped, the same command takes it up where it ended.
 OPTIONS after -- go to ``regista benchmark`` as they are: -m dipy:syn, --repeats 3, --retry-failed. `publish.py`
 puts a finished run on its page.
 """
@@ -27,7 +27,8 @@ PEERS = (
     "sitk:demons",
     "sitk:diffeomorphic-demons",
 )
-SLOW = ("ants:syn-cc", "dipy:syn")
+WITH_DIPY = (*PEERS, "dipy:syn")
+ALL = (*WITH_DIPY, "ants:syn-cc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,50 +51,46 @@ class Set:
 
     images: str
     ours: Sequence[str]
-    peers: Sequence[str] = PEERS
-    slow: Sequence[str] = SLOW
+    peers: Sequence[str] = WITH_DIPY
+    slow: Sequence[str] = ("ants:syn-cc",)
     quick: Sequence[str] = ("affine", "sitk:demons")
     options: Sequence[str] = ()
 
 
 _BRAIN = ("--names", "{data}/brain_t1/label_names.csv", "--names", "tissues=1:CSF,2:GM,3:WM")
 SETS = {
-    "brain": Set(images="brain_t1", ours=("brain-t1", "fast", "affine"), options=_BRAIN),
+    "brain": Set(
+        images="brain_t1",
+        ours=("brain-t1", "fast", "affine"),
+        peers=PEERS,
+        slow=("dipy:syn", "ants:syn-cc"),
+        options=_BRAIN,
+    ),
     "brain_same_affine": Set(
         images="brain_t1",
         ours=("brain-t1", "fast"),
-        peers=("ants:syn-mi", "greedy", "elastix:bspline", "sitk:demons", "sitk:diffeomorphic-demons"),
+        peers=PEERS[1:],
+        slow=("dipy:syn", "ants:syn-cc"),
         quick=("fast", "sitk:demons"),
         options=(*_BRAIN, "--equal-affine", "ants:affine"),
     ),
-    "mouse": Set(images="mouse_brain", ours=("brain-t1", "fast", "affine"), peers=(*PEERS, *SLOW), slow=()),
+    "mouse": Set(images="mouse_brain", ours=("brain-t1", "fast", "affine")),
     "cardiac": Set(
         images="cardiac_cine",
         ours=("brain-t1", "fast", "affine"),
-        peers=(*PEERS, *SLOW),
-        slow=(),
         options=("--unit", "px", "--names", "labels=1:RV,2:myocardium,3:LV"),
     ),
     "lung_ct": Set(images="lung_ct", ours=("lung-ct", "brain-t1", "affine")),
-    "lung_mri": Set(
-        images="lung_mri",
-        ours=("lung-ct", "brain-t1", "affine"),
-        peers=(*PEERS, *SLOW),
-        slow=(),
-    ),
+    "lung_mri": Set(images="lung_mri", ours=("lung-ct", "brain-t1", "affine")),
     "histology": Set(
         images="histology",
         ours=("2d", "multimodal", "affine"),
-        peers=(*PEERS, *SLOW),
+        peers=ALL,
         slow=(),
         options=("--unit", "px", "--convention", "lps"),
     ),
     "slices": Set(
-        images="brain_slices_2d",
-        ours=("2d", "affine"),
-        peers=(*PEERS, *SLOW),
-        slow=(),
-        options=("--unit", "px"),
+        images="brain_slices_2d", ours=("2d", "affine"), peers=ALL, slow=(), options=("--unit", "px")
     ),
 }
 
@@ -101,7 +98,7 @@ SETS = {
 def command(name: str, options: argparse.Namespace) -> tuple[list[str], Path]:
     """Return the ``regista benchmark`` command of a set, and its folder of results."""
     chosen, data = SETS[name], data_folder(options.data).resolve()
-    folder = RESULTS / (f"{name}-quick" if options.quick else name)
+    folder = RESULTS / "quick" / name if options.quick else RESULTS / name
     pairs = 1 if options.quick else options.pairs
     table = write_pairs(chosen.images, data, folder / "pairs", pairs)
     methods = (

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = Path(os.environ.get("REGISTA_BENCH_RESULTS") or ROOT / "benchmarks" / "results")
 PACKAGES = ("regista", "numpy", "numba", "SimpleITK", "antspyx", "picsl_greedy")
 
 

@@ -36,6 +36,8 @@ TITLES = {
     "mi": "MI",
     "ssim": "SSIM",
 }
+UNRANKED = ("sd_log_jacobian", "bending_energy_per_mm2")
+"""A smoother map is no better for it: these measures have no best, and no stars."""
 FEW = 12
 """Sets of at most so many labels get a column for each of them."""
 
@@ -206,10 +208,11 @@ def _compared(
     methods = list(dict.fromkeys(str(r["method"]) for r in own))
     whole = [m for m in methods if all(_values(own, m, c) for c in heads)]
     comparison: Comparison | None = None
-    if len(whole) > 1:
+    ranked = [m for m in measures if m not in UNRANKED]
+    if len(whole) > 1 and ranked:
         comparison = compare_table(
             [r for r in own if r["method"] in whole],
-            list(measures),
+            ranked,
             columns=columns,
             reference=reference if reference in whole else None,
             test=test,  # type: ignore[arg-type]
@@ -261,15 +264,21 @@ def _line(
             continue
         digits = _digits(head[0], statistics.fmean(values.values()))
         mean, sign, deviation = spread(list(values.values()), digits).partition(" ")
-        if comparison is not None:
-            key = head[0] if head[1] is None else f"{head[0]}, {head[1]}"
-            best = comparison.best[key] == method
-            mean = f"**{mean}**" if best else mean
+        key = head[0] if head[1] is None else f"{head[0]}, {head[1]}"
+        if comparison is not None and key in comparison.columns:
+            best = comparison.best[key]
+            # all that print alike are bold, not the first of them
+            leads = best is not None and float(mean) == float(f"{_mean(comparison, key, best):.{digits}f}")
+            mean = f"**{mean}**" if leads else mean
             deviation += " *" if _starred(comparison, key, method) else ""
         cells.append(f"{mean}{sign}{deviation}")
     counts.discard(0)
     cases = f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(next(iter(counts), 0))
     return (method, cases, *cells)
+
+
+def _mean(comparison: Comparison, column: str, method: str) -> float:
+    return next(s for s in comparison.columns[column] if s.method == method).mean
 
 
 def _starred(comparison: Comparison, column: str, method: str) -> bool:
