@@ -248,6 +248,20 @@ def test_distances_are_counted_in_voxels_where_asked(workplace):
     assert "Landmark error, px" in text
 
 
+def test_every_repeat_is_run_and_measured(workplace):
+    (method,) = find_methods(["my:truth"], workplace.own)
+    cases = read_cases(workplace.table, convention="ras")[:1]
+    setup = Setup(output=workplace.out, threads=1, surface=None, repeats=2)
+    tally = run_benchmark(cases, [method], setup)
+    assert workplace.calls() == ["truth", "truth"]
+    found = [row.get("repeat") for row in tally.rows if row["kind"] == "landmarks"]
+    assert found == [None, 1, 2]  # the images as they came once
+    (run,) = (row for row in tally.rows if row["kind"] == "run")
+    assert run["seconds_stage_min"] <= run["seconds_stage"] <= run["seconds_stage_max"]
+    text = write_report(tally, [method], setup)["summary"].read_text(encoding="utf-8")
+    assert "| my:truth | 0.0000 | 0.0000 | 0.00 | 0.00 |" in text
+
+
 def test_the_folder_and_the_settings_are_checked(workplace, tmp_path):
     (method,) = find_methods(["my:truth"], workplace.own)
     cases = read_cases(workplace.table)

@@ -37,7 +37,7 @@ class Setup:
     limit_s : float
         Seconds after which a registration is stopped and counted as failed.
     repeats : int
-        Runs of each case and method; seconds are then medians.
+        Runs of each case and method: seconds are then medians, and every run is measured.
     equal_affine : Method, optional
         Linear method whose result every other method starts from.
     names, groups : mapping
@@ -275,18 +275,19 @@ class _Run:
             self.warm.add(method.name)  # compiled once, before any clock runs
             run_job("_register", {**job, "tool": "warmup"}, folder, self.threads)
         outcomes: list[Outcome] = []
-        for _ in range(self.setup.repeats):
+        found: list[Row] = []
+        error = ""
+        while not error and len(outcomes) < self.setup.repeats:
             outcomes.append(run_job("_register", job, folder, self.threads, self.setup.limit_s))
-            if outcomes[-1].error:
-                break
+            error = outcomes[-1].error
+            if not error:
+                measured = self._measure(case, method, folder, outcomes[-1])
+                again = {"repeat": len(outcomes)} if self.setup.repeats > 1 else {}
+                found += [{**line, **again} for line in measured.content.get("rows", [])]
+                error = measured.error or "; ".join(measured.content.get("errors", []))
+                error = f"measuring: {error}" if error else ""
         row = _run_row(outcomes, method, self.threads)
-        rows: list[Row] = [row]
-        error = outcomes[-1].error
-        if not error:
-            measured = self._measure(case, method, folder, outcomes[-1])
-            rows += measured.content.get("rows", [])
-            error = measured.error or "; ".join(measured.content.get("errors", []))
-            error = f"measuring: {error}" if error else ""
+        rows: list[Row] = [row, *found]
         if not self.setup.keep_transforms:
             self.store.tidy(case.name, method.name)
         row["error"] = error

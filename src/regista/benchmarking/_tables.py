@@ -166,6 +166,54 @@ def time_table(rows: Sequence[Row], reference: str | None) -> Table | None:
     )
 
 
+def repeat_table(rows: Sequence[Row]) -> Table | None:
+    """Return how far the results of one case and method lie apart from run to run; None without repeats."""
+    sources = [(name, "dice", of_kind(rows, "labels", name)) for name in label_sets(rows)]
+    sources.append(("landmarks", "tre_mean", of_kind(rows, "landmarks")))
+    heads: list[str] = []
+    cells: dict[str, list[str]] = {}
+    for name, measure, found in sources:
+        spreads = _spreads(found, measure)
+        if not spreads:
+            continue
+        unit = f", {found[0]['unit']}" if measure == "tre_mean" else ""
+        what = "landmark error" if measure == "tre_mean" else "Dice" if name == "labels" else f"Dice ({name})"
+        heads += [f"{what}: SD over runs{unit}", f"{what}: largest range{unit}"]
+        digits = 2 if measure == "tre_mean" else 4
+        for method in dict.fromkeys(str(r["method"]) for r in rows if r.get("repeat")):
+            own = spreads.get(method)
+            values = (
+                [f"{v:.{digits}f}" for v in (statistics.fmean(s for s, _ in own), max(w for _, w in own))]
+                if own
+                else ["–"] * 2
+            )
+            cells.setdefault(method, []).extend(values)
+    if not heads:
+        return None
+    return Table(
+        title="Spread from run to run",
+        head=("method", *heads),
+        body=tuple((method, *values) for method, values in cells.items()),
+        note="Runs of the same method on the same images with the same seed: SD, mean over cases; largest minus "
+        "least, the case where it is greatest.",
+    )
+
+
+def _spreads(rows: Sequence[Row], measure: str) -> dict[str, list[tuple[float, float]]]:
+    """Return, by method, SD and range over the runs of each case."""
+    runs: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row in rows:
+        if row.get("repeat") and finite(row.get(measure)):
+            own = runs.setdefault((str(row["method"]), str(row["case"])), {})
+            own.setdefault(row["repeat"], []).append(row[measure])
+    found: dict[str, list[tuple[float, float]]] = {}
+    for (method, _), own in runs.items():
+        means = [statistics.fmean(values) for values in own.values()]
+        if len(means) > 1:
+            found.setdefault(method, []).append((statistics.stdev(means), max(means) - min(means)))
+    return found
+
+
 def _fast_linear(name: str) -> bool:
     return name.removeprefix("regista:") in ("affine", "rigid", "translation")
 

@@ -55,7 +55,9 @@ def benchmark(
     time_limit: Annotated[
         float, typer.Option(help="Seconds after which a registration is stopped and counted as failed.")
     ] = 3600.0,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; seconds are then medians.")] = 1,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Runs of each: seconds are medians, every run is measured.")
+    ] = 1,
     before: Annotated[
         bool, typer.Option("--before/--no-before", help="Show also the images as they came.")
     ] = True,
