@@ -87,7 +87,7 @@ SETS = {
         ours=("2d", "multimodal", "affine"),
         peers=ALL,
         slow=(),
-        options=("--unit", "px", "--convention", "lps"),
+        options=("--unit", "px", "--convention", "lps", "--repeats", "3"),
     ),
     "slices": Set(
         images="brain_slices_2d", ours=("2d", "affine"), peers=ALL, slow=(), options=("--unit", "px")
@@ -109,6 +109,7 @@ def command(name: str, options: argparse.Namespace) -> tuple[list[str], Path]:
     words = [str(Path(sys.executable).with_name("regista")), "benchmark", str(table), "-o", str(folder)]
     words += [word for method in methods for word in ("-m", method)]
     words += [word.format(data=data) for word in chosen.options]
+    words += ["--repeats", "1"] if options.quick else []
     words += ["--threads", str(options.threads), "--title", name, *options.extra]
     return words, folder
 
