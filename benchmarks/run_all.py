@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.machine import RESULTS
+from harness.machine import RESULTS, check_sources
 from side_by_side import SETS
 
 HERE = Path(__file__).parent
@@ -41,6 +41,7 @@ def main() -> None:
     if options.list:
         print("\n".join(TARGETS))
         return
+    check_sources()
     if options.data:
         os.environ["REGISTA_DATA"] = options.data
     failed = []

@@ -85,6 +85,14 @@ def test_sets_name_methods_that_exist_and_pages_that_have_a_place(script):
     ]
 
 
+def test_figures_of_other_sources_are_refused(script, monkeypatch, tmp_path):
+    module = script("harness.machine")
+    module.check_sources()
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    with pytest.raises(SystemExit, match="not from"):
+        module.check_sources()
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("images", "count"),
