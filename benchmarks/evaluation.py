@@ -49,7 +49,14 @@ def main() -> None:
         rows.append(
             row("SimpleITK", "overlaps", lambda: sitk_overlaps(fixed, warped, labels), options.repeat)
         )
-        rows.append(row("surface-distance", "surfaces, surfels", lambda: surfels(fixed, warped, labels), 1))
+        rows.append(
+            row(
+                "surface-distance",
+                "surfaces, surfels",
+                lambda: surfels(fixed, warped, labels),
+                options.repeat,
+            )
+        )
     write_rows("evaluation", rows)
     body = [
         [r["tool"], r["what"], r["seconds"], r["least"], r["greatest"], r["repeats"], BARS[r["what"]]]

@@ -140,8 +140,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help="only so many, from the top")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data")
-    parser.add_argument("extra", nargs="*", metavar="-- OPTIONS", help="for regista benchmark")
-    options = parser.parse_args()
+    parser.epilog = "Options after -- go to regista benchmark as they are."
+    # argparse would take the place of the words after -- for filled once it has seen the set
+    own, _, extra = "\0".join(sys.argv[1:]).partition("\0--\0")
+    options = parser.parse_args(own.split("\0") if own else [])
+    options.extra = extra.split("\0") if extra else []
     words, folder = command(options.set, options)
     asked = ["python", "benchmarks/side_by_side.py", *_without_folder(sys.argv[1:])]
     run = {"set": options.set, "command": shlex.join(asked), "commit": commit()}
