@@ -1,17 +1,19 @@
 """What the figures were measured on, and where the images are."""
 
+import importlib.util
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = Path(os.environ.get("REGISTA_BENCH_RESULTS") or ROOT / "benchmarks" / "results")
 PACKAGES = ("regista", "numpy", "numba", "SimpleITK", "antspyx", "picsl_greedy")
 
 
 def data_folder(given: str | None = None) -> Path:
-    """Return the folder of test images: ``--data``, ``REGISTA_DATA``, or ``../shared/data``."""
+    """Return the folder of test images, for this clone: ``--data``, ``REGISTA_DATA``, or ``../shared/data``."""
+    check_sources()
     folder = Path(given or os.environ.get("REGISTA_DATA") or ROOT.parent / "shared" / "data")
     if not folder.is_dir():
         raise SystemExit(
@@ -19,6 +21,20 @@ def data_folder(given: str | None = None) -> Path:
             "(docs/benchmarks/index.md says what it holds)"
         )
     return folder
+
+
+def check_sources() -> None:
+    """Refuse to measure a Regista that is not this clone's: figures would carry the wrong commit.
+
+    Scripts run ``regista`` in processes of their own, which import what this one would.
+    """
+    found = importlib.util.find_spec("regista")
+    place = None if found is None or found.origin is None else Path(found.origin).resolve()
+    if place is None or (ROOT / "src").resolve() not in place.parents:
+        raise SystemExit(
+            f"this Python has regista from {place}, not from {ROOT / 'src'}: figures would be those of other sources. "
+            f"Install this clone (pip install -e {ROOT}), or set PYTHONPATH={ROOT / 'src'}"
+        )
 
 
 def processor() -> str:

@@ -76,17 +76,3 @@ def folded_percent(like_file: str, mapping: sitk.Transform) -> float:
     a, b, c = columns
     determinant = np.einsum("...i,...i->...", a, np.cross(b, c)) * np.sign(np.linalg.det(axes))
     return 100.0 * float((determinant <= 0).mean()) if field[inner].size else 0.0
-
-
-def landmark_errors(fixed: np.ndarray, moving: np.ndarray, mapping: sitk.Transform) -> np.ndarray:
-    """Return the distance of each mapped fixed landmark to its moving partner (LPS mm)."""
-    mapped = np.array([mapping.TransformPoint(tuple(point)) for point in fixed])
-    return np.linalg.norm(mapped - moving, axis=1)
-
-
-def read_landmarks(path: Path) -> np.ndarray:
-    """Read an ITK point file: ``point``, the count, then LPS millimetres."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    if lines[0].strip() != "point":
-        raise SystemExit(f"{path} is not an ITK point file of physical points")
-    return np.loadtxt(lines[2:])

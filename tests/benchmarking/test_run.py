@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -126,27 +127,32 @@ def test_shared_start_reaches_every_method(workplace):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="orphans are ended by Linux only")
-def test_a_killed_run_is_taken_up(workplace):
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
+def test_a_run_that_was_stopped_half_way_is_taken_up(workplace, how, code):
     words = [workplace.table, "-o", workplace.out, "-m", "my:truth", "-m", "my:sleep", "--first", 1]
     words += ["--methods-file", workplace.own, "--convention", "ras", "--surface", "none", "--threads", 1]
     program = [sys.executable, "-c", "from regista.cli import main; main()", "benchmark", *map(str, words)]
-    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     sleeper = workplace.folder / "calls.txt.pid"
     deadline = time.monotonic() + 60
     while not sleeper.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     locked = regista("benchmark", *words, code=2)
     assert "another benchmark is running" in locked.stderr
-    process.kill()
-    process.wait()
+    os.killpg(process.pid, how)
+    assert process.wait() == code
     assert sleeper.exists()
     rows = rows_of(workplace.out)  # whole, up to what was finished
     assert {row["method"] for row in rows} == {"unregistered", "my:truth"}
     assert wait_for_end(int(sleeper.read_text(encoding="utf-8")))  # nothing goes on unseen
+    assert not (workplace.out / "summary.md").exists()
     done = regista("benchmark", *words, "--time-limit", 1, "--json", code=1)
     report = json.loads(done.stdout)
     assert (report["done"], report["failed"], report["kept"]) == (1, 1, 1)
     assert workplace.calls() == ["truth", "sleep", "sleep"]
+    assert "| my:truth |" in (workplace.out / "summary.md").read_text(encoding="utf-8")
 
 
 def test_bad_rows_are_found_before_the_first_registration(workplace):
@@ -205,6 +211,57 @@ def test_one_bad_file_spoils_its_own_case_only(workplace, make_grid):
     assert workplace.calls() == ["truth"]
 
 
+def test_row_three_of_four_is_lost_and_row_four_has_labels_elsewhere(workplace):
+    head, one, two = workplace.table.read_text(encoding="utf-8").splitlines()
+    three = one.replace("one,", "three,", 1).replace("one/moving.nii.gz", "gone.nii.gz")
+    # of the right person, on the other image's grid
+    four = one.replace("one,", "four,", 1).replace("one/fixed_labels", "one/moving_labels")
+    workplace.table.write_text("\n".join([head, one, two, three, four]) + "\n")
+    words = ["benchmark", workplace.table, "-o", workplace.out, "-m", "my:truth", "--convention", "ras"]
+    words += ["--methods-file", workplace.own, "--surface", "none", "--threads", 1]
+    assert "row 4, case three: no such file" in regista(*words, code=2).stderr
+    report = json.loads(regista(*words, "--keep-going", "--json", code=1).stdout)
+    assert (report["done"], report["failed"]) == (2, 2)
+    errors = {f["case"]: f["error"] for f in report["failures"]}
+    assert "row 4, case three: no such file" in errors["three"]
+    assert "one/moving_labels.nii.gz lies on another grid" in errors["four"]
+    assert workplace.calls() == ["truth", "truth"]
+    lines = (workplace.out / "summary.md").read_text(encoding="utf-8").splitlines()
+    assert sum(line.startswith(("| three |", "| four |")) for line in lines) == 2
+
+
+def test_distances_are_counted_in_voxels_where_asked(workplace):
+    (method,) = find_methods(["my:nothing"], workplace.own)
+    cases = read_cases(workplace.table, convention="ras")[:1]
+    setup = Setup(output=workplace.out, threads=1, unit="px")
+    tally = run_benchmark(cases, [method], setup)
+    (found,) = (row for row in tally.rows if row["kind"] == "landmarks")
+    assert found["unit"] == "px"
+    assert np.linalg.norm([4, -3, 2.5]) / 1.8 < found["tre_mean"] < np.linalg.norm([4, -3, 2.5]) / 1.4
+    labels = [row for row in tally.rows if row["kind"] == "labels"]
+    # voxels of (1.5, 1.3, 1.9) mm: squared distances in voxels are whole
+    assert all(float(row["hd_px"]) ** 2 == pytest.approx(round(row["hd_px"] ** 2)) for row in labels)
+    assert all(row["hd_px"] > 1 and "hd_mm" not in row for row in labels)
+    paths = write_report(tally, [method], setup)
+    text = paths["summary"].read_text(encoding="utf-8")
+    assert "ASSD, px" in text
+    assert "Landmark error, px" in text
+
+
+def test_every_repeat_is_run_and_measured(workplace):
+    (method,) = find_methods(["my:truth"], workplace.own)
+    cases = read_cases(workplace.table, convention="ras")[:1]
+    setup = Setup(output=workplace.out, threads=1, surface=None, repeats=2)
+    tally = run_benchmark(cases, [method], setup)
+    assert workplace.calls() == ["truth", "truth"]
+    found = [row.get("repeat") for row in tally.rows if row["kind"] == "landmarks"]
+    assert found == [None, 1, 2]  # the images as they came once
+    (run,) = (row for row in tally.rows if row["kind"] == "run")
+    assert run["seconds_stage_min"] <= run["seconds_stage"] <= run["seconds_stage_max"]
+    text = write_report(tally, [method], setup)["summary"].read_text(encoding="utf-8")
+    assert "| my:truth | 0.0000 | 0.0000 | 0.00 | 0.00 |" in text
+
+
 def test_the_folder_and_the_settings_are_checked(workplace, tmp_path):
     (method,) = find_methods(["my:truth"], workplace.own)
     cases = read_cases(workplace.table)
@@ -213,6 +270,6 @@ def test_the_folder_and_the_settings_are_checked(workplace, tmp_path):
         run_benchmark(cases, [method], Setup(output=tmp_path / "file" / "out"))
     with pytest.raises(PlanError, match="one of my:truth"):
         run_benchmark(cases, [method], Setup(output=tmp_path / "o", redo=("x",)))
-    for wrong in ({"limit_s": 0}, {"repeats": 0}, {"threads": 0}, {"surface": "x"}):
+    for wrong in ({"limit_s": 0}, {"repeats": 0}, {"threads": 0}, {"surface": "x"}, {"unit": "cm"}):
         with pytest.raises(PlanError):
             Setup(output=tmp_path, **wrong)

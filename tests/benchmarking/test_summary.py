@@ -7,7 +7,7 @@ import pytest
 
 from regista.benchmarking import Setup, Tally, find_methods, write_report
 from regista.benchmarking._store import Store, write_table
-from regista.benchmarking._tables import accuracy_tables, other_tables, time_table
+from regista.benchmarking._tables import accuracy_tables, other_tables, repeat_table, time_table
 
 
 def make_rows(cases: int = 8) -> list[dict]:
@@ -70,6 +70,32 @@ def test_seconds_are_compared_with_the_reference():
     assert found["regista:fast"]["registration, ratio"] == "0.50"
     assert found["sitk:demons"]["process, ratio"] == "1.50"
     assert cells(time_table(make_rows(), None))["greedy"]["registration, ratio"] == "2.00"
+
+
+def test_runs_of_a_case_are_one_sample_and_their_spread_is_told():
+    rows = [
+        {**row, "repeat": run, "dice": row["dice"] + 0.1 * run, "assd_mm": 1.0}
+        for row in make_rows(8)
+        if row["kind"] == "labels"
+        for run in (1, 2)
+    ]
+    found = cells(table_named(accuracy_tables(rows, None, "t", 0.05), "Labels: tissues, mean over 2"))
+    assert found["greedy"]["cases"] == "8"
+    spread = cells(repeat_table(rows))["greedy"]
+    assert spread["Dice (tissues): SD over runs"] == f"{0.1 / 2**0.5:.4f}"
+    assert spread["Dice (tissues): largest range"] == "0.1000"
+    assert repeat_table(make_rows()) is None
+
+
+def test_what_prints_alike_is_best_alike_and_smoothness_has_no_best():
+    rows = []
+    for n in range(8):
+        for m, method in enumerate(("a", "b", "c")):
+            row = {"folded_percent": 0.5 * (m == 2), "sd_log_jacobian": 0.1 * m + 0.01 * n}
+            rows.append({"case": str(n), "method": method, "kind": "transform", **row})
+    found = cells(other_tables(rows, None, "t", 0.05)[0])
+    assert [row["folded, %"][:2] for row in found.values()] == ["**", "**", "0."]
+    assert not any("*" in row["SD log J"] for row in found.values())
 
 
 def test_a_single_method_and_failures_only_still_make_tables(tmp_path):

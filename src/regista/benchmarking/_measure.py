@@ -16,7 +16,7 @@ from regista.benchmarking._process import work
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from regista.core import Image, PointSet
+    from regista.core import Grid, Image, PointSet
     from regista.transforms import Transform
 
 Row = dict[str, Any]
@@ -46,7 +46,7 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     ----------
     job : mapping
         ``case`` (see `Case.to_dict`), ``transforms`` (files, first applied first; None for the images as they
-        came), ``names``, ``groups`` (by set of labels), ``surface``, ``threads``; ``prepare`` where copies for
+        came), ``names``, ``groups`` (by set of labels), ``surface``, ``unit``, ``threads``; ``prepare`` where copies for
         the peers are wanted, ``linear`` where the map is to be handed on as the shared start.
     folder : Path
         Where copies and the shared start go.
@@ -75,10 +75,10 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             masks[role] = _mask(case[role], image)
     for name, files in case["labels"].items():
         with found.trying(name if name == "labels" else f"labels {name}"):
-            found.rows += _labels(job, name, files, chain)
+            found.rows += _labels(job, name, files, (fixed.grid, moving.grid), chain)
     if case["points"]:
         with found.trying("landmarks"):
-            found.rows.append(_landmarks(case, fixed, moving, chain))
+            found.rows.append(_landmarks(job, fixed, moving, chain))
     with found.trying("images"):
         found.rows.append(_images(fixed, moving, chain, masks.get("fixed_mask")))
     if chain is not None:
@@ -119,35 +119,58 @@ def _mask(path: str | None, image: Image) -> Image | None:
     if not path:
         return None
     mask = read_labels(path)
-    if not mask.grid.same_as(image.grid):
-        raise GeometryError(
-            f"{path} lies on another grid ({mask.grid.describe()}) than its image ({image.grid.describe()})"
-        )
+    _check_grid(path, mask, image.grid)
     if not mask.data.any():
         raise GeometryError(f"{path} is empty: no voxel of it differs from 0")
     return mask
 
 
-def _labels(job: Mapping[str, Any], name: str, files: list[str], chain: Transform | None) -> list[Row]:
+def _check_grid(path: str, image: Image, grid: Grid) -> None:
+    from regista.core import GeometryError
+
+    if not image.grid.same_as(grid):
+        raise GeometryError(
+            f"{path} lies on another grid ({image.grid.describe()}) than its image ({grid.describe()}): check that "
+            "it belongs to this image, or resample it to the image's grid first"
+        )
+
+
+def _labels(
+    job: Mapping[str, Any], name: str, files: list[str], grids: tuple[Grid, Grid], chain: Transform | None
+) -> list[Row]:
     import numpy as np
 
+    from regista.core import LabelImage
     from regista.evaluation import label_measures
     from regista.io import read_labels
     from regista.transforms import resample_labels
 
     fixed, moving = (read_labels(path) for path in files)
+    for path, image, grid in zip(files, (fixed, moving), grids, strict=True):
+        _check_grid(path, image, grid)
     here, there = (set(np.unique(image.data).tolist()) - {0} for image in (fixed, moving))
     _check_sets(files, here, there)
+    warped = resample_labels(moving, fixed.grid, chain)
+    if job["unit"] == "px":
+        fixed, warped = (LabelImage(image.data, _counted(fixed.grid)) for image in (fixed, warped))
     agreement = label_measures(
         fixed,
-        resample_labels(moving, fixed.grid, chain),
+        warped,
         # named, since maps that were not registered, or badly, may not even meet: Dice 0, not an error
         labels=sorted(here | there),
         names={int(label): text for label, text in job["names"].get(name, {}).items()},
         groups=job["groups"].get(name, {}),
         surface=job["surface"],
     )
-    return [{"kind": row.pop("kind"), "set": name, **row} for row in agreement.rows()]
+    found = [{"kind": row.pop("kind"), "set": name, **row} for row in agreement.rows()]
+    return [{key.replace("_mm", f"_{job['unit']}"): value for key, value in row.items()} for row in found]
+
+
+def _counted(grid: Grid) -> Grid:
+    """Return a grid whose coordinates count voxels."""
+    import numpy as np
+
+    return type(grid)(grid.shape, np.eye(grid.ndim + 1))
 
 
 def _check_sets(files: list[str], here: set[int], there: set[int]) -> None:
@@ -163,14 +186,18 @@ def _check_sets(files: list[str], here: set[int], there: set[int]) -> None:
         )
 
 
-def _landmarks(case: Mapping[str, Any], fixed: Image, moving: Image, chain: Transform | None) -> Row:
+def _landmarks(job: Mapping[str, Any], fixed: Image, moving: Image, chain: Transform | None) -> Row:
     from regista.evaluation import landmark_error
 
+    case = job["case"]
     one, other = (
         _points(path, case["points_in"], image)
         for path, image in zip(case["points"], (fixed, moving), strict=True)
     )
-    return {"kind": "landmarks", **landmark_error(one, other, chain, grid=moving.grid).row()}
+    return {
+        "kind": "landmarks",
+        **landmark_error(one, other, chain, grid=moving.grid, unit=job["unit"]).row(),
+    }
 
 
 def _points(path: str, points_in: str | None, image: Image) -> PointSet:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _MOST_REGIONS = 160
 _DPI = 110
+# Okabe and Ito's colours, told apart by the colour-blind; a method's marker tells it from those of its colour
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999933")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 
 
 def available() -> bool:
@@ -32,7 +35,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     # the images as they came lie so far off that nothing else could be told apart
     rows = [row for row in rows if row["method"] != UNREGISTERED]
     sources: list[tuple[str, str, list[Row], tuple[str, ...]]] = [
-        (name, "labels", of_kind(rows, "labels", name), ("dice", "assd_mm")) for name in label_sets(rows)
+        (name, "labels", of_kind(rows, "labels", name), ("dice", "assd_mm", "assd_px"))
+        for name in label_sets(rows)
     ]
     sources.append(("landmarks", "landmarks", of_kind(rows, "landmarks"), ("tre_mean",)))
     runs = of_kind(rows, "run")
@@ -41,7 +45,11 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
             values = _by_method(own, measure)
             if not values:
                 continue
-            title = TITLES.get(measure, measure) if kind == "labels" else "Landmark error, mean"
+            title = (
+                TITLES.get(measure, measure)
+                if kind == "labels"
+                else f"Landmark error, mean, {own[0]['unit']}"
+            )
             label = title if name in ("labels", "landmarks") else f"{title} ({name})"
             stem = _plain(f"{name}_{measure}")
             found.append(_save(_boxes(values, label), folder / f"box_{stem}.png"))
@@ -76,7 +84,7 @@ def _boxes(values: dict[str, dict[str, float]], label: str) -> Figure:
     spread = np.random.default_rng(0)
     for place, (name, points) in enumerate(zip(names, data, strict=True), start=1):
         jitter = spread.uniform(-0.15, 0.15, len(points))
-        axes.plot(points, place + jitter, "o", ms=4, alpha=0.7, color=_colour(list(values), name))
+        axes.plot(points, place + jitter, **_look(list(values), name), ls="", ms=4.5, alpha=0.7)
     axes.set_yticks(range(1, len(names) + 1), names)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.3)
@@ -94,15 +102,16 @@ def _against_time(values: dict[str, dict[str, float]], runs: Sequence[Row], labe
         if not both:
             continue
         x, y = ([table[name][c] for c in both] for table in (seconds, values))
-        colour = _colour(list(values), name)
-        axes.plot(x, y, ".", ms=4, alpha=0.4, color=colour)
+        look = _look(list(values), name)
+        axes.plot(x, y, **look, ls="", ms=3, alpha=0.35)
         bars = [statistics.stdev(v) if len(v) > 1 else 0 for v in (x, y)]
         centre = statistics.fmean(x), statistics.fmean(y)
         axes.errorbar(
-            *centre, xerr=min(bars[0], 0.9 * centre[0]), yerr=bars[1], fmt="o", ms=8, color=colour, label=name,
-            capsize=2,
+            *centre, xerr=min(bars[0], 0.9 * centre[0]), yerr=bars[1], **look, ls="", ms=9,
+            label=name, capsize=2,
         )  # fmt: skip
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("registration, s")
     axes.set_ylabel(label)
     axes.grid(alpha=0.3, which="both")
@@ -125,12 +134,12 @@ def _regions(rows: Sequence[Row], name: str) -> Figure | None:
     for method in methods:
         places = [n for n, region in enumerate(order) if method in means[region]]
         shown = [means[order[n]][method] for n in places]
-        axes.plot(shown, places, "o", ms=4, alpha=0.85, color=_colour(methods, method), label=method)
+        axes.plot(shown, places, **_look(methods, method), ls="", ms=4.5, alpha=0.85, label=method)
     axes.set_yticks(range(len(order)), order, fontsize=6 if len(order) > 25 else 9)
     axes.set_ylim(-1, len(order))
     axes.set_xlabel("Dice" if name == "labels" else f"Dice ({name})")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure
 
 
@@ -142,10 +151,10 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _colour(names: Sequence[str], name: str) -> Any:
-    from matplotlib import colormaps
-
-    return colormaps["tab10" if len(names) <= 10 else "tab20"](list(names).index(name))
+def _look(names: Sequence[str], name: str) -> dict[str, Any]:
+    """Return a method's colour and marker, the same in every plot of a benchmark."""
+    place = list(names).index(name)
+    return {"color": _COLOURS[place % len(_COLOURS)], "marker": _MARKERS[place % len(_MARKERS)]}
 
 
 def _save(figure: Figure, path: Path) -> Path:

@@ -16,14 +16,36 @@ from regista.benchmarking._machine import describe, machine
 from regista.benchmarking._methods import Method
 from regista.benchmarking._run import Setup, Tally
 from regista.benchmarking._store import write_table
-from regista.benchmarking._tables import Row, Table, accuracy_tables, finite, other_tables, time_table
+from regista.benchmarking._tables import (
+    Row,
+    Table,
+    accuracy_tables,
+    finite,
+    other_tables,
+    repeat_table,
+    time_table,
+)
 from regista.core import PlanError
 from regista.io import write_text
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:.5rem 0}th,td{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left}
-td+td{font-variant-numeric:tabular-nums}img{max-width:100%}.note{color:#666;font-size:13px}
-.scroll{overflow-x:auto}"""
+_MEASURES = (
+    "dice",
+    "jaccard",
+    "volume_similarity",
+    "assd_mm",
+    "hd95_mm",
+    "hd_mm",
+    "assd_px",
+    "hd95_px",
+    "hd_px",
+)
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:.5rem 0}
+th,td{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
+th{vertical-align:bottom}td{overflow-wrap:anywhere}.figures td,th,td:first-child{overflow-wrap:normal}
+.figures td,td:first-child{white-space:nowrap}.figures td+td{font-variant-numeric:tabular-nums}
+img{max-width:100%}.note{color:#555;font-size:13px}.scroll{overflow-x:auto}"""
+_TEXTS = ("Failures", "Warnings", "Methods")
 
 
 def write_report(
@@ -76,7 +98,7 @@ def write_report(
     how = (reference, test, alpha)
     tables = accuracy_tables(rows, *how)
     timed = time_table(rows, reference)
-    tables += [timed] if timed else []
+    tables += [table for table in (timed, repeat_table(rows)) if table]
     tables += other_tables(rows, *how)
     tables += _troubles(tally)
     pictures = _plots.draw(rows, setup.output / "plots") if _plots.available() else []
@@ -153,7 +175,7 @@ def _settings(methods: Sequence[Method]) -> Table:
 
 
 def _regions(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return mean and SD over cases of each label by each method."""
+    """Return mean and SD over cases of each label by each method; runs of a case are averaged."""
     lists: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if row.get("kind") in ("labels", "groups"):
@@ -166,10 +188,14 @@ def _regions(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "set": labels,
             "name": name,
             "method": method,
-            "cases": len(own),
+            "cases": len({str(row["case"]) for row in own}),
         }
-        for measure in ("dice", "jaccard", "volume_similarity", "assd_mm", "hd95_mm", "hd_mm"):
-            values = [float(r[measure]) for r in own if finite(r.get(measure))]
+        for measure in _MEASURES:
+            runs: dict[str, list[float]] = {}
+            for row in own:
+                if finite(row.get(measure)):
+                    runs.setdefault(str(row["case"]), []).append(float(row[measure]))
+            values = [statistics.fmean(run) for run in runs.values()]
             if values:
                 entry[f"{measure}_mean"] = statistics.fmean(values)
             if len(values) > 1:
@@ -206,8 +232,9 @@ def _html(title: str, intro: Sequence[str], tables: Sequence[Table], pictures: S
     for table in tables:
         head = "".join(f"<th>{html.escape(name)}</th>" for name in table.head)
         body = "".join(f"<tr>{''.join(f'<td>{_html_cell(c)}</td>' for c in row)}</tr>" for row in table.body)
+        kind = "<table>" if table.title in _TEXTS else "<table class=figures>"
         parts.append(
-            f"<h2>{html.escape(table.title)}</h2><div class=scroll><table><tr>{head}</tr>{body}</table></div>"
+            f"<h2>{html.escape(table.title)}</h2><div class=scroll>{kind}<tr>{head}</tr>{body}</table></div>"
         )
         parts += [f"<p class=note>{html.escape(table.note)}</p>"] if table.note else []
     parts += ["<h2>Plots</h2>"] if pictures else []

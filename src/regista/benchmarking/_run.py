@@ -37,13 +37,15 @@ class Setup:
     limit_s : float
         Seconds after which a registration is stopped and counted as failed.
     repeats : int
-        Runs of each case and method; seconds are then medians.
+        Runs of each case and method: seconds are then medians, and every run is measured.
     equal_affine : Method, optional
         Linear method whose result every other method starts from.
     names, groups : mapping
         By set of labels: names of labels, and labels to be taken as one.
     surface : {'voxels', 'surfels'} or None
         How surface distances are measured; see `regista.evaluation.label_measures`.
+    unit : {'mm', 'px'}
+        What distances are counted in; 'px' is voxels, for pictures and images of unknown spacing.
     before : bool
         Whether the images are measured as they came.
     keep_going : bool
@@ -64,6 +66,7 @@ class Setup:
     names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
     surface: str | None = "voxels"
+    unit: str = "mm"
     before: bool = True
     keep_going: bool = False
     keep_transforms: bool = False
@@ -79,6 +82,8 @@ class Setup:
             raise PlanError(f"threads is at least 1, got {self.threads}")
         if self.surface not in ("voxels", "surfels", None):
             raise PlanError(f"surface is 'voxels', 'surfels' or None, got {self.surface!r}")
+        if self.unit not in ("mm", "px"):
+            raise PlanError(f"unit is 'mm' or 'px', got {self.unit!r}")
         if self.equal_affine is not None and not self.equal_affine.linear:
             raise PlanError(
                 f"the shared start is one linear map, but {self.equal_affine.name} is deformable; take for instance "
@@ -270,18 +275,19 @@ class _Run:
             self.warm.add(method.name)  # compiled once, before any clock runs
             run_job("_register", {**job, "tool": "warmup"}, folder, self.threads)
         outcomes: list[Outcome] = []
-        for _ in range(self.setup.repeats):
+        found: list[Row] = []
+        error = ""
+        while not error and len(outcomes) < self.setup.repeats:
             outcomes.append(run_job("_register", job, folder, self.threads, self.setup.limit_s))
-            if outcomes[-1].error:
-                break
+            error = outcomes[-1].error
+            if not error:
+                measured = self._measure(case, method, folder, outcomes[-1])
+                again = {"repeat": len(outcomes)} if self.setup.repeats > 1 else {}
+                found += [{**line, **again} for line in measured.content.get("rows", [])]
+                error = measured.error or "; ".join(measured.content.get("errors", []))
+                error = f"measuring: {error}" if error else ""
         row = _run_row(outcomes, method, self.threads)
-        rows: list[Row] = [row]
-        error = outcomes[-1].error
-        if not error:
-            measured = self._measure(case, method, folder, outcomes[-1])
-            rows += measured.content.get("rows", [])
-            error = measured.error or "; ".join(measured.content.get("errors", []))
-            error = f"measuring: {error}" if error else ""
+        rows: list[Row] = [row, *found]
         if not self.setup.keep_transforms:
             self.store.tidy(case.name, method.name)
         row["error"] = error
@@ -325,6 +331,7 @@ class _Run:
             "names": {name: {str(k): v for k, v in table.items()} for name, table in setup.names.items()},
             "groups": {name: {k: list(v) for k, v in table.items()} for name, table in setup.groups.items()},
             "surface": setup.surface,
+            "unit": setup.unit,
             "threads": self.threads,
         }
 
@@ -435,9 +442,9 @@ def _dice(rows: Sequence[Row]) -> str:
         row for row in rows if row.get("kind") == "labels"
     ]  # of the first set, as the first table has it
     values = [r["dice"] for r in labels if r["set"] == labels[0]["set"] and r["dice"] == r["dice"]]
-    tre = [row["tre_mean"] for row in rows if row.get("kind") == "landmarks"]
+    tre = [f"TRE {row['tre_mean']:.2f} {row['unit']}" for row in rows if row.get("kind") == "landmarks"]
     words = [f"Dice {statistics.fmean(values):.3f}"] if values else []
-    return ", ".join(words + [f"TRE {value:.2f} mm" for value in tre])
+    return ", ".join(words + tre)
 
 
 def _summary(rows: Sequence[Row]) -> str:

@@ -16,6 +16,8 @@ TITLES = {
     "dice": "Dice",
     "assd_mm": "ASSD, mm",
     "hd95_mm": "HD95, mm",
+    "assd_px": "ASSD, px",
+    "hd95_px": "HD95, px",
     "tre_mean": "mean",
     "tre_median": "median",
     "tre_p95": "95 %",
@@ -34,6 +36,8 @@ TITLES = {
     "mi": "MI",
     "ssim": "SSIM",
 }
+UNRANKED = ("sd_log_jacobian", "bending_energy_per_mm2")
+"""A smoother map is no better for it: these measures have no best, and no stars."""
 FEW = 12
 """Sets of at most so many labels get a column for each of them."""
 
@@ -162,6 +166,54 @@ def time_table(rows: Sequence[Row], reference: str | None) -> Table | None:
     )
 
 
+def repeat_table(rows: Sequence[Row]) -> Table | None:
+    """Return how far the results of one case and method lie apart from run to run; None without repeats."""
+    sources = [(name, "dice", of_kind(rows, "labels", name)) for name in label_sets(rows)]
+    sources.append(("landmarks", "tre_mean", of_kind(rows, "landmarks")))
+    heads: list[str] = []
+    cells: dict[str, list[str]] = {}
+    for name, measure, found in sources:
+        spreads = _spreads(found, measure)
+        if not spreads:
+            continue
+        unit = f", {found[0]['unit']}" if measure == "tre_mean" else ""
+        what = "landmark error" if measure == "tre_mean" else "Dice" if name == "labels" else f"Dice ({name})"
+        heads += [f"{what}: SD over runs{unit}", f"{what}: largest range{unit}"]
+        digits = 2 if measure == "tre_mean" else 4
+        for method in dict.fromkeys(str(r["method"]) for r in rows if r.get("repeat")):
+            own = spreads.get(method)
+            values = (
+                [f"{v:.{digits}f}" for v in (statistics.fmean(s for s, _ in own), max(w for _, w in own))]
+                if own
+                else ["–"] * 2
+            )
+            cells.setdefault(method, []).extend(values)
+    if not heads:
+        return None
+    return Table(
+        title="Spread from run to run",
+        head=("method", *heads),
+        body=tuple((method, *values) for method, values in cells.items()),
+        note="Runs of the same method on the same images with the same seed: SD, mean over cases; largest minus "
+        "least, the case where it is greatest.",
+    )
+
+
+def _spreads(rows: Sequence[Row], measure: str) -> dict[str, list[tuple[float, float]]]:
+    """Return, by method, SD and range over the runs of each case."""
+    runs: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row in rows:
+        if row.get("repeat") and finite(row.get(measure)):
+            own = runs.setdefault((str(row["method"]), str(row["case"])), {})
+            own.setdefault(row["repeat"], []).append(row[measure])
+    found: dict[str, list[tuple[float, float]]] = {}
+    for (method, _), own in runs.items():
+        means = [statistics.fmean(values) for values in own.values()]
+        if len(means) > 1:
+            found.setdefault(method, []).append((statistics.stdev(means), max(means) - min(means)))
+    return found
+
+
 def _fast_linear(name: str) -> bool:
     return name.removeprefix("regista:") in ("affine", "rigid", "translation")
 
@@ -183,7 +235,7 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def _kept(rows: Sequence[Row]) -> list[str]:
-    return [m for m in ("dice", "assd_mm", "hd95_mm") if has(rows, m)]
+    return [m for m in ("dice", "assd_mm", "assd_px", "hd95_mm", "hd95_px") if has(rows, m)]
 
 
 def _compared(
@@ -204,10 +256,11 @@ def _compared(
     methods = list(dict.fromkeys(str(r["method"]) for r in own))
     whole = [m for m in methods if all(_values(own, m, c) for c in heads)]
     comparison: Comparison | None = None
-    if len(whole) > 1:
+    ranked = [m for m in measures if m not in UNRANKED]
+    if len(whole) > 1 and ranked:
         comparison = compare_table(
             [r for r in own if r["method"] in whole],
-            list(measures),
+            ranked,
             columns=columns,
             reference=reference if reference in whole else None,
             test=test,  # type: ignore[arg-type]
@@ -259,15 +312,21 @@ def _line(
             continue
         digits = _digits(head[0], statistics.fmean(values.values()))
         mean, sign, deviation = spread(list(values.values()), digits).partition(" ")
-        if comparison is not None:
-            key = head[0] if head[1] is None else f"{head[0]}, {head[1]}"
-            best = comparison.best[key] == method
-            mean = f"**{mean}**" if best else mean
+        key = head[0] if head[1] is None else f"{head[0]}, {head[1]}"
+        if comparison is not None and key in comparison.columns:
+            best = comparison.best[key]
+            # all that print alike are bold, not the first of them
+            leads = best is not None and float(mean) == float(f"{_mean(comparison, key, best):.{digits}f}")
+            mean = f"**{mean}**" if leads else mean
             deviation += " *" if _starred(comparison, key, method) else ""
         cells.append(f"{mean}{sign}{deviation}")
     counts.discard(0)
     cases = f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(next(iter(counts), 0))
     return (method, cases, *cells)
+
+
+def _mean(comparison: Comparison, column: str, method: str) -> float:
+    return next(s for s in comparison.columns[column] if s.method == method).mean
 
 
 def _starred(comparison: Comparison, column: str, method: str) -> bool:

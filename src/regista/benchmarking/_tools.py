@@ -174,17 +174,15 @@ def _sitk_linear(fixed: Any, moving: Any, settings: Mapping[str, Any]) -> Any:
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsGradientDescent(1.0, settings["affine_steps"], 1e-6, 10)
     method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel(settings["affine_shrink"])
-    method.SetSmoothingSigmasPerLevel(settings["affine_smooth_vox"])
-    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
-    method.SetInitialTransform(start, inPlace=False)
-    found = method.Execute(fixed, moving)
-    # of a composite with one part, the part
-    return (
-        sitk.CompositeTransform(found).GetBackTransform()
-        if found.GetName() == "CompositeTransform"
-        else found
-    )
+    # SimpleITK's own pyramid shrinks all axes alike: of ten slices it would leave two
+    for factor in settings["affine_shrink"]:
+        method.SetInitialTransform(start, inPlace=False)
+        found = method.Execute(*(_shrunk(image, factor) for image in (fixed, moving)))
+        composite = found.GetName() == "CompositeTransform"
+        start = sitk.AffineTransform(
+            sitk.CompositeTransform(found).GetBackTransform() if composite else found
+        )
+    return start
 
 
 def _demons(fixed: Any, moving: Any, settings: Mapping[str, Any]) -> Any:
@@ -208,12 +206,17 @@ def _demons(fixed: Any, moving: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def _shrunk(image: Any, factor: int) -> Any:
+    """Return an image smoothed by half a new voxel and shrunk, each axis to 16 voxels at the least."""
     import SimpleITK as sitk
 
-    if factor == 1:
-        return image
-    smooth = sitk.SmoothingRecursiveGaussian(image, [0.5 * factor * s for s in image.GetSpacing()])
-    return sitk.Shrink(smooth, [min(factor, max(1, n // 16)) for n in image.GetSize()])
+    factors = [min(factor, max(1, n // 16)) for n in image.GetSize()]
+    for axis, step in enumerate(factors):
+        if step > 1:
+            sigma = 0.5 * step * image.GetSpacing()[axis]
+            image = sitk.RecursiveGaussian(
+                image, sigma, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis
+            )
+    return sitk.Shrink(image, factors)
 
 
 def dipy(job: Job, folder: Path) -> Report:

@@ -45,6 +45,9 @@ def benchmark(
         Words, typer.Option(metavar="[SET=]FILE", help="Groups of labels: CSV with 'group', or JSON.")
     ] = None,
     surface: Annotated[str, typer.Option(help="Surface distances: voxels, surfels, none.")] = "voxels",
+    unit: Annotated[
+        str, typer.Option(help="Distances in 'mm', or in 'px': voxels, where the spacing means nothing.")
+    ] = "mm",
     convention: Annotated[
         str | None, typer.Option(help="'lps' (ANTs, ITK) or 'ras': of point files that do not tell.")
     ] = None,
@@ -54,7 +57,9 @@ def benchmark(
     time_limit: Annotated[
         float, typer.Option(help="Seconds after which a registration is stopped and counted as failed.")
     ] = 3600.0,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; seconds are then medians.")] = 1,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Runs of each: seconds are medians, every run is measured.")
+    ] = 1,
     before: Annotated[
         bool, typer.Option("--before/--no-before", help="Show also the images as they came.")
     ] = True,
@@ -110,6 +115,7 @@ def benchmark(
         names=_tables(names or (), "--names"),
         groups=_tables(groups or (), "--groups"),
         surface=None if surface == "none" else surface,
+        unit=unit,
         before=before,
         keep_going=keep_going,
         keep_transforms=keep_transforms,

@@ -1,0 +1,136 @@
+"""The scripts of ``benchmarks/``: tables of the test images, and pages made of finished runs."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regista import read
+from regista.benchmarking import check_files, find_methods, read_cases
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Return a loader of scripts by name."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Return the folder of a finished run, and a page with a place for it."""
+    results, page = tmp_path / "results" / "mouse", tmp_path / "docs" / "mouse.md"
+    (results / "plots").mkdir(parents=True)
+    page.parent.mkdir()
+    for name in ("box_labels_dice", "time_labels_dice"):
+        (results / "plots" / f"{name}.png").write_bytes(b"png")
+    (results / "raw.csv").write_text("case\n")
+    (results / "summary.md").write_text(
+        "# mouse\n\nA machine, 2 threads.\n\n## Labels\n\n| a |\n|---|\n| 1 |\n\n## Plots\n\n"
+        "![box_labels_dice](plots/box_labels_dice.png)\n"
+    )
+    (results / "run.json").write_text(json.dumps({"command": "python x.py mouse", "commit": "abc123"}))
+    page.write_text("# Mouse\n\nAbove.\n\n<!-- results: begin -->\nold\n<!-- results: end -->\n\nBelow.\n")
+    return results, page
+
+
+def test_a_finished_run_takes_the_place_on_its_page(script, run):
+    results, page = run
+    script("publish").publish(results, page)
+    text = page.read_text(encoding="utf-8")
+    assert "`python x.py mouse`, commit abc123, ended 20" in text
+    assert "old" not in text
+    assert "### Labels" in text
+    assert "A machine, 2 threads." in text
+    assert text.startswith("# Mouse\n\nAbove.")
+    assert text.endswith("<!-- results: end -->\n\nBelow.\n")
+    assert "](plots/mouse/box_labels_dice.png)" in text
+    assert (page.parent / "plots" / "mouse" / "box_labels_dice.png").is_file()
+    script("publish").publish(results, page)
+    assert page.read_text(encoding="utf-8") == text  # again: the same
+
+
+def test_a_run_that_did_not_end_is_not_published(script, run):
+    results, page = run
+    before = page.read_text(encoding="utf-8")
+    os.utime(results / "summary.md", (1, 1))
+    with pytest.raises(SystemExit, match="did not reach its end"):
+        script("publish").publish(results, page)
+    (results / "summary.md").unlink()
+    with pytest.raises(SystemExit, match=r"summary\.md is missing"):
+        script("publish").publish(results, page)
+    assert page.read_text(encoding="utf-8") == before
+    with pytest.raises(SystemExit, match="no place for results"):
+        script("publish").publish(results, page.with_name("other.md"))
+
+
+def test_sets_name_methods_that_exist_and_pages_that_have_a_place(script):
+    module = script("side_by_side")
+    for name, chosen in module.SETS.items():
+        find_methods([*chosen.ours, *chosen.peers, *chosen.slow])
+        find_methods(chosen.quick)
+        page = FOLDER.parent / "docs" / "benchmarks" / f"{name}.md"
+        assert page.read_text(encoding="utf-8").count("<!-- results: begin -->") == 1
+    assert module._without_folder(["mouse", "--data", "/somewhere", "--quick", "--data=x"]) == [
+        "mouse",
+        "--quick",
+    ]
+
+
+def test_figures_of_other_sources_are_refused(script, monkeypatch, tmp_path):
+    module = script("harness.machine")
+    module.check_sources()
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    with pytest.raises(SystemExit, match="not from"):
+        module.check_sources()
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("images", "count"),
+    [
+        ("brain_t1", 12),
+        ("mouse_brain", 12),
+        ("lung_ct", 2),
+        ("lung_mri", 6),
+        ("histology", 4),
+        ("cardiac_cine", 24),
+    ],
+)
+def test_tables_of_the_test_images_lead_to_files(script, data_dir, tmp_path, images, count):
+    table = script("pairs").write_pairs(images, Path(data_dir), tmp_path / "one")
+    cases = read_cases(table, convention="lps")
+    assert len(cases) == count
+    assert check_files(cases) == {}
+    twin = script("pairs").write_pairs(images, Path(data_dir), tmp_path / "two")
+    for path in sorted(table.parent.iterdir()):  # written again alike: a run that was stopped can be taken up
+        if path.name != "pairs.csv":
+            assert (twin.parent / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.data
+def test_conversions_keep_what_they_convert(script, data_dir, tmp_path):
+    source, pairs = Path(data_dir), script("pairs")
+    (heart, *_) = read_cases(pairs.write_pairs("cardiac_cine", source, tmp_path / "h", 1))
+    arrays = np.load(source / "cardiac_cine" / "patient001.npz")
+    image = read(heart.fixed)
+    assert image.data.shape == arrays["es"].shape[::-1]
+    assert np.array_equal(image.data[100, 120, 3], arrays["es"][3, 120, 100])
+    assert np.allclose(image.grid.spacing, 1)
+    (lung, *_) = read_cases(pairs.write_pairs("lung_ct", source, tmp_path / "l"))
+    stored, clipped = read(source / "lung_ct" / "baseline.mha"), read(lung.fixed)
+    assert clipped.grid.same_as(stored.grid)
+    assert np.array_equal(clipped.data, np.maximum(stored.data, -1000))
+    case = read_cases(pairs.write_pairs("histology", source, tmp_path / "s"), convention="lps")[2]
+    assert case.points is not None
+    with case.points[0].open(encoding="utf-8") as stream:
+        labels = [row["label"] for row in csv.DictReader(stream)]
+    assert labels == [str(n) for n in range(1, 70)]  # the other section has two fewer
