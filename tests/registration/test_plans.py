@@ -240,3 +240,13 @@ def test_any_damage_to_a_file(tmp_path, data):
     file = tmp_path / "plan.toml"
     file.write_bytes(damaged.encode("utf-8", "surrogatepass"))
     survive(lambda: load_plan(file))
+
+
+def test_a_plan_that_loses_its_finest_levels_loses_their_settings():
+    plan = load_plan("brain-t1", overrides=["stages.diffeomorphic.shrink=[8, 4]"])
+    whole, cut = load_plan("brain-t1").stages[-1], plan.stages[-1]
+    assert cut.shrink == (8, 4)
+    for name in ("steps", "update_sigma_vox", "saturation"):
+        assert getattr(cut, name) == getattr(whole, name)[:2]
+    own = load_plan("brain-t1", overrides=["stages.2.steps=[7, 6]", "stages.2.shrink=[8, 4]"])
+    assert own.stages[-1].steps == (7, 6)

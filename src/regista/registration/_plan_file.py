@@ -145,7 +145,18 @@ def _override(tree: dict[str, Any], text: str) -> None:
         place = below
     if isinstance(place, list):
         raise PlanError(f"{text!r} would replace a whole stage: name a setting of it")
+    if keys[-1] == "shrink" and isinstance(value, list):
+        _drop_levels(place, len(value))
     place[keys[-1]] = value
+
+
+def _drop_levels(stage: dict[str, Any], count: int) -> None:
+    """Fewer levels than before: settings with a value for each of them keep those of the coarsest."""
+    before = len(stage.get("shrink", ()))
+    for name in ("steps", *PER_LEVEL):
+        values = stage.get(name)
+        if isinstance(values, list) and len(values) == before > count:
+            stage[name] = values[:count]
 
 
 def _stage_index(stages: list[Any], key: str, text: str) -> int:
