@@ -95,13 +95,13 @@ def invert(
     field = _field(u)
     w, flat, peaks = np.empty_like(field), field.reshape(3, -1), np.zeros(field.shape[1])
     shape, square = field.shape[1:], float(tolerance) ** 2
-    parallel_for(lambda a, b: _invert(a, b, flat, shape, square, max_iterations, w), shape[0])
+    left = np.zeros(shape, np.bool_)
+    parallel_for(lambda a, b: _invert(a, b, flat, shape, square, max_iterations, w, left), shape[0])
     for _ in range(_RETRIES):
-        before = w.copy()  # what is read does not depend on the order in which voxels are visited
-        left = np.zeros(shape[0], np.int64)
-        parallel_for(partial(_retry, flat, shape, square, max_iterations, before, w, left), shape[0])
         if not left.any():
             break
+        before = w.copy()  # what is read does not depend on the order in which voxels are visited
+        parallel_for(partial(_retry, flat, shape, square, max_iterations, before, w, left), shape[0])
     parallel_for(lambda a, b: _residual(a, b, flat, shape, w, peaks), shape[0])
     return w, float(np.sqrt(peaks.max()))
 
@@ -261,7 +261,7 @@ def _solve(flat, shape, i, j, k, a, b, c, square, limit):
 
 
 @njit
-def _invert(start, stop, flat, shape, square, limit, w):
+def _invert(start, stop, flat, shape, square, limit, w, left):
     _, jn, kn = shape
     for i in range(start, stop):
         for j in range(jn):
@@ -279,6 +279,7 @@ def _invert(start, stop, flat, shape, square, limit, w):
                         a, b, c, error = e, f, g, second
                 good = error <= square
                 w[0, i, j, k], w[1, i, j, k], w[2, i, j, k] = a, b, c
+                left[i, j, k] = not good and not _outside(i + a, j + b, k + c, shape)
 
 
 @njit
@@ -294,10 +295,10 @@ def _retry(flat, shape, square, limit, before, w, left, start, stop):
     for i in range(start, stop):
         for j in range(jn):
             for k in range(kn):
+                if not left[i, j, k]:
+                    continue
                 a, b, c = np.float64(w[0, i, j, k]), np.float64(w[1, i, j, k]), np.float64(w[2, i, j, k])
                 error = _misfit(flat, shape, i, j, k, a, b, c)
-                if error <= square or _outside(i + a, j + b, k + c, shape):
-                    continue
                 for n in range(27):
                     p, q, r = i + n // 9 - 1, j + n // 3 % 3 - 1, k + n % 3 - 1
                     if n == 13 or not (0 <= p < inn and 0 <= q < jn and 0 <= r < kn):
@@ -309,7 +310,7 @@ def _retry(flat, shape, square, limit, before, w, left, start, stop):
                     if found < error:
                         a, b, c, error = x, y, z, found
                 w[0, i, j, k], w[1, i, j, k], w[2, i, j, k] = a, b, c
-                left[i] += error > square
+                left[i, j, k] = error > square and not _outside(i + a, j + b, k + c, shape)
 
 
 @njit
