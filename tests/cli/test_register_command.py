@@ -215,6 +215,22 @@ def test_a_disk_that_refuses_leaves_nothing(pair, call, tmp_path, monkeypatch) -
     assert os.listdir(tmp_path) == []
 
 
+def test_results_that_cannot_be_moved_in_the_end_are_kept(pair, call, tmp_path, monkeypatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr("pathlib.Path.rename", refuse)
+    done = call(
+        *("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out"),
+        *("--preset", "translation"),
+    )
+    assert done.exit_code == 2
+    assert "Operation not permitted" in done.stderr
+    (kept,) = os.listdir(tmp_path)
+    assert kept in done.stderr
+    assert sorted(os.listdir(tmp_path / kept)) == FILES
+
+
 ENDLESS = (
     "shrink=[1]",
     "steps=[10000000]",

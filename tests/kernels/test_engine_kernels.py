@@ -16,7 +16,7 @@ from regista.kernels.reference import rows as slow_rows
 from regista.kernels.reference import update as slow_update
 from regista.kernels.reference import warp as slow_warp
 
-SHAPES = [(11, 14, 9), (7, 10, 1), (1, 9, 12), (3, 2, 4), (5, 1, 1), (2, 3, 17)]
+SHAPES = [(11, 14, 9), (7, 10, 1), (1, 9, 12), (3, 2, 4), (5, 1, 1), (2, 3, 17), (2, 75, 5), (2, 3, 530)]
 UNTOUCHED = np.float32(-77.0)
 
 
@@ -300,7 +300,7 @@ def test_every_kernel_gives_the_same_bits_for_any_number_of_threads(rng):
         lambda: histogram.joint_histogram(bins, b, w, 12, 0.0, 0.1),
         lambda: update.compose_small(field, v, 0.9, out=np.empty_like(field)),
         lambda: np.array(update.largest_component(field)),
-        lambda: np.array(update.saturate(field.copy(), 3.0, 2.0)),
+        lambda: _saturated(field),
     ]
     for number, call in enumerate(calls):
         results = []
@@ -308,6 +308,20 @@ def test_every_kernel_gives_the_same_bits_for_any_number_of_threads(rng):
             with threads(n):
                 results.append(call().tobytes())
         assert len(set(results)) == 1, f"kernel {number} depends on the number of threads"
+
+
+def _saturated(field):
+    out = field.copy()
+    return np.append(update.saturate(out, 3.0, 2.0), out)
+
+
+def test_the_order_of_the_array_in_memory_does_not_matter(rng):
+    image, stack = volume(rng, (9, 7, 8)), volume(rng, (2, 9, 7, 8))
+    for given in (np.asfortranarray, lambda array: array[..., ::-1][..., ::-1]):
+        agree(filters.gaussian_filter(given(stack), 1.2), filters.gaussian_filter(stack, 1.2), 1e-6)
+        agree(np.stack(lncc.lncc_fixed(given(image), 2)), np.stack(lncc.lncc_fixed(image, 2)), 1e-6)
+    with pytest.raises(ValueError, match="contiguous"):
+        filters.gaussian_filter(stack, 1.2, out=np.asfortranarray(stack))
 
 
 def _coefficients(fixed, warped, weight):

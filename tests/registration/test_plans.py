@@ -242,11 +242,17 @@ def test_any_damage_to_a_file(tmp_path, data):
     survive(lambda: load_plan(file))
 
 
-def test_a_plan_that_loses_its_finest_levels_loses_their_settings():
-    plan = load_plan("brain-t1", overrides=["stages.diffeomorphic.shrink=[8, 4]"])
-    whole, cut = load_plan("brain-t1").stages[-1], plan.stages[-1]
-    assert cut.shrink == (8, 4)
-    for name in ("steps", "update_sigma_vox", "saturation"):
-        assert getattr(cut, name) == getattr(whole, name)[:2]
+@pytest.mark.parametrize("kept", [(0, 1), (1, 2, 3), (0, 2)])
+def test_levels_that_stay_keep_their_settings(kept):
+    whole = load_plan("brain-t1").stages[-1]
+    shrink = [whole.shrink[n] for n in kept]
+    cut = load_plan("brain-t1", overrides=[f"stages.diffeomorphic.shrink={shrink}"]).stages[-1]
+    for name in ("shrink", "steps", "update_sigma_vox", "saturation"):
+        assert getattr(cut, name) == tuple(getattr(whole, name)[n] for n in kept)
+
+
+def test_settings_given_for_fewer_levels_hold_and_new_levels_need_their_own():
     own = load_plan("brain-t1", overrides=["stages.2.steps=[7, 6]", "stages.2.shrink=[8, 4]"])
     assert own.stages[-1].steps == (7, 6)
+    with pytest.raises(PlanError, match="one entry per level"):
+        load_plan("brain-t1", overrides=["stages.2.shrink=[6, 3]"])

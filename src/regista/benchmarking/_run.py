@@ -287,7 +287,7 @@ class _Run:
                 error = measured.error or "; ".join(measured.content.get("errors", []))
                 error = f"measuring: {error}" if error else ""
         row = _run_row(outcomes, method, self.threads)
-        rows: list[Row] = [row, *found]
+        rows: list[Row] = [row] if error else [row, *found]  # a case that failed once counts as failed
         if not self.setup.keep_transforms:
             self.store.tidy(case.name, method.name)
         row["error"] = error

@@ -87,7 +87,10 @@ def check_outputs(
 
 
 def write_together(things: Mapping[Path, Image | str]) -> None:
-    """Write images and texts; none takes its place before all are written in full."""
+    """Write images and texts; none takes its place before all are written in full.
+
+    Where the disk refuses to move one of them, those moved before it stay.
+    """
     with ExitStack() as moves:
         for path, thing in things.items():
             temporary = moves.enter_context(replacing(path))
@@ -105,8 +108,8 @@ def write_together(things: Mapping[Path, Image | str]) -> None:
 class FolderWriter:
     """Write files to a hidden folder in or beside `target`, and move them there at the end.
 
-    Made before the work begins, so that a read-only place is found out early; unless `commit` is reached,
-    nothing stays behind.
+    Made before the work begins, so that a read-only place is found out early. Unless `commit` is reached, nothing
+    stays behind; where the disk refuses the last move, the hidden folder stays and is named.
     """
 
     def __init__(self, target: Path) -> None:
@@ -188,8 +191,9 @@ class FolderWriter:
                 folder.chmod(0o777 & ~mask)
                 folder.rename(self.target)
         except OSError as error:
+            self._folder = None  # results that took an hour are not thrown away
             raise FormatError(
-                f"results cannot be moved to {self.target}: {error.strerror or error}"
+                f"results cannot be moved to {self.target} ({error.strerror or error}): they are kept in {folder}"
             ) from None
         self._made = []
 

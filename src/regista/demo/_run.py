@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from regista.core import Image, PlanError, ProgressCallback, silent
+from regista.core import FormatError, Image, PlanError, ProgressCallback, silent
 from regista.core import threads as use_threads
 from regista.demo._error import transform_error
 from regista.demo._montage import write_montage
 from regista.demo._pair import KnownPair, make_known_pair
-from regista.io import read, write
+from regista.io import read, write, write_text
 from regista.registration import Result, load_plan, register, warmup
 
 PRESET = "brain-t1"
@@ -55,9 +55,15 @@ def run_demo(
     ------
     PlanError
         If only one of `fixed` and `moving` is given.
+    FormatError
+        If matplotlib, for the picture, is not installed.
     """
     if (fixed is None) != (moving is None):
         raise PlanError("give both --fixed and --moving, or neither for the pair that comes with Regista")
+    if find_spec("matplotlib") is None:  # told before the work, not after it
+        raise FormatError(
+            "the demo's picture needs matplotlib, which is not installed: pip install 'regista[demo]'"
+        )
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
@@ -120,16 +126,8 @@ def _write_outputs(
     for name, thing in things.items():
         write(folder / name, thing)
     record = replace(result.record, timings={**result.record.timings, **seconds})
-    _write_text(folder / "record.json", record.to_json())
+    write_text(folder / "record.json", record.to_json())
     return {name.split(".")[0]: str(folder / name) for name in (*things, "record.json")}
-
-
-def _write_text(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chmod(name, 0o644)
-    os.replace(name, path)
 
 
 def _caption(figures: dict[str, Any]) -> str:

@@ -39,11 +39,13 @@ class GreedyDiffeomorphic:
     """Compositive updates ``u ← G_field * (s v + u∘(id + s v))`` with ``v = G_update * force``.
 
     The factor ``s`` makes the largest component of each update one step long: smooth updates of that length are
-    invertible, and so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000). The step is shortened each time
+    invertible, or nearly, and so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000). Nothing
+    enforces it: folds of the result are counted. The step is shortened each time
     the value rises: one of constant length oscillates about the lowest value.
 
-    The few places of the strongest force set the pace for all. With `saturation` S each vector of the update is
-    divided by ``1 + S |v| / max |v|``, so that places of weaker force keep up with them.
+    The few places of the strongest force set the pace for all. With `saturation` S, a soft limit, each vector v of
+    the update is divided by ``1 + S |v| / m``, with m the largest component, so that places of weaker force keep
+    up. Updates become steeper by that: use it with wide smoothing.
 
     Parameters
     ----------

@@ -146,17 +146,19 @@ def _override(tree: dict[str, Any], text: str) -> None:
     if isinstance(place, list):
         raise PlanError(f"{text!r} would replace a whole stage: name a setting of it")
     if keys[-1] == "shrink" and isinstance(value, list):
-        _drop_levels(place, len(value))
+        _keep_levels(place, value)
     place[keys[-1]] = value
 
 
-def _drop_levels(stage: dict[str, Any], count: int) -> None:
-    """Fewer levels than before: settings with a value for each of them keep those of the coarsest."""
-    before = len(stage.get("shrink", ()))
+def _keep_levels(stage: dict[str, Any], shrink: list[Any]) -> None:
+    """Where levels are left out, settings with a value for each of them keep those of the levels that stay."""
+    before = stage.get("shrink")
+    if not isinstance(before, list) or not all(factor in before for factor in shrink):
+        return
     for name in ("steps", *PER_LEVEL):
         values = stage.get(name)
-        if isinstance(values, list) and len(values) == before > count:
-            stage[name] = values[:count]
+        if isinstance(values, list) and len(values) == len(before):
+            stage[name] = [values[before.index(factor)] for factor in shrink]
 
 
 def _stage_index(stages: list[Any], key: str, text: str) -> int:

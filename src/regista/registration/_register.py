@@ -173,8 +173,8 @@ class _Run:
 
     def _scans(self) -> tuple[Scan, Scan]:
         began = time.perf_counter()
-        self.measures["fill"] = "edge" if self.fill == "edge" else fill_value(self.moving, self.fill)
         check_pair(self.fixed, self.moving, self.non_finite)
+        self.measures["fill"] = "edge" if self.fill == "edge" else fill_value(self.moving, self.fill)
         self.warnings += masks_warning(self.plan, self.fixed_mask, self.moving_mask)
         scans = []
         for role, image, mask in (
@@ -182,12 +182,12 @@ class _Run:
             ("moving", self.moving, self.moving_mask),
         ):
             mask = None if mask is None else check_mask(mask, image, role)
-            image, mask = canonical(image, mask)
             if self.plan.preprocessing.steps:
                 done = self.plan.preprocessing.apply(image, mask)
                 # a foreground that a step found is for the steps after it; only a mask that was given masks
                 image, mask = done.image, None if mask is None else done.mask
                 self.measures.setdefault("preprocessing", {})[role] = dict(done.record)
+            image, mask = canonical(image, mask)
             scans.append(prepare(image, mask, self.plan, role, self.non_finite))
             if image.kind == "channels":
                 self.warnings.append(f"the {len(image.data)} channels of the {role} image were averaged")

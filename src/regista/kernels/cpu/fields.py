@@ -65,7 +65,7 @@ def exponential(v: ArrayLike, steps: int = 7) -> NDArray[np.float32]:
 
 
 _RETRIES = 3
-"""Passes over what the first one left unsolved: each lets solutions travel one voxel."""
+"""Passes over what the first one unsolved unsolved: each lets solutions travel one voxel."""
 
 
 def invert(
@@ -95,13 +95,13 @@ def invert(
     field = _field(u)
     w, flat, peaks = np.empty_like(field), field.reshape(3, -1), np.zeros(field.shape[1])
     shape, square = field.shape[1:], float(tolerance) ** 2
-    left = np.zeros(shape, np.bool_)
-    parallel_for(lambda a, b: _invert(a, b, flat, shape, square, max_iterations, w, left), shape[0])
+    unsolved = np.zeros(shape, np.bool_)
+    parallel_for(lambda a, b: _invert(a, b, flat, shape, square, max_iterations, w, unsolved), shape[0])
     for _ in range(_RETRIES):
-        if not left.any():
+        if not unsolved.any():
             break
         before = w.copy()  # what is read does not depend on the order in which voxels are visited
-        parallel_for(partial(_retry, flat, shape, square, max_iterations, before, w, left), shape[0])
+        parallel_for(partial(_retry, flat, shape, square, max_iterations, before, w, unsolved), shape[0])
     parallel_for(lambda a, b: _residual(a, b, flat, shape, w, peaks), shape[0])
     return w, float(np.sqrt(peaks.max()))
 
@@ -261,7 +261,7 @@ def _solve(flat, shape, i, j, k, a, b, c, square, limit):
 
 
 @njit
-def _invert(start, stop, flat, shape, square, limit, w, left):
+def _invert(start, stop, flat, shape, square, limit, w, unsolved):
     _, jn, kn = shape
     for i in range(start, stop):
         for j in range(jn):
@@ -279,7 +279,7 @@ def _invert(start, stop, flat, shape, square, limit, w, left):
                         a, b, c, error = e, f, g, second
                 good = error <= square
                 w[0, i, j, k], w[1, i, j, k], w[2, i, j, k] = a, b, c
-                left[i, j, k] = not good and not _outside(i + a, j + b, k + c, shape)
+                unsolved[i, j, k] = not good and not _outside(i + a, j + b, k + c, shape)
 
 
 @njit
@@ -289,13 +289,13 @@ def _misfit(flat, shape, i, j, k, a, b, c):
 
 
 @njit
-def _retry(flat, shape, square, limit, before, w, left, start, stop):
+def _retry(flat, shape, square, limit, before, w, unsolved, start, stop):
     """Start again, from the solutions of the 26 neighbours, where the misfit is still too large."""
     inn, jn, kn = shape
     for i in range(start, stop):
         for j in range(jn):
             for k in range(kn):
-                if not left[i, j, k]:
+                if not unsolved[i, j, k]:
                     continue
                 a, b, c = np.float64(w[0, i, j, k]), np.float64(w[1, i, j, k]), np.float64(w[2, i, j, k])
                 error = _misfit(flat, shape, i, j, k, a, b, c)
@@ -310,7 +310,7 @@ def _retry(flat, shape, square, limit, before, w, left, start, stop):
                     if found < error:
                         a, b, c, error = x, y, z, found
                 w[0, i, j, k], w[1, i, j, k], w[2, i, j, k] = a, b, c
-                left[i, j, k] = error > square and not _outside(i + a, j + b, k + c, shape)
+                unsolved[i, j, k] = error > square and not _outside(i + a, j + b, k + c, shape)
 
 
 @njit

@@ -48,7 +48,7 @@ def gaussian_filter(stack, sigma_vox, *, out=None, border="zero", rows=None):
     -------
     (C, I, J, K) float32 ndarray
     """
-    out = np.empty_like(stack) if out is None else out
+    stack, out = _contiguous(stack, out)
     sigmas = np.broadcast_to(np.asarray(sigma_vox, dtype=np.float64), (3,))
     ti, tj, tk = (
         gaussian_taps(float(s) if n > 1 else 0.0) for s, n in zip(sigmas, stack.shape[1:], strict=True)
@@ -75,7 +75,7 @@ def box_filter(stack, radius, *, out=None):
     -------
     (C, I, J, K) float32 ndarray
     """
-    out = np.empty_like(stack) if out is None else out
+    stack, out = _contiguous(stack, out)
     ti, tj, tk = (np.ones(radius + 1 if n > 1 else 1, np.float32) for n in stack.shape[1:])
     rows = all_rows(stack.shape[1:])
     for_rows(lambda a, b: _separable(a, b, stack, ti, tj, tk, False, rows, out), rows)
@@ -85,17 +85,40 @@ def box_filter(stack, radius, *, out=None):
 _BLOCK = 32
 """Rows filtered together: few enough to stay in the innermost cache from one pass over them to the next."""
 
+
+def _contiguous(stack, out):
+    """Return stack and destination in C order: the loops walk through memory."""
+    if out is None:
+        out = np.empty(stack.shape, np.float32)
+    if not out.flags.c_contiguous:
+        raise ValueError("out must be C-contiguous")
+    return np.ascontiguousarray(stack), out
+
+
 # Loops run over slices from 0 so that the compiler knows their indices are not negative and vectorizes them. Several
 # taps at a time: the target is then read and written less often. Whole planes at a time: a call costs as much as a
 # short row.
 
 
 @njit
-def _weigh(target, onto, pace, source, starts, step, weights, lows, highs, grow, first, last):
+def _weigh(
+    target,
+    target_offset,
+    target_stride,
+    source,
+    starts,
+    source_stride,
+    weights,
+    lows,
+    highs,
+    grow,
+    first,
+    last,
+):
     """Write weighted sums of stretches of memory, row by row of a plane: 1, 3, 5, … of them.
 
-    Row j takes its values ``lows[j] - grow <= k < highs[j] + grow``, cut to ``0 <= k < step``, from
-    ``source[starts + j * step + k]`` and puts them at ``target[onto + j * pace + k]``.
+    Row j takes its values ``lows[j] - grow <= k < highs[j] + grow``, cut to ``0 <= k < source_stride``, from
+    ``source[starts + j * source_stride + k]`` and puts them at ``target[target_offset + j * target_stride + k]``.
     """
     taps = starts.shape[0]
     done = 1 if taps == 1 else (3 if taps % 4 == 3 else 5)
@@ -106,11 +129,11 @@ def _weigh(target, onto, pace, source, starts, step, weights, lows, highs, grow,
     if done == 5:
         h, i, y, z = starts[3], starts[4], weights[3], weights[4]
     for j in range(first, last):
-        p, q = max(lows[j] - grow, 0), min(highs[j] + grow, step)
+        p, q = max(lows[j] - grow, 0), min(highs[j] + grow, source_stride)
         if lows[j] >= highs[j]:
             continue
-        o, size = j * step + p, q - p
-        row = target[onto + j * pace + p : onto + j * pace + q]
+        o, size = j * source_stride + p, q - p
+        row = target[target_offset + j * target_stride + p : target_offset + j * target_stride + q]
         if done == 1:
             a = source[e + o : e + o + size]
             for n in range(size):
@@ -128,11 +151,11 @@ def _weigh(target, onto, pace, source, starts, step, weights, lows, highs, grow,
         e, f, g, h = starts[done], starts[done + 1], starts[done + 2], starts[done + 3]
         v, w, x, y = weights[done], weights[done + 1], weights[done + 2], weights[done + 3]
         for j in range(first, last):
-            p, q = max(lows[j] - grow, 0), min(highs[j] + grow, step)
+            p, q = max(lows[j] - grow, 0), min(highs[j] + grow, source_stride)
             if lows[j] >= highs[j]:
                 continue
-            o, size = j * step + p, q - p
-            row = target[onto + j * pace + p : onto + j * pace + q]
+            o, size = j * source_stride + p, q - p
+            row = target[target_offset + j * target_stride + p : target_offset + j * target_stride + q]
             a, b = source[e + o : e + o + size], source[f + o : f + o + size]
             c, d = source[g + o : g + o + size], source[h + o : h + o + size]
             for n in range(size):

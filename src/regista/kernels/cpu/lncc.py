@@ -19,6 +19,7 @@ from regista.kernels.cpu.rows import all_rows, for_rows
 
 def lncc_fixed(fixed, radius):
     """Return the window means and window sums of squares ``B`` of the fixed image, both (I, J, K) float32."""
+    fixed = np.ascontiguousarray(fixed)
     mean, spread = np.empty_like(fixed), np.empty_like(fixed)
     taps = _window(fixed.shape, radius)
     rows = all_rows(fixed.shape)
