@@ -248,7 +248,10 @@ def test_a_disk_that_refuses_halfway_puts_the_earlier_files_back(tmp_path, monke
         with pytest.raises(FormatError, match="Input/output error"):
             folder.commit("record.json")
     assert len(calls) > broken
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == dict.fromkeys((*NAMES, "notes.txt"), "old")
+    found = {p.name: p.read_text() for p in tmp_path.iterdir() if p.is_file()}
+    assert found == dict.fromkeys((*NAMES, "notes.txt"), "old")
+    (kept,) = (p for p in tmp_path.iterdir() if p.is_dir())  # the new ones are not thrown away either
+    assert {p.name: p.read_text() for p in kept.iterdir() if p.is_file()} == dict.fromkeys(NAMES, "new")
 
 
 def test_while_files_are_exchanged_no_record_stands_beside_those_of_another_run(

@@ -155,7 +155,7 @@ def test_a_result_that_fails_its_checks_is_written_and_exits_with_1(
     [
         (["--preset", "nope"], "no preset 'nope'"),
         (["--set", "stages.rigid.nope=3"], "has no setting 'nope'"),
-        (["--set", "nope"], "path=value"),
+        (["--set", "nope"], "PATH=VALUE"),
         (["--preset", "rigid", "--plan", "a.toml"], "not both"),
         (["--plan", "absent.toml"], "absent.toml"),
         (["--plan", "rigid"], ".toml"),

@@ -268,6 +268,20 @@ def test_one_name_is_enough_to_prove_the_wrong_way(grid, image):
     check_direction(Translation.by([1.0, 2.0, 3.0], "here", "there"), grid, image)
 
 
+def test_scans_of_one_file_name_are_told_apart_by_their_folders(pair, call, tmp_path) -> None:
+    for folder, name in (("one", "fixed"), ("two", "moving")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "t1.nii.gz", read(pair / f"{name}.nii.gz"))
+    scans = [tmp_path / folder / "t1.nii.gz" for folder in ("one", "two")]
+    assert call("register", *scans, "-o", tmp_path / "out", "--preset", "translation").exit_code == 0
+    words = (scans[1], "--like", scans[0], "-o", tmp_path / "again.nii.gz")
+    wrong = call("apply", tmp_path / "out/moving2fixed.h5", *words)
+    assert wrong.exit_code == 2, wrong.output
+    assert "wrong way round" in wrong.stderr
+    assert not (tmp_path / "again.nii.gz").exists()
+    assert call("apply", tmp_path / "out/fixed2moving.h5", *words).exit_code == 0
+
+
 def test_points_of_the_moving_image_are_not_sent_the_wrong_way(registered, call, tmp_path) -> None:
     from regista.core import Mesh, PointSet
 

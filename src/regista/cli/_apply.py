@@ -80,7 +80,7 @@ def apply(
                 f"Warning: {path} looks like a label map, and interpolation makes up values between labels: pass "
                 "--labels, or --interpolation nearest if it is an image that must keep its values"
             )
-        chain = _chain_for(transforms, format, fixed, image, ignore_spaces)
+        chain = _chain_for(transforms, format, fixed, image, ignore_spaces, (like, path))
         out: Image
         filled = 0.0 if labels else "edge" if outside == "edge" else fill_value(image, outside)
         if isinstance(image, LabelImage):
@@ -137,7 +137,7 @@ def apply_points(
     options = {"convention": _convention_for(output, convention)}
     if kind_of(path) == "mesh":
         mesh = read_mesh(path, convention=convention)  # type: ignore[arg-type]
-        check_direction(chain, mesh.space, None)
+        check_direction(chain, mesh.space, None, files=(path, None))
         write(output, map_mesh(mesh, chain), **options)
         count = len(mesh.vertices_mm)
     else:
@@ -147,7 +147,7 @@ def apply_points(
             grid=None if fixed is None else fixed.grid,
             ndim=chain.ndim,
         )
-        check_direction(chain, points.space, None)
+        check_direction(chain, points.space, None, files=(path, None))
         write(output, map_pointset(points, chain), **options)
         count = len(points.points_mm)
     if as_json:
@@ -157,7 +157,12 @@ def apply_points(
 
 
 def _chain_for(
-    paths: list[Path], format: str | None, fixed: Image, image: Image, ignore_spaces: bool
+    paths: list[Path],
+    format: str | None,
+    fixed: Image,
+    image: Image,
+    ignore_spaces: bool,
+    files: tuple[Path, Path],
 ) -> Transform:
     """Return the checked chain that brings `image` onto the grid of `fixed`; without files, the identity."""
     if paths:
@@ -167,7 +172,7 @@ def _chain_for(
 
         chain = Affine.identity(fixed.ndim)
     check_overlap(chain, fixed.grid, image)
-    check_direction(chain, fixed.space, image.space)
+    check_direction(chain, fixed.space, image.space, files=files)
     return chain
 
 

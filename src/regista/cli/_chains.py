@@ -102,18 +102,36 @@ def read_chain(
 
 
 def check_direction(
-    chain: Transform, fixed_space: str | None, moving_space: str | None, otherwise: str = _OTHERWISE
+    chain: Transform,
+    fixed_space: str | None,
+    moving_space: str | None,
+    otherwise: str = _OTHERWISE,
+    *,
+    files: tuple[Path | None, Path | None] = (None, None),
 ) -> None:
-    """Refuse a chain whose named spaces say that it leads the wrong way round, in the command line's words."""
+    """Refuse a chain whose named spaces say that it leads the wrong way round, in the command line's words.
+
+    With the `files` of both ends, their spaces count by their folder's name too: `register` names so two scans of one
+    file name.
+    """
     from regista.transforms import check_direction as check
 
-    check(
-        chain,
-        fixed_space,
-        moving_space,
-        mend="give the inverse (of a registration, the other one of fixed2moving.h5 and moving2fixed.h5; else "
-        f"`regista invert`){otherwise}",
+    spaces = (fixed_space, moving_space)
+    with_folders = [
+        None if space is None or path is None else with_folder(space, path)
+        for space, path in zip(spaces, files, strict=True)
+    ]
+    mend = (
+        "give the inverse (of a registration, the other one of fixed2moving.h5 and moving2fixed.h5; else "
+        f"`regista invert`){otherwise}"
     )
+    check(chain, *spaces, mend=mend)
+    check(chain, *with_folders, mend=mend)
+
+
+def with_folder(space: str, path: Path) -> str:
+    """Return the name of a space with the folder of its file before it."""
+    return f"{path.resolve().parent.name}/{space}"
 
 
 def parse_fill(word: str) -> Any:

@@ -152,7 +152,8 @@ def _read_inputs(request: Request) -> _Inputs:
         )
         if here is not None and there is not None:
             check_overlap(chain, here.grid, there)
-            check_direction(chain, here.space, there.space)
+            files = (request.fixed or request.fixed_labels, request.moving or request.moving_labels)
+            check_direction(chain, here.space, there.space, files=files)
     return _Inputs(
         fixed=fixed, moving=moving, fixed_labels=fixed_labels, moving_labels=moving_labels, chain=chain
     )

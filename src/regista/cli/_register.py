@@ -165,6 +165,8 @@ def _refuse_series(images: Mapping[str, Image | None], paths: Mapping[str, Path]
 
 def _tell_apart(images: dict[str, Image | None], wanted: Mapping[str, Path]) -> None:
     """Give two scans of one file name their folders' names too."""
+    from regista.cli._chains import with_folder
+
     fixed, moving = images["fixed"], images["moving"]
     if (
         fixed
@@ -173,9 +175,9 @@ def _tell_apart(images: dict[str, Image | None], wanted: Mapping[str, Path]) -> 
         and wanted["fixed"].resolve() != wanted["moving"].resolve()
     ):
         for role in ("fixed", "moving"):
-            image, path = images[role], wanted[role].resolve()
+            image = images[role]
             assert image is not None
-            images[role] = replace(image, space=f"{path.parent.name}/{image.space}")
+            images[role] = replace(image, space=with_folder(str(image.space), wanted[role]))
 
 
 def _initial(paths: list[Path], fixed: Image | None, moving: Image | None) -> Transform | None:

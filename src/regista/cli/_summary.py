@@ -30,6 +30,8 @@ def summary_of(record: Mapping[str, Any]) -> list[str]:
     done = "registered" if record["status"] in USABLE else "FAILED its checks"
     folded = record["measures"].get("folded_percent")
     text = "" if folded is None else f", {folded:.4f} % of voxels folded"
+    inverse = record["measures"].get("inverse_folded_percent")
+    text += f" (of the inverse {inverse:.4f} %)" if inverse else ""
     lines = [
         f"{done} in {record['timings'].get('total', record['timings']['registration']):.1f} s{text}, "
         f"{record['peak_memory_bytes'] / 1e9:.2f} GB at most",

@@ -124,7 +124,7 @@ def _override(tree: dict[str, Any], text: str) -> None:
     path, sign, value_text = text.partition("=")
     keys = path.strip().split(".")
     if not sign or not all(keys):
-        raise PlanError(f"an override reads path=value, got {text!r}")
+        raise PlanError(f"a setting reads PATH=VALUE, as in --set stages.0.shrink=[4,2], got {text!r}")
     try:
         value = tomllib.loads(f"value = {value_text.strip()}")["value"]
     except tomllib.TOMLDecodeError:

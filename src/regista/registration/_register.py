@@ -271,6 +271,9 @@ class _Run:
         self.measures["smallest_jacobian"] = float(determinant.min())
         backward, residual = invert_field(forward)
         self.measures["inverse_residual_vox"] = float(residual)
+        self.measures["inverse_folded_percent"] = 100 * float(
+            np.mean(jacobian_determinant(backward, grid) <= 0)
+        )
         forward, backward = (reordered(field, self.fixed.grid) for field in (forward, backward))
         return Composite((forward, affine)), Composite((affine.inverse(), backward))
 
