@@ -15,6 +15,7 @@ from regista.registration._plan import DeformableStage, Plan
 from regista.transforms import DisplacementField
 
 _BYTES_PER_VOXEL = 4 * 17  # field, two work fields, metric buffers and images at full resolution
+_OUTPUT_BYTES_PER_VOXEL = 4 * 20  # fields both ways, in mm and in voxels, on the whole fixed grid
 
 
 def check_pair(fixed: Image, moving: Image, non_finite: str) -> None:
@@ -151,7 +152,10 @@ def check_memory(fixed: Scan, moving: Scan, plan: Plan) -> int:
     finest = min((s.shrink[-1] for s in plan.stages if isinstance(s, DeformableStage)), default=2)
     factors = fixed.shrink_factors(finest * fixed.finest_mm)
     voxels = int(np.prod((stop - start) / np.array(factors)))
-    need = voxels * _BYTES_PER_VOXEL + 4 * (6 * fixed.data.size + 3 * moving.data.size) + 200_000_000
+    deformable = any(isinstance(s, DeformableStage) for s in plan.stages)
+    outputs = _OUTPUT_BYTES_PER_VOXEL * fixed.data.size if deformable else 0
+    images = 4 * (6 * fixed.data.size + 3 * moving.data.size)
+    need = max(voxels * _BYTES_PER_VOXEL, outputs) + images + 250_000_000
     have = available_bytes()
     if have is not None and need > have:
         raise RegistrationError(

@@ -65,7 +65,9 @@ def exponential(v: ArrayLike, steps: int = 7) -> NDArray[np.float32]:
 
 
 _RETRIES = 3
-"""Passes over what the first one unsolved unsolved: each lets solutions travel one voxel."""
+"""Passes over what the first one left unsolved: each lets solutions travel one voxel."""
+_PLACES, _SPACING, _FEW = 9, 0.4, 300
+"""Places along each axis, and voxels between them, from which the few voxels are sought that are then left."""
 
 
 def invert(
@@ -102,6 +104,8 @@ def invert(
             break
         before = w.copy()  # what is read does not depend on the order in which voxels are visited
         parallel_for(partial(_retry, flat, shape, square, max_iterations, before, w, unsolved), shape[0])
+    if np.count_nonzero(unsolved) <= _FEW:  # more are folds, which have no solution to be found
+        parallel_for(lambda a, b: _search(a, b, flat, shape, square, max_iterations, w, unsolved), shape[0])
     parallel_for(lambda a, b: _residual(a, b, flat, shape, w, peaks), shape[0])
     return w, float(np.sqrt(peaks.max()))
 
@@ -311,6 +315,29 @@ def _retry(flat, shape, square, limit, before, w, unsolved, start, stop):
                         a, b, c, error = x, y, z, found
                 w[0, i, j, k], w[1, i, j, k], w[2, i, j, k] = a, b, c
                 unsolved[i, j, k] = error > square and not _outside(i + a, j + b, k + c, shape)
+
+
+@njit
+def _search(start, stop, flat, shape, square, limit, w, unsolved):
+    """Start again from places all around, where nothing else led to a solution: a handful of voxels of steep maps."""
+    _, jn, kn = shape
+    for i in range(start, stop):
+        for j in range(jn):
+            for k in range(kn):
+                if not unsolved[i, j, k]:
+                    continue
+                a, b, c = np.float64(w[0, i, j, k]), np.float64(w[1, i, j, k]), np.float64(w[2, i, j, k])
+                d, e, f, error = a, b, c, _misfit(flat, shape, i, j, k, a, b, c)
+                for n in range(_PLACES**3):
+                    if error <= square:
+                        break
+                    x = a + _SPACING * (n // _PLACES**2 - _PLACES // 2)
+                    y = b + _SPACING * (n // _PLACES % _PLACES - _PLACES // 2)
+                    z = c + _SPACING * (n % _PLACES - _PLACES // 2)
+                    x, y, z, found = _solve(flat, shape, i, j, k, x, y, z, square, limit)
+                    if found < error:
+                        d, e, f, error = x, y, z, found
+                w[0, i, j, k], w[1, i, j, k], w[2, i, j, k] = d, e, f
 
 
 @njit
