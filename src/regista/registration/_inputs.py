@@ -15,7 +15,9 @@ from regista.registration._plan import DeformableStage, Plan
 from regista.transforms import DisplacementField
 
 _BYTES_PER_VOXEL = 4 * 17  # field, two work fields, metric buffers and images at full resolution
-_OUTPUT_BYTES_PER_VOXEL = 4 * 20  # fields both ways, in mm and in voxels, on the whole fixed grid
+_OUTPUT_BYTES_PER_VOXEL = (
+    4 * 18
+)  # fields both ways, in mm and in voxels, on the whole fixed grid, besides the last level's
 
 
 def check_pair(fixed: Image, moving: Image, non_finite: str) -> None:
@@ -153,7 +155,7 @@ def check_memory(fixed: Scan, moving: Scan, plan: Plan) -> int:
     factors = fixed.shrink_factors(finest * fixed.finest_mm)
     voxels = int(np.prod((stop - start) / np.array(factors)))
     deformable = any(isinstance(s, DeformableStage) for s in plan.stages)
-    outputs = _OUTPUT_BYTES_PER_VOXEL * fixed.data.size if deformable else 0
+    outputs = _OUTPUT_BYTES_PER_VOXEL * fixed.data.size + 12 * voxels if deformable else 0
     images = 4 * (6 * fixed.data.size + 3 * moving.data.size)
     need = max(voxels * _BYTES_PER_VOXEL, outputs) + images + 250_000_000
     have = available_bytes()
