@@ -15,9 +15,7 @@ from regista.registration._plan import DeformableStage, Plan
 from regista.transforms import DisplacementField
 
 _BYTES_PER_VOXEL = 4 * 17  # field, two work fields, metric buffers and images at full resolution
-_OUTPUT_BYTES_PER_VOXEL = (
-    4 * 18
-)  # fields both ways, in mm and in voxels, on the whole fixed grid, besides the last level's
+_OUTPUT_BYTES_PER_VOXEL = 4 * 18  # fields both ways, in mm and in voxels, on the whole fixed grid
 
 
 def check_pair(fixed: Image, moving: Image, non_finite: str) -> None:
