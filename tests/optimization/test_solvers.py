@@ -192,3 +192,31 @@ def test_greedy_steps_touch_only_their_rows():
 def test_a_solver_checks_itself(settings):
     with pytest.raises(PlanError):
         GreedyDiffeomorphic(**settings)
+
+
+def test_what_is_left_of_the_last_step_is_continuous():
+    rule = Convergence(window=4, tolerance=0.05)
+    falling = [1.0, 0.6, 0.4, 0.3, 0.25]
+    assert [rule.left(falling[:n]) for n in range(1, 6)] == [1.0] * 5
+    # from just before the rule is met to well beyond, the share of the step falls from 1 without a jump
+    shares = np.array([rule.left([*falling, last]) for last in np.linspace(0.2, 0.45, 2001)])
+    assert shares[0] == 1.0
+    assert 0.5 < shares[-1] < 0.7
+    assert np.abs(np.diff(shares)).max() < 0.001
+    # where it is met by a hair's breadth a step earlier, the share is nearly 1; where it is just not, a whole
+    # step is taken, and nearly nothing of the next
+    edge = 0.25 + 0.0375 - 1e-6
+    while not rule.reached([*falling, edge]):
+        edge += 1e-5
+    assert rule.left([*falling, edge]) > 0.999
+    assert rule.left([*falling, edge - 2e-5, edge + 0.1]) < 0.01
+    assert rule.left([*falling, 0.45, 0.45]) == 0.0
+
+
+def test_steps_shorten_smoothly_with_the_rise_of_the_value():
+    solver = GreedyDiffeomorphic(step_decay=0.6)
+    factors = [solver._shortening([1.0, 0.5, 0.5 + rise]) for rise in np.linspace(-0.1, 0.1, 401)]
+    assert factors[0] == pytest.approx(1.0, abs=1e-6)
+    assert factors[-1] == pytest.approx(0.6, abs=1e-6)
+    assert np.diff(factors).min() > -0.02
+    assert np.all(np.diff(factors) < 0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from regista import read, read_labels, register
+from regista.core import Grid, Image
 from regista.registration import load_plan
-from regista.transforms import Affine, resample_labels
+from regista.transforms import Affine, resample, resample_labels
 
 pytestmark = pytest.mark.data
 
@@ -59,3 +61,46 @@ def test_a_brain_s_map_is_undone_by_its_inverse_everywhere(data_dir):
     result = register(fixed, moving, "brain-t1")
     assert result.record.measures["folded_percent"] < 0.001
     assert result.record.measures["inverse_residual_vox"] < 0.01  # one voxel in this pair is hard to find
+
+
+TURN = np.array([[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+
+
+def turned(image: Image) -> Image:
+    """Return a scan of the same head, lying turned by 90° in the scanner."""
+    return Image(image.data, Grid(image.grid.shape, TURN @ image.grid.grid2world))
+
+
+def scanned_again(image: Image) -> Image:
+    """Return the head on an oblique grid of other spacings."""
+    tilt = np.eye(4)
+    tilt[:3, :3] = Rotation.from_euler("zx", (20, -12), degrees=True).as_matrix()
+    spacing, shape = np.array([1.1, 0.9, 1.2]), np.array([172, 256, 175])
+    grid2world = tilt @ np.diag([*spacing, 1.0])
+    grid2world[:3, 3] = image.grid.center_mm - grid2world[:3, :3] @ ((shape - 1) / 2)
+    return resample(image, Grid(tuple(int(n) for n in shape), grid2world), interpolation="cubic")
+
+
+def error_mm(transform, truth, mask) -> float:
+    points = mask.grid.index2world(np.argwhere(mask.data > 0)[::500])
+    return float(
+        np.linalg.norm(transform.map_points(points) - Affine(truth).map_points(points), axis=1).mean()
+    )
+
+
+@pytest.mark.parametrize(("preset", "limit_mm"), [("rigid", 0.02), ("affine", 0.25), ("brain-t1", 0.25)])
+@pytest.mark.parametrize(("change", "truth"), [(turned, TURN), (scanned_again, np.eye(4))])
+def test_a_head_meets_itself_turned_or_scanned_on_another_grid(data_dir, preset, limit_mm, change, truth):
+    fixed, mask = (read(data_dir / "brain_t1" / f"1000_{name}.nii.gz") for name in ("t1", "mask"))
+    transform = register(fixed, change(fixed), preset).transform
+    assert error_mm(transform, truth, mask) < limit_mm
+
+
+def test_a_start_moved_by_rounding_ends_where_the_other_did(data_dir):
+    fixed, moving = (read(data_dir / "brain_t1" / f"{n}_t1.nii.gz") for n in (1000, 1001))
+    start = register(fixed, moving, "affine").transform.matrix
+    nudged = start.copy()
+    nudged[0, 3] += 1e-6
+    fields = [register(fixed, moving, "deformable", initial=Affine(m)).transform for m in (start, nudged)]
+    one, other = (field.transforms[0].vectors_mm for field in fields)
+    assert np.sqrt(((one - other) ** 2).sum(axis=0))[fixed.data > 0].mean() < 0.05

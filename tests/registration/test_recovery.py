@@ -149,7 +149,8 @@ def test_how_a_slice_is_stored_does_not_matter_with_masks_and_a_start():
 
     def found(*images):
         one, other, first, second = images
-        plan = Plan(stages=(DeformableStage(similarity=LNCC(radius=3), shrink=(2, 1), steps=(40, 20)),))
+        stage = DeformableStage(similarity=LNCC(radius=3), shrink=(2, 1), steps=(40, 20), step_decay=0.8)
+        plan = Plan(stages=(stage,))
         return register(one, other, plan, initial=start, fixed_mask=first, moving_mask=second).transform
 
     expected = found(fixed, moving, *masks)

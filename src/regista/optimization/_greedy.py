@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from regista.core import PlanError
 from regista.kernels.cpu.filters import gaussian_filter, gaussian_taps
 from regista.kernels.cpu.update import compose_small, largest_component, saturate
+from regista.optimization._stopping import Convergence
 
 Field = NDArray[np.float32]
 Force = Callable[[Field, Field, Field], float]
 """``force(field, scratch, out) -> value``: value of the cost at `field`, descent force written to `out`."""
+
+_RISE = 0.01
+"""Rise of the value, as a share of what was gained so far, that counts."""
 
 
 @dataclass
@@ -40,8 +45,10 @@ class GreedyDiffeomorphic:
 
     The factor ``s`` makes the largest component of each update one step long: smooth updates of that length are
     invertible, or nearly, and so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000). Nothing
-    enforces it: folds of the result are counted. The step is shortened each time
-    the value rises: one of constant length oscillates about the lowest value.
+    enforces it: folds of the result are counted. A step of constant length oscillates about the lowest value, so
+    it is shortened as the value rises. How much is a smooth function of the rise, and the step at which a
+    `Convergence` rule is met is taken in part: results then depend smoothly on the images, and rounding (a scan
+    with its axes relabelled, another machine) does not grow into differences that one could see.
 
     The few places of the strongest force set the pace for all. With `saturation` S, a soft limit, each vector v of
     the update is divided by ``1 + S |v| / m``, with m the largest component, so that places of weaker force keep
@@ -52,7 +59,7 @@ class GreedyDiffeomorphic:
     step_vox : float
         Largest component of an update, voxels of the level, to begin with.
     step_decay : float
-        Factor on the step after each rise of the value; 1 keeps it.
+        Factor on the step after a rise of the value by much more than 1 % of what was gained so far; 1 keeps it.
     update_sigma_vox, field_sigma_vox : float
         Standard deviation of the Gaussians that smooth update and field, voxels of the level.
     saturation : float
@@ -60,7 +67,7 @@ class GreedyDiffeomorphic:
     """
 
     step_vox: float = 1.0
-    step_decay: float = 0.7
+    step_decay: float = 0.6
     update_sigma_vox: float = 1.732
     field_sigma_vox: float = 0.5
     saturation: float = 0.0
@@ -91,12 +98,17 @@ class GreedyDiffeomorphic:
         )
         return GreedyState(field, other, force, update, rows, self.step_vox, [])
 
-    def step(self, state: GreedyState, force: Force) -> bool:
-        """Take one step in place; return False when there is no force left to follow."""
-        rows = state.rows
-        state.values.append(force(state.field, state.update, state.force))
-        if len(state.values) > 1 and state.values[-1] > state.values[-2]:
-            state.step_vox *= self.step_decay
+    def step(self, state: GreedyState, force: Force, rule: Convergence | None = None) -> bool:
+        """Take one step in place; return False when there is nothing left to do.
+
+        The step that meets `rule` is the last: as much of it is taken as the rule leaves.
+        """
+        rows, values = state.rows, state.values
+        values.append(force(state.field, state.update, state.force))
+        share = 1.0 if rule is None else rule.left(values)
+        if share == 0:
+            return False
+        state.step_vox *= self._shortening(values)
         gaussian_filter(state.force, self.update_sigma_vox, out=state.update, rows=rows)
         largest = largest_component(state.update, rows)
         if not (largest > 0 and np.isfinite(largest)):
@@ -104,12 +116,21 @@ class GreedyDiffeomorphic:
         if self.saturation > 0:
             largest = saturate(state.update, self.saturation, largest, rows)
         # the stencil composes steps of up to one voxel: a longer one is taken in two
-        parts = int(np.ceil(state.step_vox))
-        factor = state.step_vox / parts / largest
+        step = share * state.step_vox
+        parts = int(np.ceil(step))
         for _ in range(parts):
-            compose_small(state.field, state.update, factor, out=state.other, rows=rows)
+            compose_small(state.field, state.update, step / parts / largest, out=state.other, rows=rows)
             state.field, state.other = state.other, state.field
         if self.field_sigma_vox > 0:
-            gaussian_filter(state.field, self.field_sigma_vox, out=state.other, border="nearest", rows=rows)
+            sigma = self.field_sigma_vox * share**0.5
+            gaussian_filter(state.field, sigma, out=state.other, border="nearest", rows=rows)
             state.field, state.other = state.other, state.field
         return True
+
+    def _shortening(self, values: list[float]) -> float:
+        """Return the factor on the step: near 1 while the value falls, `step_decay` where it rises."""
+        if len(values) < 2:
+            return 1.0
+        gained = max(values[0] - min(values), 1e-9)
+        rise = (values[-1] - values[-2]) / (_RISE * gained)
+        return float(1 - (1 - self.step_decay) * expit(rise))

@@ -39,10 +39,25 @@ class Convergence:
 
     def reached(self, values: Sequence[float]) -> bool:
         """Tell whether the rule is met by a history of values."""
+        excess = self._excess(values)
+        return excess is not None and excess < 0
+
+    def left(self, values: Sequence[float]) -> float:
+        """Return how much of the next step to take: 1 before the rule is met, 0 after, a share where it is crossed.
+
+        A rule that is met a hair's breadth earlier or later then ends at nearly the same place.
+        """
+        now = self._excess(values)
+        if now is None or now >= 0:
+            return 1.0
+        before = self._excess(values[:-1])
+        return before / (before - now) if before is not None and before > 0 else 0.0
+
+    def _excess(self, values: Sequence[float]) -> float | None:
+        """Return the fall per step, relative to the spread, beyond the tolerance."""
         if len(values) < self.window:
-            return False
+            return None
         recent = np.asarray(values[-self.window :])
         spread = max(values[0] - recent.min(), 1e-12)
         time = np.arange(self.window) - (self.window - 1) / 2
-        slope = float(time @ recent / (time @ time))
-        return bool(-slope < self.tolerance * spread)
+        return float(-(time @ recent) / (time @ time) / spread - self.tolerance)

@@ -129,7 +129,7 @@ def _run_level(
     state = solver.init(vectors, rows)
     status = Status.STEP_LIMIT
     for number in range(level.steps):
-        moved = solver.step(state, force)
+        moved = solver.step(state, force, rule)
         value = state.values[-1]
         report(level, number, value)
         if not np.isfinite(value):

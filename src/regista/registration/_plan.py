@@ -101,7 +101,7 @@ class DeformableStage:
     shrink: tuple[int, ...] = (8, 4, 2, 1)
     steps: tuple[int, ...] = (100, 100, 50, 10)
     step_vox: float = 1.0
-    step_decay: float = 0.7
+    step_decay: float = 0.6
     update_sigma_vox: tuple[float, ...] = (1.732,)
     field_sigma_vox: tuple[float, ...] = (0.5,)
     saturation: tuple[float, ...] = (0.0,)
