@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -9,8 +11,9 @@ from scipy import ndimage
 from regista.core import PlanError
 from regista.kernels.cpu.fields import jacobian_determinant
 from regista.kernels.cpu.rows import ranges_of, rows_of
-from regista.kernels.cpu.warp import warp
+from regista.kernels.cpu.warp import warp, warp_gradient
 from regista.optimization import BFGS, Convergence, GreedyDiffeomorphic
+from regista.optimization._stopping import shortening
 
 HESSIAN = np.array([[4.0, 1.0, 0.0, 0.2], [1.0, 30.0, 2.0, 0.0], [0.0, 2.0, 0.5, 0.1], [0.2, 0.0, 0.1, 9.0]])
 LOWEST = np.array([3.0, -2.0, 5.0, 0.5])
@@ -113,18 +116,37 @@ def blobs(shape, seed=0):
     return ndimage.gaussian_filter(noise, 2.5).astype(np.float32) * 10
 
 
-def ssd_force(fixed, moving, identity):
-    """Return a force towards the least squared difference, by plain NumPy."""
+IDENTITY = np.eye(4)[:3]
 
-    def force(field, scratch, out):
-        warped = warp(moving, identity, field, shape=fixed.shape)
-        out[...] = -(warped - fixed) * np.stack(np.gradient(warped))
+
+class Squares:
+    """Mean squared difference of two images as solvers ask for it, by plain NumPy."""
+
+    def __init__(self, fixed, moving):
+        self.fixed, self.moving = fixed, moving
+
+    def warped(self, image, field):
+        return warp(image, IDENTITY, field, shape=self.fixed.shape)
+
+    def force(self, field, scratch, out):
+        warped = self.warped(self.moving, field)
+        out[...] = -(warped - self.fixed) * np.stack(np.gradient(warped))
+        return float(((warped - self.fixed) ** 2).mean())
+
+    def exchanged_force(self, field, scratch, out):
+        return Squares(self.moving, self.fixed).force(field, scratch, out)
+
+    def forces(self, to_fixed, to_moving, scratch, on_fixed, on_moving):
+        fixed, warped = self.warped(self.fixed, to_fixed), self.warped(self.moving, to_moving)
+        on_fixed[...] = -(fixed - warped) * np.stack(np.gradient(fixed))
+        on_moving[...] = -(warped - fixed) * np.stack(np.gradient(warped))
         return float(((warped - fixed) ** 2).mean())
 
-    return force
-
-
-IDENTITY = np.eye(4)[:3]
+    def value_and_gradient(self, field, out):
+        warped = self.warped(self.moving, field)
+        slope = (2 * (warped - self.fixed) / self.fixed.size).astype(np.float32)
+        warp_gradient(self.moving, IDENTITY, field, slope, out=out)
+        return float(((warped - self.fixed) ** 2).mean())
 
 
 def test_greedy_descent_brings_images_together_without_folds():
@@ -134,9 +156,9 @@ def test_greedy_descent_brings_images_together_without_folds():
     bend *= np.float32(2.0 / np.abs(bend).max())
     fixed = warp(moving, IDENTITY, bend, shape=shape)
     solver = GreedyDiffeomorphic(step_vox=0.3, update_sigma_vox=1.5, field_sigma_vox=0.4)
-    state = solver.init(np.zeros((3, *shape), np.float32))
+    state = solver.init([np.zeros((3, *shape), np.float32)])
     for _ in range(60):
-        assert solver.step(state, ssd_force(fixed, moving, IDENTITY))
+        assert solver.step(state, Squares(fixed, moving))
     assert len(state.values) == 60
     assert state.values[-1] < state.values[0] / 10
     assert jacobian_determinant(state.field).min() > 0
@@ -148,8 +170,8 @@ def test_greedy_descent_brings_images_together_without_folds():
 def test_the_first_greedy_step_has_the_length_asked_for(step):
     shape = (11, 14, 9)
     solver = GreedyDiffeomorphic(step_vox=step, update_sigma_vox=1.0, field_sigma_vox=0.0)
-    state = solver.init(np.zeros((3, *shape), np.float32))
-    solver.step(state, ssd_force(blobs(shape), blobs(shape, 1), IDENTITY))
+    state = solver.init([np.zeros((3, *shape), np.float32)])
+    solver.step(state, Squares(blobs(shape), blobs(shape, 1)))
     largest = np.abs(state.field).max()
     assert 0.6 * step < largest <= step * 1.0001
 
@@ -167,8 +189,8 @@ def test_greedy_steps_stop_where_there_is_no_force():
         return float("nan")
 
     for force in (nothing, broken):
-        state = solver.init(field.copy())
-        assert not solver.step(state, force)
+        state = solver.init([field.copy()])
+        assert not solver.step(state, SimpleNamespace(force=force))
         assert np.abs(state.field).max() == 0
 
 
@@ -181,9 +203,9 @@ def test_greedy_steps_touch_only_their_rows():
     here = np.arange(shape[2]) >= rows[0, ..., None]
     here &= np.arange(shape[2]) < rows[1, ..., None]
     start = np.full((3, *shape), 0.25, np.float32)
-    state = solver.init(start.copy(), rows)
+    state = solver.init([start.copy()], rows)
     for _ in range(3):
-        solver.step(state, ssd_force(blobs(shape), blobs(shape, 1), IDENTITY))
+        solver.step(state, Squares(blobs(shape), blobs(shape, 1)))
     np.testing.assert_array_equal(state.field[:, ~here], start[:, ~here])
     assert (state.field[:, here] != 0.25).any()
 
@@ -214,8 +236,7 @@ def test_what_is_left_of_the_last_step_is_continuous():
 
 
 def test_steps_shorten_smoothly_with_the_rise_of_the_value():
-    solver = GreedyDiffeomorphic(step_decay=0.6)
-    factors = [solver._shortening([1.0, 0.5, 0.5 + rise]) for rise in np.linspace(-0.1, 0.1, 401)]
+    factors = [shortening([1.0, 0.5, 0.5 + rise], 0.6) for rise in np.linspace(-0.1, 0.1, 401)]
     assert factors[0] == pytest.approx(1.0, abs=1e-6)
     assert factors[-1] == pytest.approx(0.6, abs=1e-6)
     assert np.diff(factors).min() > -0.02

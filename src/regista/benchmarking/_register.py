@@ -55,12 +55,12 @@ def regista(job: Mapping[str, Any], folder: Path) -> Report:
 
     from regista.core import set_threads
     from regista.io import read, read_transform, write
-    from regista.registration import DeformableStage, plan_from_dict, register
+    from regista.registration import DenseStage, plan_from_dict, register
 
     set_threads(job["threads"])
     plan = plan_from_dict(job["settings"])
     initial = read_transform(job["affine"]) if job["affine"] else None
-    deformable = tuple(stage for stage in plan.stages if isinstance(stage, DeformableStage))
+    deformable = tuple(stage for stage in plan.stages if isinstance(stage, DenseStage))
     if initial is not None and deformable:
         plan = replace(plan, stages=deformable)
     roles = ("fixed", "moving", "fixed_mask", "moving_mask")

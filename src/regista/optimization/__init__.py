@@ -1,7 +1,28 @@
 """Solvers (init, step) and stopping rules."""
 
 from regista.optimization._bfgs import BFGS, BFGSState
-from regista.optimization._greedy import Force, GreedyDiffeomorphic, GreedyState
+from regista.optimization._demons import Demons, DemonsState
+from regista.optimization._dense import DenseCost, DenseSolver
+from regista.optimization._freeform import FreeForm, FreeFormState
+from regista.optimization._greedy import GreedyDiffeomorphic, GreedyState
 from regista.optimization._stopping import Convergence
+from regista.optimization._symmetric import SymmetricDiffeomorphic, SymmetricState
+from regista.optimization._velocity import StationaryVelocity, VelocityState
 
-__all__ = ["BFGS", "BFGSState", "Convergence", "Force", "GreedyDiffeomorphic", "GreedyState"]
+__all__ = [
+    "BFGS",
+    "BFGSState",
+    "Convergence",
+    "Demons",
+    "DemonsState",
+    "DenseCost",
+    "DenseSolver",
+    "FreeForm",
+    "FreeFormState",
+    "GreedyDiffeomorphic",
+    "GreedyState",
+    "StationaryVelocity",
+    "SymmetricDiffeomorphic",
+    "SymmetricState",
+    "VelocityState",
+]

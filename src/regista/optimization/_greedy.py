@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import expit
 
 from regista.core import PlanError
 from regista.kernels.cpu.filters import gaussian_filter, gaussian_taps
 from regista.kernels.cpu.update import compose_small, largest_component, saturate
-from regista.optimization._stopping import Convergence
-
-Field = NDArray[np.float32]
-Force = Callable[[Field, Field, Field], float]
-"""``force(field, scratch, out) -> value``: value of the cost at `field`, descent force written to `out`."""
-
-_RISE = 0.01
-"""Rise of the value, as a share of what was gained so far, that counts."""
+from regista.optimization._dense import DenseCost, Field, Rows
+from regista.optimization._stopping import Convergence, shortening
 
 
 @dataclass
@@ -34,7 +27,7 @@ class GreedyState:
     other: Field
     force: Field
     update: Field
-    rows: NDArray[np.int32] | None
+    rows: Rows | None
     step_vox: float
     values: list[float]
 
@@ -66,6 +59,8 @@ class GreedyDiffeomorphic:
         How much the update is evened out; 0 leaves it as it is.
     """
 
+    parts: ClassVar[int] = 1
+    takes_start: ClassVar[bool] = True
     step_vox: float = 1.0
     step_decay: float = 0.6
     update_sigma_vox: float = 1.732
@@ -88,8 +83,9 @@ class GreedyDiffeomorphic:
         """Largest radius of the smoothing filters, voxels."""
         return max(len(gaussian_taps(s)) - 1 for s in (self.update_sigma_vox, self.field_sigma_vox))
 
-    def init(self, field: Field, rows: NDArray[np.int32] | None = None) -> GreedyState:
+    def init(self, fields: Sequence[Field], rows: Rows | None = None) -> GreedyState:
         """Start from a field ``(3, I, J, K)`` in voxels; it is used as a buffer from here on."""
+        (field,) = fields
         # zeros, not zeros_like: what is never visited then takes no memory and no time
         other, force, update = (
             field.copy(),
@@ -98,17 +94,31 @@ class GreedyDiffeomorphic:
         )
         return GreedyState(field, other, force, update, rows, self.step_vox, [])
 
-    def step(self, state: GreedyState, force: Force, rule: Convergence | None = None) -> bool:
+    def step(self, state: GreedyState, cost: DenseCost, rule: Convergence | None = None) -> bool:
         """Take one step in place; return False when there is nothing left to do.
 
         The step that meets `rule` is the last: as much of it is taken as the rule leaves.
         """
-        rows, values = state.rows, state.values
-        values.append(force(state.field, state.update, state.force))
-        share = 1.0 if rule is None else rule.left(values)
-        if share == 0:
-            return False
-        state.step_vox *= self._shortening(values)
+        state.values.append(self.value(state, cost))
+        share = 1.0 if rule is None else rule.left(state.values)
+        return share > 0 and self.move(state, share, shortening(state.values, self.step_decay))
+
+    def value(self, state: GreedyState, cost: DenseCost) -> float:
+        """Return the value where the state stands, and leave the force there in it."""
+        return cost.force(state.field, state.update, state.force)
+
+    def fields(self, state: GreedyState) -> tuple[Field, ...]:
+        """Return the field."""
+        return (state.field,)
+
+    def displacement(self, fields: Sequence[Field]) -> Field:
+        """Return the field."""
+        return fields[0]
+
+    def move(self, state: GreedyState, share: float, factor: float) -> bool:
+        """Change the step by a factor and follow ``state.force`` for a share of it; return False when there is none."""
+        rows = state.rows
+        state.step_vox *= factor
         gaussian_filter(state.force, self.update_sigma_vox, out=state.update, rows=rows)
         largest = largest_component(state.update, rows)
         if not (largest > 0 and np.isfinite(largest)):
@@ -126,11 +136,3 @@ class GreedyDiffeomorphic:
             gaussian_filter(state.field, sigma, out=state.other, border="nearest", rows=rows)
             state.field, state.other = state.other, state.field
         return True
-
-    def _shortening(self, values: list[float]) -> float:
-        """Return the factor on the step: near 1 while the value falls, `step_decay` where it rises."""
-        if len(values) < 2:
-            return 1.0
-        gained = max(values[0] - min(values), 1e-9)
-        rise = (values[-1] - values[-2]) / (_RISE * gained)
-        return float(1 - (1 - self.step_decay) * expit(rise))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 from regista.core import PlanError
 
@@ -61,3 +62,16 @@ class Convergence:
         spread = max(values[0] - recent.min(), 1e-12)
         time = np.arange(self.window) - (self.window - 1) / 2
         return float(-(time @ recent) / (time @ time) / spread - self.tolerance)
+
+
+_RISE = 0.01
+"""Rise of the value, as a share of what was gained so far, that counts."""
+
+
+def shortening(values: Sequence[float], step_decay: float) -> float:
+    """Return the factor on the step: near 1 while the value falls, `step_decay` where it rises, smooth between."""
+    if len(values) < 2:
+        return 1.0
+    gained = max(values[0] - min(values), 1e-9)
+    rise = (values[-1] - values[-2]) / (_RISE * gained)
+    return float(1 - (1 - step_decay) * expit(rise))

@@ -1,6 +1,6 @@
 """The registration engine: plans in, results out."""
 
-from regista.registration._plan import DeformableStage, LinearStage, Plan, Start
+from regista.registration._plan import Plan, Start
 from regista.registration._plan_file import (
     list_presets,
     load_plan,
@@ -10,14 +10,26 @@ from regista.registration._plan_file import (
 )
 from regista.registration._register import register
 from regista.registration._result import Result
+from regista.registration._stages import (
+    DeformableStage,
+    DemonsStage,
+    DenseStage,
+    FreeFormStage,
+    LinearStage,
+    VelocityStage,
+)
 from regista.registration._warmup import warmup
 
 __all__ = [
     "DeformableStage",
+    "DemonsStage",
+    "DenseStage",
+    "FreeFormStage",
     "LinearStage",
     "Plan",
     "Result",
     "Start",
+    "VelocityStage",
     "list_presets",
     "load_plan",
     "plan_from_dict",

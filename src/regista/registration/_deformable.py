@@ -1,26 +1,20 @@
-"""Deformable stages: grow a diffeomorphic field by composition, level by level."""
+"""Deformable stages: a dense map, level by level."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regista.core import Grid, LevelHistory, Status
-from regista.kernels.cpu.rows import ranges_of, rows_of
+from regista.core import GeometryError, Grid, LevelHistory, Status
 from regista.kernels.cpu.warp import warp
-from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, check_overlap, levels
-from regista.registration._plan import DeformableStage
-
-_SURROUND = 1e-3
-"""Intensity difference (of the range 0 … 1) from the corner voxel that still counts as surround."""
-_ROOM = 4
-"""Voxels of a level around the content, besides the reach of the smoothing, that take part: an update must
-have died away where the field is left alone, or it tears there."""
+from regista.registration._cost import LevelCost
+from regista.registration._levels import Level, Matrix, Scan, Volume, levels
+from regista.registration._stages import DenseStage
 
 Base = Callable[[Grid], Volume]
 """``base(grid) -> (3, I, J, K)``: displacement, in that grid's voxels, that the stage starts from."""
@@ -58,78 +52,87 @@ class VoxelField:
 def run_deformable(
     fixed: Scan,
     moving: Scan,
-    stage: DeformableStage,
+    stage: DenseStage,
     fixed2moving: Matrix,
     base: Base | None,
     report: Callable[[Level, int, float], None],
 ) -> tuple[VoxelField, list[LevelHistory]]:
     """Run one deformable stage; return the field on the fixed grid and the course of its levels."""
-    field: VoxelField | None = None
-    before: Volume | None = None
+    solver = stage.solver(0)
+    if base is not None and not solver.takes_start:
+        raise GeometryError(
+            f"{stage.model!r} starts from a linear map, and the start given holds a displacement field: use a model "
+            "that refines one ('diffeomorphic', 'syn', 'demons', 'bspline')"
+        )
+    pyramid = _Pyramid(base, solver.parts)
     history = []
     for level in levels(fixed, moving, stage.shrink, stage.steps):
         began = time.perf_counter()
-        grid = level.fixed.grid
-        start = base(grid) if base is not None else None
-        # what earlier levels added is carried up; the start keeps the detail it has at this level
-        grown = field
-        if field is not None and before is not None:
-            grown = VoxelField(field.vectors_vox - before, field.grid)
-        carried = partial(_carried, start, grown, grid)
-        before = start
-        vectors, values, status = _run_level(level, stage, fixed2moving, carried, report)
-        field = VoxelField(vectors, grid)
+        solver = stage.solver(level.index)
+        carried = pyramid.begin(level.fixed.grid)
+        fields, values, status = _run_level(level, stage, fixed2moving, carried, report)
+        pyramid.end(fields, level.fixed.grid)
         seconds = time.perf_counter() - began
         history.append(LevelHistory(stage.model, level.index, level.shrink, tuple(values), status, seconds))
         if status is Status.NON_FINITE:
             break
-    assert field is not None  # a stage has at least one level
-    if base is not None and field.grid != fixed.grid and before is not None:
-        # a last level that is coarse must not cost the start its detail
-        grown = VoxelField(field.vectors_vox - before, field.grid)
-        field = VoxelField(_carried(base(fixed.grid), grown, fixed.grid), fixed.grid)
-    return field, history
+    fields, grid = pyramid.finish(fixed.grid)
+    return VoxelField(solver.displacement(fields), grid), history
 
 
-def _carried(start: Volume | None, grown: VoxelField | None, grid: Grid) -> Volume:
-    """Return the field a level begins with, a new array."""
-    if grown is None:
-        return np.zeros((3, *grid.shape), np.float32) if start is None else start.copy()
-    vectors = grown.resampled(grid)
-    if start is not None:
-        vectors += start
-    return vectors
+class _Pyramid:
+    """Carries fields from level to level: what they add to the start is interpolated, the start keeps its detail.
+
+    The start belongs to the last field, the one next to the moving image.
+    """
+
+    def __init__(self, base: Base | None, parts: int) -> None:
+        self._base, self._parts = base, parts
+        self._grown: list[VoxelField] = []
+        self._start: Volume | None = None
+
+    def begin(self, grid: Grid) -> Callable[[], list[Volume]]:
+        """Return how to make the fields a level begins with, new arrays each time."""
+        self._start = None if self._base is None else self._base(grid)
+        return partial(self._carried, tuple(self._grown), self._start, grid)
+
+    def end(self, fields: Sequence[Volume], grid: Grid) -> None:
+        """Take the fields a level ended with."""
+        self._ended = list(fields), grid
+        grown = list(fields)
+        if self._start is not None:
+            grown[-1] = grown[-1] - self._start
+        self._grown = [VoxelField(field, grid) for field in grown]
+
+    def finish(self, grid: Grid) -> tuple[list[Volume], Grid]:
+        """Return the last level's fields; where that was a coarse one, with a start's detail on the grid given."""
+        if self._base is None or self._ended[1] == grid:
+            return self._ended
+        return self._carried(tuple(self._grown), self._base(grid), grid), grid
+
+    def _carried(self, grown: tuple[VoxelField, ...], start: Volume | None, grid: Grid) -> list[Volume]:
+        fields = [field.resampled(grid) for field in grown]
+        fields = fields or [np.zeros((3, *grid.shape), np.float32) for _ in range(self._parts)]
+        if start is not None:
+            fields[-1] += start
+        return fields
 
 
 def _run_level(
     level: Level,
-    stage: DeformableStage,
+    stage: DenseStage,
     fixed2moving: Matrix,
-    carried: Callable[[], Volume],
+    carried: Callable[[], list[Volume]],
     report: Callable[[Level, int, float], None],
-) -> tuple[Volume, list[float], Status]:
-    warper = Warper(level)
-    metric = stage.similarity.prepare(level.fixed.data, level.fixed.weight)
-    affine = level.voxel_map(fixed2moving)
-    spacing = level.fixed.grid.spacing
-    # steepest descent in mm: a voxel that is long in one axis moves fewer voxels along it
-    in_use = np.array(level.fixed.grid.shape) > 1
-    axis_scale = np.where(in_use, (spacing[in_use].min() / spacing) ** 2, 0).astype(np.float32)
-
+) -> tuple[Sequence[Volume], list[float], Status]:
+    cost = LevelCost(level, stage.similarity, fixed2moving, stage.symmetric_force)
     solver, rule = stage.solver(level.index), stage.convergence
-    vectors = carried()
-    warped, weight = warper(affine, vectors)
-    check_overlap(weight, level)
-    rows = _active_rows(level, warped, max(solver.reach_vox, metric.reach_vox))
-
-    def force(field: Volume, scratch: Volume, out: Volume) -> float:
-        warped, weight = warper(affine, field, rows)
-        return metric.force(warped, weight, axis_scale, stage.symmetric_force, scratch, out, rows)
-
-    state = solver.init(vectors, rows)
+    fields = carried()
+    rows: NDArray[np.int32] = cost.begin(fields[-1], solver.reach_vox)
+    state = solver.init(fields, rows)
     status = Status.STEP_LIMIT
     for number in range(level.steps):
-        moved = solver.step(state, force, rule)
+        moved = solver.step(state, cost, rule)
         value = state.values[-1]
         report(level, number, value)
         if not np.isfinite(value):
@@ -139,17 +142,9 @@ def _run_level(
             status = Status.CONVERGED
             break
     if status is Status.NON_FINITE or not state.values:
-        return state.field, state.values, status
-    last = force(state.field, state.update, state.force)
+        return solver.fields(state), state.values, status
+    last = solver.value(state, cost)
     if last > state.values[0]:
         # no step was an improvement (a start that was good already): what the level began with is kept
         return carried(), [*state.values, last, state.values[0]], status
-    return state.field, [*state.values, last], status
-
-
-def _active_rows(level: Level, warped: Volume, reach: int) -> NDArray[np.int32]:
-    """Return the rows where either image differs from its surround, with room for it to move."""
-    fixed, moving = level.fixed.data, level.moving.data
-    one, other = ranges_of(fixed, fixed.flat[0], _SURROUND), ranges_of(warped, moving.flat[0], _SURROUND)
-    ranges = np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
-    return rows_of(ranges, fixed.shape[2], reach + _ROOM, max(reach, _ROOM))
+    return solver.fields(state), [*state.values, last], status

@@ -11,7 +11,8 @@ from regista.core import GeometryError, Grid, Image, PlanError, RegistrationErro
 from regista.core.memory import available_bytes
 from regista.preprocessing import Reorient
 from regista.registration._levels import Scan, content_box
-from regista.registration._plan import DeformableStage, Plan
+from regista.registration._plan import Plan
+from regista.registration._stages import DenseStage
 from regista.transforms import DisplacementField
 
 _BYTES_PER_VOXEL = 4 * 17  # field, two work fields, metric buffers and images at full resolution
@@ -149,10 +150,10 @@ def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite:
 def check_memory(fixed: Scan, moving: Scan, plan: Plan) -> int:
     """Return the predicted peak in bytes; refuse what will not fit."""
     start, stop = content_box(fixed)
-    finest = min((s.shrink[-1] for s in plan.stages if isinstance(s, DeformableStage)), default=2)
+    finest = min((s.shrink[-1] for s in plan.stages if isinstance(s, DenseStage)), default=2)
     factors = fixed.shrink_factors(finest * fixed.finest_mm)
     voxels = int(np.prod((stop - start) / np.array(factors)))
-    deformable = any(isinstance(s, DeformableStage) for s in plan.stages)
+    deformable = any(isinstance(s, DenseStage) for s in plan.stages)
     outputs = _OUTPUT_BYTES_PER_VOXEL * fixed.data.size + 12 * voxels if deformable else 0
     images = 4 * (6 * fixed.data.size + 3 * moving.data.size)
     need = max(voxels * _BYTES_PER_VOXEL, outputs) + images + 250_000_000

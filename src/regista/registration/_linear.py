@@ -24,7 +24,7 @@ from regista.registration._levels import (
     levels,
     usable_voxels,
 )
-from regista.registration._plan import LinearStage
+from regista.registration._stages import LinearStage
 from regista.similarity import Similarity
 
 

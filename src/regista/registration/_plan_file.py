@@ -13,8 +13,9 @@ from typing import Any
 
 from regista.core import FormatError, PlanError
 from regista.preprocessing import Pipeline
-from regista.registration._plan import PER_LEVEL, DeformableStage, LinearStage, Plan, Start
-from regista.similarity import LNCC, MI, NCC, SIMILARITIES, SSD, Similarity
+from regista.registration._plan import Plan, Start
+from regista.registration._stages import STAGES, DenseStage, LinearStage
+from regista.similarity import SIMILARITIES, Similarity
 
 
 def list_presets() -> dict[str, str]:
@@ -67,9 +68,12 @@ def plan_from_dict(tree: Mapping[str, Any]) -> Plan:
     built = []
     for number, stage in enumerate(stages):
         if not isinstance(stage, Mapping) or "model" not in stage:
-            raise PlanError(f"stages.{number} needs a model (translation, rigid, …, diffeomorphic)")
-        kind = DeformableStage if stage["model"] == "diffeomorphic" else LinearStage
-        built.append(_build(kind, stage, f"stages.{number}"))
+            raise PlanError(f"stages.{number} needs a model ({', '.join(STAGES)})")
+        if not isinstance(stage["model"], str) or stage["model"] not in STAGES:
+            raise PlanError(
+                f"stages.{number}: there is no model {stage['model']!r}; models are {', '.join(STAGES)}"
+            )
+        built.append(_build(STAGES[stage["model"]], stage, f"stages.{number}"))
     tree["stages"] = tuple(built)
     return _build(Plan, tree, "plan")  # type: ignore[no-any-return]
 
@@ -155,7 +159,8 @@ def _keep_levels(stage: dict[str, Any], shrink: list[Any]) -> None:
     before = stage.get("shrink")
     if not isinstance(before, list) or not all(factor in before for factor in shrink):
         return
-    for name in ("steps", *PER_LEVEL):
+    kind = STAGES.get(str(stage.get("model")), LinearStage)
+    for name in ("steps", *_per_level(kind)):
         values = stage.get(name)
         if isinstance(values, list) and len(values) == len(before):
             stage[name] = [values[before.index(factor)] for factor in shrink]
@@ -170,9 +175,13 @@ def _stage_index(stages: list[Any], key: str, text: str) -> int:
     raise PlanError(f"{text!r} names stage {key!r}; the plan's stages are {', '.join(names)}")
 
 
+def _per_level(kind: type) -> tuple[str, ...]:
+    return kind.per_level if issubclass(kind, DenseStage) else ()
+
+
 def _build(kind: type, tree: Mapping[str, Any], where: str) -> Any:
     tree = dict(tree)
-    for name in PER_LEVEL:
+    for name in _per_level(kind):
         if isinstance(tree.get(name), int | float):
             tree[name] = (tree[name],)
     if "similarity" in tree:
@@ -219,13 +228,14 @@ def _adapter(kind: type) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    metrics: tuple[type[Any], ...] = tuple(SIMILARITIES.values())
     if isinstance(value, Pipeline):
         return value.to_dict()
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, Start | LinearStage | DeformableStage):
+    if isinstance(value, Start | LinearStage | DenseStage):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, SSD | NCC | LNCC | MI):
+    if isinstance(value, metrics):
         options = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
         return {value.name: options}
     return value

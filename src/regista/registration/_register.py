@@ -40,9 +40,10 @@ from regista.registration._inputs import (
 )
 from regista.registration._levels import Level, Matrix, Scan, Volume
 from regista.registration._linear import run_linear
-from regista.registration._plan import DeformableStage, LinearStage, Plan
+from regista.registration._plan import Plan
 from regista.registration._plan_file import load_plan, plan_to_dict
 from regista.registration._result import Result
+from regista.registration._stages import DenseStage, LinearStage
 from regista.transforms import (
     Affine,
     Composite,
@@ -244,7 +245,7 @@ class _Run:
     ) -> Volume | None:
         vectors: Volume | None = None
         for stage in self.plan.stages:
-            if isinstance(stage, DeformableStage):
+            if isinstance(stage, DenseStage):
                 began = time.perf_counter()
                 if vectors is not None:
                     base = VoxelField(_to_voxels(vectors, fixed.grid), fixed.grid).resampled
@@ -316,7 +317,7 @@ class _Run:
     def _time(self, name: str, began: float) -> None:
         self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - began
 
-    def _reporter(self, stage: LinearStage | DeformableStage) -> Any:
+    def _reporter(self, stage: LinearStage | DenseStage) -> Any:
         """Return a callback that turns a level's step into a `Progress` with the share of all work done."""
         weights = {
             (id(s), n): count / factor**3

@@ -26,10 +26,12 @@ class SSD:
 
     def prepare(self, fixed: Volume, weight: Volume | None) -> Prepared:
         """Bind to a fixed image."""
-        return _PreparedSSD(fixed)
+        return PreparedSSD(fixed)
 
 
-class _PreparedSSD(Prepared):
+class PreparedSSD(Prepared):
+    """SSD bound to a fixed image."""
+
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         total, _, _, ff, ww, fw = moments(self.fixed, warped, weight)
         if total <= 0:

@@ -64,6 +64,39 @@ def exponential(v: ArrayLike, steps: int = 7) -> NDArray[np.float32]:
     return u
 
 
+_PARTS = 4
+"""Buffers that the adjoint scatters into, whatever the number of threads: sums are then always in one order."""
+
+
+def squarings(v: ArrayLike, steps: int) -> list[NDArray[np.float32]]:
+    """Return all fields of `exponential`, from ``v / 2**steps`` to the displacement itself."""
+    fields = [_field(v) * np.float32(0.5**steps)]
+    for _ in range(steps):
+        fields.append(compose(fields[-1], fields[-1]))
+    return fields
+
+
+def exponential_adjoint(
+    fields: list[NDArray[np.float32]], gradient: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the derivative of a cost by the velocity, given that by the displacement ``exp(v)``.
+
+    Parameters
+    ----------
+    fields : list of (3, I, J, K) float32 ndarray
+        From `squarings`.
+    gradient : (3, I, J, K) float32 ndarray
+        Derivative by ``fields[-1]``; it is left as it is.
+    """
+    current = gradient
+    for u in fields[-2::-1]:
+        parts = np.zeros((_PARTS, *u.shape), np.float32)
+        edges = np.linspace(0, u.shape[1], _PARTS + 1).astype(int)
+        parallel_for(partial(_square_adjoint, edges, u.reshape(3, -1), u, current, parts), _PARTS)
+        current = current + parts.sum(axis=0)
+    return current * np.float32(0.5 ** (len(fields) - 1))
+
+
 _RETRIES = 3
 """Passes over what the first one left unsolved: each lets solutions travel one voxel."""
 _PLACES, _SPACING, _FEW = 9, 0.4, 300
@@ -190,6 +223,49 @@ def _compose(start, stop, flat, shape, v, edge, out):
                 out[0, i, j, k] = a
                 out[1, i, j, k] = b
                 out[2, i, j, k] = c
+
+
+@njit
+def _square_adjoint(edges, flat, u, gradient, parts, first, last):
+    """Scatter and pull back a gradient through ``u(x + u(x))``; the part of ``u(x)`` itself is left to the caller."""
+    _, inn, jn, kn = u.shape
+    shape = (inn, jn, kn)
+    si, sj, sk = _strides(shape)
+    one = np.float32(1)
+    for part in range(first, last):
+        target = parts[part].reshape(3, -1)
+        for i in range(edges[part], edges[part + 1]):
+            for j in range(jn):
+                for k in range(kn):
+                    g0, g1, g2 = gradient[0, i, j, k], gradient[1, i, j, k], gradient[2, i, j, k]
+                    if g0 == 0 and g1 == 0 and g2 == 0:
+                        continue
+                    x, y, z = (
+                        i + np.float64(u[0, i, j, k]),
+                        j + np.float64(u[1, i, j, k]),
+                        k + np.float64(u[2, i, j, k]),
+                    )
+                    p, fx = _cell(x, inn)
+                    q, fy = _cell(y, jn)
+                    r, fz = _cell(z, kn)
+                    base = (p * jn + q) * kn + r
+                    _, a0, a1, a2 = _slopes(flat[0], base, si, sj, sk, fx, fy, fz)
+                    _, b0, b1, b2 = _slopes(flat[1], base, si, sj, sk, fx, fy, fz)
+                    _, c0, c1, c2 = _slopes(flat[2], base, si, sj, sk, fx, fy, fz)
+                    n = (i * jn + j) * kn + k
+                    if 0 <= x <= inn - 1:
+                        target[0, n] += g0 * a0 + g1 * b0 + g2 * c0
+                    if 0 <= y <= jn - 1:
+                        target[1, n] += g0 * a1 + g1 * b1 + g2 * c1
+                    if 0 <= z <= kn - 1:
+                        target[2, n] += g0 * a2 + g1 * b2 + g2 * c2
+                    for corner in range(8):
+                        ox, oy, oz = corner // 4, corner // 2 % 2, corner % 2
+                        w = (fx if ox else one - fx) * (fy if oy else one - fy) * (fz if oz else one - fz)
+                        m = base + ox * si + oy * sj + oz * sk
+                        target[0, m] += w * g0
+                        target[1, m] += w * g1
+                        target[2, m] += w * g2
 
 
 @njit

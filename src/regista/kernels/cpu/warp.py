@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
 from regista.kernels.cpu.rows import all_rows, for_rows
 
@@ -46,6 +47,30 @@ def warp(moving, affine, disp=None, *, shape, out=None, inside=None, rows=None):
         ),
         rows,
     )
+    return out
+
+
+def warp_gradient(moving, affine, disp, gradient, *, out):
+    """Write ``g(x) ∂W/∂u(x)`` for the warped image ``W(x) = moving(affine(x + u(x)))``: the exact chain rule.
+
+    The derivative is that of the linear interpolant within its cell, and 0 along an axis on which the place lies
+    beyond the moving grid.
+
+    Parameters
+    ----------
+    moving : (I', J', K') float32 ndarray
+        Moving image.
+    affine : (3, 4) float64 ndarray
+        Map from fixed voxel to moving voxel coordinates.
+    disp : (3, I, J, K) float32 ndarray
+        Displacement ``u`` in fixed voxels.
+    gradient : (I, J, K) float32 ndarray
+        Derivative ``g`` of a cost by the warped image.
+    out : (3, I, J, K) float32 ndarray
+        Derivative of the cost by the displacement, per voxel.
+    """
+    matrix = np.ascontiguousarray(affine, dtype=np.float64)
+    parallel_for(lambda a, b: _warp_gradient(a, b, moving, matrix, disp, gradient, out), out.shape[1])
     return out
 
 
@@ -115,3 +140,54 @@ def _values(flat, strides, base, fx, fy, fz, row):
         c0 = c00 + y * (c01 - c00)
         c1 = c10 + y * (c11 - c10)
         row[n] = c0 + x * (c1 - c0)
+
+
+@njit
+def _along(x, size):
+    """Return the cell of a coordinate, the place within it, and 1 where the coordinate may move, else 0."""
+    free = np.float32(1 if 0 <= x <= size - 1 and size > 1 else 0)
+    x = min(max(x, 0.0), size - 1.0)
+    low = min(int(x), max(size - 2, 0))
+    return low, np.float32(x - low), free
+
+
+@njit
+def _warp_gradient(start, stop, moving, affine, disp, gradient, out):
+    mi, mj, mk = moving.shape
+    si, sj, sk = mj * mk if mi > 1 else 0, mk if mj > 1 else 0, 1 if mk > 1 else 0
+    m = affine.astype(np.float32)
+    v = moving.ravel()
+    for i in range(start, stop):
+        for j in range(out.shape[2]):
+            for k in range(out.shape[3]):
+                g = gradient[i, j, k]
+                if g == 0:
+                    out[0, i, j, k], out[1, i, j, k], out[2, i, j, k] = g, g, g
+                    continue
+                a, b, c = (
+                    i + np.float64(disp[0, i, j, k]),
+                    j + np.float64(disp[1, i, j, k]),
+                    k + np.float64(disp[2, i, j, k]),
+                )
+                p, x, free0 = _along(
+                    affine[0, 0] * a + affine[0, 1] * b + affine[0, 2] * c + affine[0, 3], mi
+                )
+                q, y, free1 = _along(
+                    affine[1, 0] * a + affine[1, 1] * b + affine[1, 2] * c + affine[1, 3], mj
+                )
+                r, z, free2 = _along(
+                    affine[2, 0] * a + affine[2, 1] * b + affine[2, 2] * c + affine[2, 3], mk
+                )
+                n = (p * mj + q) * mk + r
+                z00, z01 = v[n + sk] - v[n], v[n + sj + sk] - v[n + sj]
+                z10, z11 = v[n + si + sk] - v[n + si], v[n + si + sj + sk] - v[n + si + sj]
+                c00, c01 = v[n] + z * z00, v[n + sj] + z * z01
+                c10, c11 = v[n + si] + z * z10, v[n + si + sj] + z * z11
+                y0, y1 = c01 - c00, c11 - c10
+                z0, z1 = z00 + y * (z01 - z00), z10 + y * (z11 - z10)
+                d0 = g * free0 * (c10 + y * y1 - c00 - y * y0)
+                d1 = g * free1 * (y0 + x * (y1 - y0))
+                d2 = g * free2 * (z0 + x * (z1 - z0))
+                out[0, i, j, k] = m[0, 0] * d0 + m[1, 0] * d1 + m[2, 0] * d2
+                out[1, i, j, k] = m[0, 1] * d0 + m[1, 1] * d1 + m[2, 1] * d2
+                out[2, i, j, k] = m[0, 2] * d0 + m[1, 2] * d1 + m[2, 2] * d2

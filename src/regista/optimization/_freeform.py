@@ -1,0 +1,155 @@
+"""Free-form deformation: B-spline control points, by a limited-memory quasi-Newton method."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regista.core import PlanError
+from regista.kernels.cpu.bspline import SplineAxis, spline_axis, spline_expand, spline_reduce
+from regista.optimization._dense import DenseCost, Field, Rows
+from regista.optimization._stopping import Convergence
+
+Vector = NDArray[np.float64]
+
+
+@dataclass
+class FreeFormState:
+    """The dense field so far, its control points' gradient, what is known of the curvature, and the history.
+
+    `start` is the field the level began with; the control points add to it.
+    """
+
+    start: Field
+    axes: tuple[SplineAxis, ...]
+    control: Vector
+    field: Field
+    dense: Field
+    gradient: Vector | None = None
+    current: float = np.nan
+    values: list[float] = dataclasses.field(default_factory=list)
+    pairs: deque[tuple[Vector, Vector]] = dataclasses.field(default_factory=deque)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeForm:
+    """Cubic B-spline free-form deformation (Rueckert 1999), minimized by L-BFGS (Nocedal & Wright 2006, ch. 7).
+
+    The displacement is the start's plus ``Σ c_n B(x / spacing − n)``. Each level adds a finer set of control points to
+    what the one before found.
+
+    Parameters
+    ----------
+    spacing_vox : float
+        Distance of control points, voxels of the level.
+    first_step_vox, max_step_vox : float
+        Largest change of a control point in the first step, and in any.
+    memory : int
+        Steps remembered.
+    """
+
+    parts: ClassVar[int] = 1
+    takes_start: ClassVar[bool] = True
+    spacing_vox: float = 5.0
+    first_step_vox: float = 0.5
+    max_step_vox: float = 2.0
+    memory: int = 6
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.spacing_vox <= 200:
+            raise PlanError(f"spacing_vox is between 1 and 200 voxels, got {self.spacing_vox}")
+        for name in ("first_step_vox", "max_step_vox"):
+            if not 0 < getattr(self, name) <= 20:
+                raise PlanError(f"{name} is above 0 and at most 20 voxels, got {getattr(self, name)}")
+        if not 1 <= self.memory <= 50:
+            raise PlanError(f"memory is between 1 and 50 steps, got {self.memory}")
+
+    @property
+    def reach_vox(self) -> int:
+        """Voxels that a control point reaches."""
+        return int(np.ceil(2 * self.spacing_vox))
+
+    def init(self, fields: Sequence[Field], rows: Rows | None = None) -> FreeFormState:
+        """Start from a field ``(3, I, J, K)`` in voxels; it is kept."""
+        (start,) = fields
+        axes = tuple(spline_axis(n, self.spacing_vox) for n in start.shape[1:])
+        control = np.zeros((3, *(axis.controls for axis in axes)))
+        return FreeFormState(start, axes, control, start.copy(), np.empty_like(start))
+
+    def step(self, state: FreeFormState, cost: DenseCost, rule: Convergence | None = None) -> bool:
+        """Take one step in place, one that lowers the value; return False when none does."""
+        state.values.append(self.value(state, cost))
+        if rule is not None and rule.reached(state.values):
+            return False
+        gradient = state.gradient
+        assert gradient is not None  # it comes with the value
+        direction = self._direction(state, gradient)
+        slope = float(np.vdot(direction, gradient))
+        if slope >= 0:
+            state.pairs.clear()
+            direction = self._direction(state, gradient)
+            slope = float(np.vdot(direction, gradient))
+        largest = float(np.abs(direction).max())
+        if not (largest > 0 and np.isfinite(largest)):
+            return False
+        factor = min(1.0, self.max_step_vox / largest)
+        before, start = state.current, state.control
+        for _ in range(8):
+            control = start + factor * direction
+            value, found = self._evaluate(state, cost, control)
+            if np.isfinite(value) and value <= before + 1e-4 * factor * slope:
+                state.pairs.append((control - start, found - gradient))
+                while len(state.pairs) > self.memory:
+                    state.pairs.popleft()
+                state.control = control
+                return True
+            # minimum of the parabola through both values and the slope, kept within a sane range
+            curve = 2 * (value - before - factor * slope) if np.isfinite(value) else np.inf
+            factor *= float(np.clip(-factor * slope / curve if curve > 0 else 0.5, 0.1, 0.5))
+        self._evaluate(state, cost, start)
+        return False
+
+    def _evaluate(self, state: FreeFormState, cost: DenseCost, control: Vector) -> tuple[float, Vector]:
+        """Return value and gradient at control points, and leave the field there in the state."""
+        np.add(state.start, spline_expand(control, state.axes), out=state.field)
+        state.current = cost.value_and_gradient(state.field, state.dense)
+        state.gradient = spline_reduce(state.dense, state.axes).astype(np.float64)
+        return state.current, state.gradient
+
+    def _direction(self, state: FreeFormState, gradient: Vector) -> Vector:
+        """Return the quasi-Newton direction by the two-loop recursion."""
+        useful = [
+            (s, y) for s, y in state.pairs if np.vdot(s, y) > 1e-12 * np.linalg.norm(s) * np.linalg.norm(y)
+        ]
+        if not useful:
+            return -gradient * (self.first_step_vox / max(float(np.abs(gradient).max()), 1e-30))
+        q, shares = gradient.copy(), []
+        for s, y in reversed(useful):
+            share = float(np.vdot(s, q) / np.vdot(s, y))
+            q -= share * y
+            shares.append(share)
+        s, y = useful[-1]
+        q *= float(np.vdot(s, y) / np.vdot(y, y))
+        for (s, y), share in zip(useful, reversed(shares), strict=True):
+            q += (share - float(np.vdot(y, q) / np.vdot(s, y))) * s
+        return -q
+
+    def value(self, state: FreeFormState, cost: DenseCost) -> float:
+        """Return the value where the state stands."""
+        if state.gradient is None:
+            self._evaluate(state, cost, state.control)
+        return state.current
+
+    def fields(self, state: FreeFormState) -> tuple[Field, ...]:
+        """Return the dense field."""
+        return (state.field,)
+
+    def displacement(self, fields: Sequence[Field]) -> Field:
+        """Return the field."""
+        return fields[0]

@@ -1,0 +1,123 @@
+"""What a dense stage minimizes on one level: the dissimilarity as a function of displacement fields."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regista.kernels.cpu.rows import ranges_of, rows_of
+from regista.kernels.cpu.warp import warp_gradient
+from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, check_overlap
+from regista.similarity import Similarity
+
+_SURROUND = 1e-3
+"""Intensity difference (of the range 0 … 1) from the corner voxel that still counts as surround."""
+_ROOM = 4
+"""Voxels of a level around the content, besides the reach of the smoothing, that take part: an update must
+have died away where the field is left alone, or it tears there."""
+_IDENTITY = np.eye(4)[:3]
+
+
+class LevelCost:
+    """Dissimilarity of a level, and the ways solvers ask for it.
+
+    Parameters
+    ----------
+    level : Level
+        Both images.
+    similarity : Similarity
+        Metric.
+    fixed2moving : (4, 4) float64 ndarray
+        Linear map that follows the displacement on the fixed grid.
+    symmetric_force : bool
+        Whether forces use the mean gradient of both images, where the metric can.
+    """
+
+    def __init__(
+        self, level: Level, similarity: Similarity, fixed2moving: Matrix, symmetric_force: bool = True
+    ) -> None:
+        self._level, self._similarity, self._symmetric = level, similarity, symmetric_force
+        self._warper = Warper(level)
+        self._metric = similarity.prepare(level.fixed.data, level.fixed.weight)
+        self._affine = level.voxel_map(fixed2moving)
+        spacing = level.fixed.grid.spacing
+        # steepest descent in mm: a voxel that is long in one axis moves fewer voxels along it
+        in_use = np.array(level.fixed.grid.shape) > 1
+        self.axis_scale = np.where(in_use, (spacing[in_use].min() / spacing) ** 2, 0).astype(np.float32)
+        self._gradient: Volume | None = None
+        self._rows: NDArray[np.int32] | None = None
+        self._exchanged: LevelCost | None = None
+        self._halves: tuple[Warper, Warper] | None = None
+
+    def begin(self, field: Volume, reach: int) -> NDArray[np.int32]:
+        """Check that the images overlap under a field, and return the rows where anything is to be done.
+
+        They are where either image differs from its surround, with room for it to move and for filters that
+        reach `reach` voxels.
+        """
+        level, (warped, weight) = self._level, self._warper(self._affine, field)
+        check_overlap(weight, level)
+        fixed, moving = level.fixed.data, level.moving.data
+        one, other = ranges_of(fixed, fixed.flat[0], _SURROUND), ranges_of(warped, moving.flat[0], _SURROUND)
+        ranges = np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
+        reach = max(reach, self._metric.reach_vox)
+        self._rows = rows_of(ranges, fixed.shape[2], reach + _ROOM, max(reach, _ROOM))
+        return self._rows
+
+    def force(self, field: Volume, scratch: Volume, out: Volume) -> float:
+        """Return the value at a field and write the descent force on a compositive update."""
+        warped, weight = self._warper(self._affine, field, self._rows)
+        return self._metric.force(warped, weight, self.axis_scale, self._symmetric, scratch, out, self._rows)
+
+    def forces(
+        self, to_fixed: Volume, to_moving: Volume, scratch: Volume, on_fixed: Volume, on_moving: Volume
+    ) -> float:
+        """Return the value halfway and write the descent forces on both halves of the map.
+
+        Both images are warped to the grid in the middle; each in turn takes the part of the fixed image.
+        """
+        if self._halves is None:
+            level = self._level
+            middle = Scan(level.fixed.data, level.fixed.grid)  # no weights of its own
+            self._halves = (
+                Warper(replace(level, fixed=middle, moving=level.fixed)),
+                Warper(replace(level, fixed=middle)),
+            )
+            # everywhere once: filters read beyond the rows
+            self._halves[0](_IDENTITY, to_fixed), self._halves[1](self._affine, to_moving)
+        fixed, fixed_weight = self._halves[0](_IDENTITY, to_fixed, self._rows)
+        warped, weight = self._halves[1](self._affine, to_moving, self._rows)
+        np.multiply(weight, fixed_weight, out=weight)
+        arguments = (weight, self.axis_scale, self._symmetric, scratch)
+        value = self._similarity.prepare(fixed, weight).force(warped, *arguments, on_moving, self._rows)
+        other = self._similarity.prepare(warped, weight).force(fixed, *arguments, on_fixed, self._rows)
+        return 0.5 * (value + other)
+
+    def exchanged_force(self, field: Volume, scratch: Volume, out: Volume) -> float:
+        """Return the value and write the force where the fixed image is warped to the moving one.
+
+        The moving image takes part as the linear map brings it to the fixed grid.
+        """
+        if self._exchanged is None:
+            level = self._level
+            there, weight = Warper(level)(self._affine)
+            placed = Scan(there, level.fixed.grid, weight)
+            self._exchanged = LevelCost(
+                replace(level, fixed=placed, moving=level.fixed), self._similarity, np.eye(4), self._symmetric
+            )
+            self._exchanged._rows = self._rows
+        return self._exchanged.force(field, scratch, out)
+
+    def value_and_gradient(self, field: Volume, out: Volume) -> float:
+        """Return the value at a field and write its derivative by every displacement (in voxels)."""
+        if self._gradient is None:
+            self._gradient = np.empty(field.shape[1:], np.float32)
+        warped, weight = self._warper(self._affine, field)
+        value = self._metric.value_and_gradient(warped, weight, self._gradient)
+        warp_gradient(self._level.moving.data, self._affine, field, self._gradient, out=out)
+        for axis, scale in enumerate(self.axis_scale):
+            if scale == 0:
+                out[axis] = 0
+        return value

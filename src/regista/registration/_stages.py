@@ -1,0 +1,265 @@
+"""Stages: what one step of a plan optimizes, with which settings."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from regista.core import PlanError
+from regista.optimization import (
+    Convergence,
+    Demons,
+    DenseSolver,
+    FreeForm,
+    GreedyDiffeomorphic,
+    StationaryVelocity,
+    SymmetricDiffeomorphic,
+)
+from regista.similarity import LNCC, MI, DemonsSSD, Similarity
+
+CONFIG = {"extra": "forbid", "arbitrary_types_allowed": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearStage:
+    """Optimize a linear map, coarse to fine.
+
+    Parameters
+    ----------
+    model : {'translation', 'rigid', 'similarity', 'affine'}
+        What the map may do.
+    similarity : Similarity
+        Metric.
+    shrink, steps : tuple of int
+        Shrink factor and step limit of each level, coarse to fine.
+    tolerance_vox : float
+        A level has converged when a step moves the image's border by less than this share of its voxel.
+    """
+
+    model: Literal["translation", "rigid", "similarity", "affine"]
+    similarity: Similarity = field(default_factory=MI)
+    shrink: tuple[int, ...] = (4, 2)
+    steps: tuple[int, ...] = (60, 30)
+    tolerance_vox: float = 0.01
+    __pydantic_config__: ClassVar[dict[str, object]] = CONFIG
+
+    def __post_init__(self) -> None:
+        _check_levels(self.model, self.shrink, self.steps)
+        if not 0 < self.tolerance_vox < 1:
+            raise PlanError(f"{self.model}: tolerance_vox is between 0 and 1, got {self.tolerance_vox}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseStage(ABC):
+    """Optimize a dense map, coarse to fine: what all models of such maps share.
+
+    Parameters
+    ----------
+    similarity : Similarity
+        Metric.
+    shrink, steps : tuple of int
+        Shrink factor and step limit of each level, coarse to fine.
+    symmetric_force : bool
+        Drive the update by the mean gradient of both images. For one contrast only: MI and NMI do not, and
+        LNCC should not where contrasts differ.
+    window, tolerance : int, float
+        See `regista.optimization.Convergence`.
+    """
+
+    model: str
+    similarity: Similarity = field(default_factory=LNCC)
+    shrink: tuple[int, ...] = (8, 4, 2, 1)
+    steps: tuple[int, ...] = (100, 100, 50, 10)
+    symmetric_force: bool = True
+    window: int = 10
+    tolerance: float = 1e-3
+    per_level: ClassVar[tuple[str, ...]] = ()
+    """Settings with one value for all levels, or one for each."""
+    __pydantic_config__: ClassVar[dict[str, object]] = CONFIG
+
+    def __post_init__(self) -> None:
+        _check_levels(self.model, self.shrink, self.steps)
+        for name in self.per_level:
+            values = getattr(self, name)
+            if not isinstance(values, tuple | list):
+                raise PlanError(f"{self.model}: {name} is a list of numbers, got {values!r}")
+            if len(values) not in (1, len(self.shrink)):
+                raise PlanError(
+                    f"{self.model}: {name} has one value or one per level ({len(self.shrink)}), got {list(values)}"
+                )
+        for level in range(len(self.shrink)):
+            self.solver(level)  # its own checks
+        _ = self.convergence
+
+    @abstractmethod
+    def solver(self, level: int) -> DenseSolver:
+        """Return the solver of a level."""
+
+    @property
+    def convergence(self) -> Convergence:
+        """The stopping rule these settings describe."""
+        return Convergence(window=self.window, tolerance=self.tolerance)
+
+    def _settings(self, level: int, *names: str) -> dict[str, Any]:
+        """Return settings by name, those per level as they are on a level."""
+        found = {}
+        for name in names:
+            value = getattr(self, name)
+            found[name] = value[min(level, len(value) - 1)] if name in self.per_level else value
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeformableStage(DenseStage):
+    """Grow a diffeomorphic field by composition with small smooth updates.
+
+    Parameters
+    ----------
+    model : {'diffeomorphic', 'syn'}
+        Greedy composition from the fixed to the moving image; or symmetric, from halfway to both.
+    step_vox, step_decay : float
+        Largest component of an update, voxels of the level, and the factor on it when the value rises.
+    update_sigma_vox, field_sigma_vox : tuple of float
+        Smoothing of update and field, voxels of the level: one value for all levels, or one for each.
+    saturation : tuple of float
+        How much each update is evened out (see `regista.optimization.GreedyDiffeomorphic`), likewise.
+    """
+
+    model: Literal["diffeomorphic", "syn"] = "diffeomorphic"
+    step_vox: float = 1.0
+    step_decay: float = 0.6
+    update_sigma_vox: tuple[float, ...] = (1.732,)
+    field_sigma_vox: tuple[float, ...] = (0.5,)
+    saturation: tuple[float, ...] = (0.0,)
+    per_level: ClassVar[tuple[str, ...]] = ("update_sigma_vox", "field_sigma_vox", "saturation")
+
+    def solver(self, level: int) -> DenseSolver:
+        """Return the solver of a level."""
+        greedy = GreedyDiffeomorphic(**self._settings(level, "step_vox", "step_decay", *self.per_level))
+        return SymmetricDiffeomorphic(half=greedy) if self.model == "syn" else greedy
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonsStage(DenseStage):
+    """Demons (see `regista.optimization.Demons`), with the force of `regista.similarity.DemonsSSD`.
+
+    Parameters
+    ----------
+    model : {'demons'}
+        Its name.
+    update : {'additive', 'compositive', 'diffeomorphic'}
+        How a step joins the field.
+    step_vox : float
+        Longest step, voxels of the level.
+    update_sigma_vox, field_sigma_vox : tuple of float
+        Smoothing of step and field, voxels of the level: one value for all levels, or one for each.
+    """
+
+    model: Literal["demons"] = "demons"
+    similarity: Similarity = field(default_factory=DemonsSSD)
+    shrink: tuple[int, ...] = (4, 2, 1)
+    steps: tuple[int, ...] = (100, 50, 20)
+    update: Literal["additive", "compositive", "diffeomorphic"] = "diffeomorphic"
+    step_vox: float = 1.0
+    update_sigma_vox: tuple[float, ...] = (0.0,)
+    field_sigma_vox: tuple[float, ...] = (1.0,)
+    per_level: ClassVar[tuple[str, ...]] = ("update_sigma_vox", "field_sigma_vox")
+
+    def solver(self, level: int) -> DenseSolver:
+        """Return the solver of a level."""
+        return Demons(**self._settings(level, "update", "step_vox", *self.per_level))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VelocityStage(DenseStage):
+    """A stationary velocity field (see `regista.optimization.StationaryVelocity`).
+
+    Parameters
+    ----------
+    model : {'svf'}
+        Its name.
+    gradient : {'adjoint', 'composition'}
+        The exact derivative by the velocity, or the force on a compositive update.
+    symmetric, natural_step : bool
+        Average with the exchanged problem's force; take forces as steps (demons).
+    squarings : int
+        Squarings of the exponential.
+    step_vox, step_decay : float
+        Largest component of an update, voxels of the level, and the factor on it when the value rises.
+    update_sigma_vox, field_sigma_vox : tuple of float
+        Smoothing of update and velocity, voxels of the level: one value for all levels, or one for each.
+    """
+
+    model: Literal["svf"] = "svf"
+    gradient: Literal["adjoint", "composition"] = "adjoint"
+    symmetric: bool = False
+    natural_step: bool = False
+    squarings: int = 6
+    step_vox: float = 0.5
+    step_decay: float = 0.6
+    update_sigma_vox: tuple[float, ...] = (2.0,)
+    field_sigma_vox: tuple[float, ...] = (0.0,)
+    per_level: ClassVar[tuple[str, ...]] = ("update_sigma_vox", "field_sigma_vox")
+
+    def solver(self, level: int) -> DenseSolver:
+        """Return the solver of a level."""
+        names = ("gradient", "symmetric", "natural_step", "squarings", "step_vox", "step_decay")
+        return StationaryVelocity(**self._settings(level, *names, *self.per_level))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreeFormStage(DenseStage):
+    """B-spline free-form deformation (see `regista.optimization.FreeForm`).
+
+    Parameters
+    ----------
+    model : {'bspline'}
+        Its name.
+    spacing_vox : tuple of float
+        Distance of control points, voxels of the level: one value for all levels, or one for each.
+    first_step_vox, max_step_vox : float
+        Largest change of a control point in the first step, and in any.
+    memory : int
+        Steps the solver remembers.
+    """
+
+    model: Literal["bspline"] = "bspline"
+    similarity: Similarity = field(default_factory=MI)
+    shrink: tuple[int, ...] = (8, 4, 2)
+    steps: tuple[int, ...] = (40, 40, 40)
+    spacing_vox: tuple[float, ...] = (5.0,)
+    first_step_vox: float = 0.5
+    max_step_vox: float = 2.0
+    memory: int = 6
+    per_level: ClassVar[tuple[str, ...]] = ("spacing_vox",)
+
+    def solver(self, level: int) -> DenseSolver:
+        """Return the solver of a level."""
+        names = ("spacing_vox", "first_step_vox", "max_step_vox", "memory")
+        return FreeForm(**self._settings(level, *names))
+
+
+LINEAR_MODELS = ("translation", "rigid", "similarity", "affine")
+STAGES: dict[str, type[LinearStage] | type[DenseStage]] = {
+    **dict.fromkeys(LINEAR_MODELS, LinearStage),
+    "diffeomorphic": DeformableStage,
+    "syn": DeformableStage,
+    "demons": DemonsStage,
+    "svf": VelocityStage,
+    "bspline": FreeFormStage,
+}
+"""The stage that each model belongs to."""
+
+
+def _check_levels(name: str, shrink: tuple[int, ...], steps: tuple[int, ...]) -> None:
+    if not shrink or len(shrink) != len(steps):
+        raise PlanError(
+            f"{name}: shrink and steps have one entry per level, got {list(shrink)} and {list(steps)}"
+        )
+    if any(not 1 <= s <= 64 for s in shrink):
+        raise PlanError(f"{name}: shrink factors are between 1 and 64, got {list(shrink)}")
+    if list(shrink) != sorted(shrink, reverse=True):
+        raise PlanError(f"{name}: levels go from coarse to fine, got shrink {list(shrink)}")
+    if any(n < 0 for n in steps):
+        raise PlanError(f"{name}: step limits are at least 0, got {list(steps)}")
