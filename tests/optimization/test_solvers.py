@@ -9,10 +9,18 @@ import pytest
 from scipy import ndimage
 
 from regista.core import PlanError
-from regista.kernels.cpu.fields import jacobian_determinant
+from regista.kernels.cpu.fields import compose, jacobian_determinant
 from regista.kernels.cpu.rows import ranges_of, rows_of
 from regista.kernels.cpu.warp import warp, warp_gradient
-from regista.optimization import BFGS, Convergence, GreedyDiffeomorphic
+from regista.optimization import (
+    BFGS,
+    Convergence,
+    Demons,
+    FreeForm,
+    GreedyDiffeomorphic,
+    StationaryVelocity,
+    SymmetricDiffeomorphic,
+)
 from regista.optimization._stopping import shortening
 
 HESSIAN = np.array([[4.0, 1.0, 0.0, 0.2], [1.0, 30.0, 2.0, 0.0], [0.0, 2.0, 0.5, 0.1], [0.2, 0.0, 0.1, 9.0]])
@@ -149,23 +157,6 @@ class Squares:
         return float(((warped - self.fixed) ** 2).mean())
 
 
-def test_greedy_descent_brings_images_together_without_folds():
-    shape = (24, 30, 17)
-    moving = blobs(shape)
-    bend = np.stack([ndimage.gaussian_filter(blobs(shape, n), 3) for n in (1, 2, 3)])
-    bend *= np.float32(2.0 / np.abs(bend).max())
-    fixed = warp(moving, IDENTITY, bend, shape=shape)
-    solver = GreedyDiffeomorphic(step_vox=0.3, update_sigma_vox=1.5, field_sigma_vox=0.4)
-    state = solver.init([np.zeros((3, *shape), np.float32)])
-    for _ in range(60):
-        assert solver.step(state, Squares(fixed, moving))
-    assert len(state.values) == 60
-    assert state.values[-1] < state.values[0] / 10
-    assert jacobian_determinant(state.field).min() > 0
-    inner = (slice(None), *[slice(4, -4)] * 3)
-    assert np.abs(state.field - bend)[inner].mean() < 0.5 * np.abs(bend)[inner].mean()
-
-
 @pytest.mark.parametrize("step", [0.5, 1.0, 1.7])
 def test_the_first_greedy_step_has_the_length_asked_for(step):
     shape = (11, 14, 9)
@@ -241,3 +232,116 @@ def test_steps_shorten_smoothly_with_the_rise_of_the_value():
     assert factors[-1] == pytest.approx(0.6, abs=1e-6)
     assert np.diff(factors).min() > -0.02
     assert np.all(np.diff(factors) < 0)
+
+
+def bent_pair(shape=(24, 30, 17)):
+    """Return a fixed image that a known bend of 2 voxels makes of a moving one."""
+    moving = blobs(shape)
+    bend = np.stack([ndimage.gaussian_filter(blobs(shape, n), 3) for n in (1, 2, 3)])
+    bend *= np.float32(2.0 / np.abs(bend).max())
+    return warp(moving, IDENTITY, bend, shape=shape), moving, bend
+
+
+DENSE = {
+    "greedy": (GreedyDiffeomorphic(step_vox=0.3, update_sigma_vox=1.5, field_sigma_vox=0.4), 60),
+    "symmetric": (
+        SymmetricDiffeomorphic(
+            half=GreedyDiffeomorphic(step_vox=0.2, update_sigma_vox=1.5, field_sigma_vox=0.3)
+        ),
+        60,
+    ),
+    "adjoint": (StationaryVelocity(step_vox=0.3, update_sigma_vox=1.5), 60),
+    "log": (StationaryVelocity(gradient="composition", step_vox=0.3, update_sigma_vox=1.5), 60),
+    "log-symmetric": (
+        StationaryVelocity(gradient="composition", symmetric=True, step_vox=0.3, update_sigma_vox=1.5),
+        60,
+    ),
+    "freeform": (FreeForm(spacing_vox=4.0), 40),
+}
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_dense_solvers_bring_images_together_without_folds(name):
+    fixed, moving, bend = bent_pair()
+    solver, steps = DENSE[name]
+    state = solver.init([np.zeros(bend.shape, np.float32) for _ in range(solver.parts)])
+    cost = Squares(fixed, moving)
+    for _ in range(steps):
+        if not solver.step(state, cost):
+            break
+    last = solver.value(state, cost)
+    assert last < state.values[0] / 10
+    found = solver.displacement(solver.fields(state))
+    assert jacobian_determinant(found).min() > 0
+    inner = (slice(None), *[slice(4, -4)] * 3)
+    # where the image is flat, nothing tells the map
+    assert np.abs(found - bend)[inner].mean() < 0.6 * np.abs(bend)[inner].mean()
+
+
+@pytest.mark.parametrize("name", ["symmetric", "log-symmetric"])
+def test_exchanging_the_images_inverts_a_symmetric_map(name):
+    fixed, moving, bend = bent_pair()
+    solver, _ = DENSE[name]
+    maps = []
+    for one, other in ((fixed, moving), (moving, fixed)):
+        state = solver.init([np.zeros(bend.shape, np.float32) for _ in range(solver.parts)])
+        for _ in range(25):
+            solver.step(state, Squares(one, other))
+        maps.append(solver.displacement(solver.fields(state)))
+    round_trip = compose(maps[0], maps[1])
+    inner = (slice(None), *[slice(4, -4)] * 3)
+    assert np.abs(maps[0])[inner].max() > 1
+    assert np.abs(round_trip[inner]).max() < 0.1
+    assert np.abs(round_trip[inner]).mean() < 0.01
+
+
+@pytest.mark.parametrize("update", ["additive", "compositive", "diffeomorphic"])
+def test_demons_take_the_force_as_their_step(update):
+    shape = (12, 13, 11)
+    solver = Demons(update=update, field_sigma_vox=0.0)
+    force = np.zeros((3, *shape), np.float32)
+    force[0], force[2] = 0.25, -0.5
+
+    def steady(field, scratch, out):
+        out[...] = force
+        return 1.0 - float(np.abs(field).mean())
+
+    state = solver.init([np.zeros((3, *shape), np.float32)])
+    for n in (1, 2, 3):
+        assert solver.step(state, SimpleNamespace(force=steady))
+        np.testing.assert_allclose(solver.fields(state)[0], n * force, atol=1e-5)
+    # longer forces are cut, all by one factor
+    short = Demons(update=update, field_sigma_vox=0.0, step_vox=0.1)
+    state = short.init([np.zeros((3, *shape), np.float32)])
+    short.step(state, SimpleNamespace(force=steady))
+    np.testing.assert_allclose(short.fields(state)[0], 0.2 * force, atol=1e-6)
+
+
+def test_a_freeform_step_never_raises_the_value_and_keeps_the_start():
+    fixed, moving, bend = bent_pair()
+    start = (0.5 * bend).astype(np.float32)
+    solver = FreeForm(spacing_vox=5.0)
+    state = solver.init([start.copy()])
+    cost = Squares(fixed, moving)
+    assert solver.value(state, cost) == pytest.approx(cost.value_and_gradient(start, np.empty_like(start)))
+    for _ in range(15):
+        solver.step(state, cost)
+    assert np.all(np.diff(state.values) <= 0)
+    np.testing.assert_array_equal(state.start, start)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Demons(update="none"),
+        lambda: Demons(step_vox=1.5),
+        lambda: Demons(field_sigma_vox=-1),
+        lambda: StationaryVelocity(gradient="adjoint", symmetric=True),
+        lambda: StationaryVelocity(squarings=1),
+        lambda: FreeForm(spacing_vox=0.5),
+        lambda: FreeForm(memory=0),
+    ],
+)
+def test_dense_solvers_check_themselves(make):
+    with pytest.raises(PlanError):
+        make()

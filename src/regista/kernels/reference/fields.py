@@ -58,3 +58,35 @@ def jacobian_determinant(u: ArrayLike) -> NDArray[np.float64]:
         if size > 1:
             matrix[..., :, axis] += np.moveaxis(np.gradient(field, axis=axis + 1), 0, -1)
     return np.asarray(np.linalg.det(matrix))
+
+
+def squarings(v: ArrayLike, steps: int) -> list[NDArray[np.float64]]:
+    """Return all fields of `exponential`."""
+    fields: list[NDArray[np.float64]] = [np.asarray(v, np.float64) / 2**steps]
+    for _ in range(steps):
+        fields.append(compose(fields[-1], fields[-1]))
+    return fields
+
+
+def exponential_adjoint(fields: list[NDArray[np.float64]], gradient: ArrayLike) -> NDArray[np.float64]:
+    """Return the derivative by the velocity: each squaring's Jacobian transposed, voxel by voxel and corner by corner."""
+    current = np.asarray(gradient, np.float64).copy()
+    for u in fields[-2::-1]:
+        shape = np.array(u.shape[1:])
+        result = current.copy()
+        for place in np.ndindex(*u.shape[1:]):
+            g = current[(slice(None), *place)]
+            at = np.array(place) + u[(slice(None), *place)]
+            free = (at >= 0) & (at <= shape - 1) & (shape > 1)
+            at = np.clip(at, 0, shape - 1)
+            low = np.minimum(at.astype(int), np.maximum(shape - 2, 0))
+            part = at - low
+            for corner in np.ndindex(2, 2, 2):
+                there = tuple(np.minimum(low + corner, shape - 1))
+                weights = np.where(corner, part, 1 - part)
+                result[(slice(None), *there)] += weights.prod() * g
+                for axis in np.flatnonzero(free):
+                    slope = (1 if corner[axis] else -1) * np.delete(weights, axis).prod()
+                    result[(axis, *place)] += slope * float(u[(slice(None), *there)] @ g)
+        current = result
+    return current / 2 ** (len(fields) - 1)
