@@ -11,20 +11,24 @@ from regista.registration._plan_file import (
 from regista.registration._register import register
 from regista.registration._result import Result
 from regista.registration._stages import (
+    ConvexStage,
     DeformableStage,
     DemonsStage,
     DenseStage,
     FreeFormStage,
+    IterativeStage,
     LinearStage,
     VelocityStage,
 )
 from regista.registration._warmup import warmup
 
 __all__ = [
+    "ConvexStage",
     "DeformableStage",
     "DemonsStage",
     "DenseStage",
     "FreeFormStage",
+    "IterativeStage",
     "LinearStage",
     "Plan",
     "Result",

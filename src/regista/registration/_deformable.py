@@ -14,7 +14,7 @@ from regista.core import GeometryError, Grid, LevelHistory, Status
 from regista.kernels.cpu.warp import warp
 from regista.registration._cost import LevelCost
 from regista.registration._levels import Level, Matrix, Scan, Volume, levels
-from regista.registration._stages import DenseStage
+from regista.registration._stages import IterativeStage
 
 Base = Callable[[Grid], Volume]
 """``base(grid) -> (3, I, J, K)``: displacement, in that grid's voxels, that the stage starts from."""
@@ -52,7 +52,7 @@ class VoxelField:
 def run_deformable(
     fixed: Scan,
     moving: Scan,
-    stage: DenseStage,
+    stage: IterativeStage,
     fixed2moving: Matrix,
     base: Base | None,
     report: Callable[[Level, int, float], None],
@@ -120,7 +120,7 @@ class _Pyramid:
 
 def _run_level(
     level: Level,
-    stage: DenseStage,
+    stage: IterativeStage,
     fixed2moving: Matrix,
     carried: Callable[[], list[Volume]],
     report: Callable[[Level, int, float], None],

@@ -25,6 +25,7 @@ from regista.core import (
     software_versions,
     threads,
 )
+from regista.registration._convex import run_convex
 from regista.registration._deformable import Base, VoxelField, run_deformable
 from regista.registration._initial import find_start
 from regista.registration._inputs import (
@@ -43,7 +44,7 @@ from regista.registration._linear import run_linear
 from regista.registration._plan import Plan
 from regista.registration._plan_file import load_plan, plan_to_dict
 from regista.registration._result import Result
-from regista.registration._stages import DenseStage, LinearStage
+from regista.registration._stages import ConvexStage, DenseStage, LinearStage
 from regista.transforms import (
     Affine,
     Composite,
@@ -249,7 +250,8 @@ class _Run:
                 began = time.perf_counter()
                 if vectors is not None:
                     base = VoxelField(_to_voxels(vectors, fixed.grid), fixed.grid).resampled
-                found, history = run_deformable(fixed, moving, stage, matrix, base, self._reporter(stage))
+                run: Any = run_convex if isinstance(stage, ConvexStage) else run_deformable
+                found, history = run(fixed, moving, stage, matrix, base, self._reporter(stage))
                 self.history += history
                 vectors = found.vectors_mm(fixed.grid)
                 self._time(stage.model, began)

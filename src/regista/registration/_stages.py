@@ -51,29 +51,18 @@ class LinearStage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseStage(ABC):
-    """Optimize a dense map, coarse to fine: what all models of such maps share.
+class DenseStage:
+    """Find a dense map, coarse to fine: what all models of such maps share.
 
     Parameters
     ----------
-    similarity : Similarity
-        Metric.
     shrink, steps : tuple of int
         Shrink factor and step limit of each level, coarse to fine.
-    symmetric_force : bool
-        Drive the update by the mean gradient of both images. For one contrast only: MI and NMI do not, and
-        LNCC should not where contrasts differ.
-    window, tolerance : int, float
-        See `regista.optimization.Convergence`.
     """
 
     model: str
-    similarity: Similarity = field(default_factory=LNCC)
     shrink: tuple[int, ...] = (8, 4, 2, 1)
     steps: tuple[int, ...] = (100, 100, 50, 10)
-    symmetric_force: bool = True
-    window: int = 10
-    tolerance: float = 1e-3
     per_level: ClassVar[tuple[str, ...]] = ()
     """Settings with one value for all levels, or one for each."""
     __pydantic_config__: ClassVar[dict[str, object]] = CONFIG
@@ -88,6 +77,35 @@ class DenseStage(ABC):
                 raise PlanError(
                     f"{self.model}: {name} has one value or one per level ({len(self.shrink)}), got {list(values)}"
                 )
+
+    def at(self, level: int, name: str) -> Any:
+        """Return a setting as it is on a level."""
+        value = getattr(self, name)
+        return value[min(level, len(value) - 1)] if name in self.per_level else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterativeStage(DenseStage, ABC):
+    """Optimize a dense map, step by step.
+
+    Parameters
+    ----------
+    similarity : Similarity
+        Metric.
+    symmetric_force : bool
+        Drive the update by the mean gradient of both images. For one contrast only: MI and NMI do not, and
+        LNCC should not where contrasts differ.
+    window, tolerance : int, float
+        See `regista.optimization.Convergence`.
+    """
+
+    similarity: Similarity = field(default_factory=LNCC)
+    symmetric_force: bool = True
+    window: int = 10
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for level in range(len(self.shrink)):
             self.solver(level)  # its own checks
         _ = self.convergence
@@ -102,16 +120,12 @@ class DenseStage(ABC):
         return Convergence(window=self.window, tolerance=self.tolerance)
 
     def _settings(self, level: int, *names: str) -> dict[str, Any]:
-        """Return settings by name, those per level as they are on a level."""
-        found = {}
-        for name in names:
-            value = getattr(self, name)
-            found[name] = value[min(level, len(value) - 1)] if name in self.per_level else value
-        return found
+        """Return settings by name, as they are on a level."""
+        return {name: self.at(level, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeformableStage(DenseStage):
+class DeformableStage(IterativeStage):
     """Grow a diffeomorphic field by composition with small smooth updates.
 
     Parameters
@@ -141,7 +155,7 @@ class DeformableStage(DenseStage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemonsStage(DenseStage):
+class DemonsStage(IterativeStage):
     """Demons (see `regista.optimization.Demons`), with the force of `regista.similarity.DemonsSSD`.
 
     Parameters
@@ -172,7 +186,7 @@ class DemonsStage(DenseStage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VelocityStage(DenseStage):
+class VelocityStage(IterativeStage):
     """A stationary velocity field (see `regista.optimization.StationaryVelocity`).
 
     Parameters
@@ -209,7 +223,7 @@ class VelocityStage(DenseStage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreeFormStage(DenseStage):
+class FreeFormStage(IterativeStage):
     """B-spline free-form deformation (see `regista.optimization.FreeForm`).
 
     Parameters
@@ -240,6 +254,55 @@ class FreeFormStage(DenseStage):
         return FreeForm(**self._settings(level, *names))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConvexStage(DenseStage):
+    """Search displacements on a lattice, all of them within a radius, and make the choice smooth (ConvexAdam's start).
+
+    Features are MIND descriptors: contrasts may differ. Nothing is followed downhill, so that motion of many voxels,
+    past similar structures, is found; the result is coarse, and a model that refines one comes after.
+
+    Parameters
+    ----------
+    model : {'convex'}
+        Its name.
+    shrink, steps : tuple of int
+        Shrink factor of each level, coarse to fine, and how often smoothing and choice alternate.
+    stride, search : tuple of int
+        Distance of the lattice's points, in voxels of the level, which is also the step of the search, and how
+        many steps it goes each way: one value for all levels, or one for each.
+    radius, dilation : int
+        Radius of MIND's patches and distance of its neighbours, voxels of the level.
+    cost_sigma, field_sigma_vox : float
+        Smoothing of the costs and of the field, in points of the lattice.
+    both_ways : bool
+        Search in both directions, and keep what they agree on.
+    """
+
+    model: Literal["convex"] = "convex"
+    shrink: tuple[int, ...] = (4, 2, 2)
+    steps: tuple[int, ...] = (7, 7, 7)
+    stride: tuple[int, ...] = (2, 2, 1)
+    search: tuple[int, ...] = (4, 3, 2)
+    radius: int = 1
+    dilation: int = 2
+    cost_sigma: float = 0.7
+    field_sigma_vox: float = 1.0
+    both_ways: bool = True
+    per_level: ClassVar[tuple[str, ...]] = ("stride", "search")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low, high in (("stride", 1, 32), ("search", 1, 12)):
+            if any(not low <= n <= high for n in getattr(self, name)):
+                raise PlanError(f"convex: {name} is between {low} and {high}, got {list(getattr(self, name))}")
+        for name, low, high in (("radius", 0, 8), ("dilation", 1, 16)):
+            if not low <= getattr(self, name) <= high:
+                raise PlanError(f"convex: {name} is between {low} and {high} voxels, got {getattr(self, name)}")
+        for name in ("cost_sigma", "field_sigma_vox"):
+            if not 0 <= getattr(self, name) <= 20:
+                raise PlanError(f"convex: {name} is between 0 and 20, got {getattr(self, name)}")
+
+
 LINEAR_MODELS = ("translation", "rigid", "similarity", "affine")
 STAGES: dict[str, type[LinearStage] | type[DenseStage]] = {
     **dict.fromkeys(LINEAR_MODELS, LinearStage),
@@ -248,6 +311,7 @@ STAGES: dict[str, type[LinearStage] | type[DenseStage]] = {
     "demons": DemonsStage,
     "svf": VelocityStage,
     "bspline": FreeFormStage,
+    "convex": ConvexStage,
 }
 """The stage that each model belongs to."""
 
