@@ -48,7 +48,17 @@ def bending(u, frame, weight=None, *, factor=0.0, out=None):
 
     def body(start, stop):
         _bending(
-            start, stop, field, w, weight is not None, vectors, directions, scale, out is not None, sums, target
+            start,
+            stop,
+            field,
+            w,
+            weight is not None,
+            vectors,
+            directions,
+            scale,
+            out is not None,
+            sums,
+            target,
         )
 
     parallel_for(body, field.shape[1])
@@ -120,11 +130,23 @@ def _hessian(v, i, j, first, n, h):
     if x and z:
         up, down = v[i + 1, j], v[i - 1, j]
         to = h[_XZ * _B : _XZ * _B + n]
-        _cross(up[first + 1 : last], up[first - 1 : end - 1], down[first + 1 : last], down[first - 1 : end - 1], to)
+        _cross(
+            up[first + 1 : last],
+            up[first - 1 : end - 1],
+            down[first + 1 : last],
+            down[first - 1 : end - 1],
+            to,
+        )
     if y and z:
         up, down = v[i, j + 1], v[i, j - 1]
         to = h[_YZ * _B : _YZ * _B + n]
-        _cross(up[first + 1 : last], up[first - 1 : end - 1], down[first + 1 : last], down[first - 1 : end - 1], to)
+        _cross(
+            up[first + 1 : last],
+            up[first - 1 : end - 1],
+            down[first + 1 : last],
+            down[first - 1 : end - 1],
+            to,
+        )
 
 
 @njit

@@ -99,9 +99,7 @@ def _first_order(kind, values, u, frame, weight, factor, out):
     turn32, back32, scale = turn.astype(np.float32), back.astype(np.float32), np.float32(factor)
 
     def body(start, stop):
-        _walk(
-            start, stop, field, w, weight is not None, turn32, back32, kind, parameters, scale, sums, out
-        )
+        _walk(start, stop, field, w, weight is not None, turn32, back32, kind, parameters, scale, sums, out)
 
     parallel_for(body, u.shape[1])
     total, folded = sums.sum(axis=0)
@@ -379,7 +377,11 @@ def _rigid(n, a, b, w, c):
         x0, y0, z0 = one + c[k], c[_B + k], c[2 * _B + k]
         x1, y1, z1 = c[3 * _B + k], one + c[4 * _B + k], c[5 * _B + k]
         x2, y2, z2 = c[6 * _B + k], c[7 * _B + k], one + c[8 * _B + k]
-        xx, yy, zz = x0 * x0 + x1 * x1 + x2 * x2 - one, y0 * y0 + y1 * y1 + y2 * y2 - one, z0 * z0 + z1 * z1 + z2 * z2 - one
+        xx, yy, zz = (
+            x0 * x0 + x1 * x1 + x2 * x2 - one,
+            y0 * y0 + y1 * y1 + y2 * y2 - one,
+            z0 * z0 + z1 * z1 + z2 * z2 - one,
+        )
         xy, xz, yz = x0 * y0 + x1 * y1 + x2 * y2, x0 * z0 + x1 * z1 + x2 * z2, y0 * z0 + y1 * z1 + y2 * z2
         p0, p1, p2 = y1 * z2 - y2 * z1, y2 * z0 - y0 * z2, y0 * z1 - y1 * z0
         q0, q1, q2 = z1 * x2 - z2 * x1, z2 * x0 - z0 * x2, z0 * x1 - z1 * x0
@@ -422,9 +424,7 @@ def _corners(n, parameters, w, c, s, dets, slopes):
             x0, x1, x2 = _column(c, s, 0, f, k)
             y0, y1, y2 = _column(c, s, 1, g, k)
             z0, z1, z2 = _column(c, s, 2, h, k)
-            dets[q + k] = (
-                x0 * (y1 * z2 - y2 * z1) + x1 * (y2 * z0 - y0 * z2) + x2 * (y0 * z1 - y1 * z0)
-            )
+            dets[q + k] = x0 * (y1 * z2 - y2 * z1) + x1 * (y2 * z0 - y0 * z2) + x2 * (y0 * z1 - y1 * z0)
     value, folded = _of_determinants(n, parameters[0] > 0, parameters[1], w, dets, slopes)
     gc, gs = np.zeros(9 * _B, np.float32), np.zeros(9 * _B, np.float32)
     for corner in range(8):

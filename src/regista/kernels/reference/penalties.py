@@ -154,7 +154,9 @@ def determinant(
         nonlocal folded
         jacobian = np.eye(3) + gradient
         det = np.linalg.det(jacobian)
-        cofactors = np.stack([np.cross(jacobian[..., (d + 1) % 3], jacobian[..., (d + 2) % 3]) for d in range(3)], -1)
+        cofactors = np.stack(
+            [np.cross(jacobian[..., (d + 1) % 3], jacobian[..., (d + 2) % 3]) for d in range(3)], -1
+        )
         if logarithm:
             kept = np.maximum(det, threshold if threshold > 0 else 1e-30)
             beyond = det <= threshold
