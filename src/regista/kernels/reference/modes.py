@@ -12,7 +12,7 @@ def project(u: ArrayLike, mean: ArrayLike, modes: ArrayLike, metric: ArrayLike) 
     """Return the inner products with the modes and the squared length."""
     d, m, g = np.asarray(u, np.float64) - mean, np.asarray(modes, np.float64), np.asarray(metric)
     flat = d.reshape(3, -1)
-    return m.reshape(len(m), -1) @ flat.ravel(), float((flat * (g @ flat)).sum())
+    return np.einsum("ncijk,cijk->n", m, d), float((flat * (g @ flat)).sum())
 
 
 def combine_modes(
