@@ -59,11 +59,3 @@ def test_folds_match_the_reference(shape, rng):
     ours = folds.non_diffeomorphic_volume(u, weight)
     assert ours == pytest.approx(folds_reference.non_diffeomorphic_volume(u, weight), rel=1e-5)
     assert ours > 0
-
-
-@pytest.mark.parametrize("shape", [(7, 9, 6), (8, 6, 1), (3, 3, 3), (2, 5, 4)])
-def test_bending_matches_the_reference(shape, rng, grid):
-    u = rng.normal(size=(3, *shape)).astype(np.float32)
-    weight, matrix = rng.random(shape) < 0.8, grid.world2grid[:3, :3]
-    ours, reference = (module.bending(u, weight, matrix) for module in (folds, folds_reference))
-    assert ours == pytest.approx(reference, rel=1e-5)

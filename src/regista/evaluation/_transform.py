@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from regista.core import GeometryError, Grid, Image
+from regista.kernels.cpu.bending import bending
 from regista.kernels.cpu.fields import jacobian_determinant
-from regista.kernels.cpu.folds import bending, non_diffeomorphic_volume
+from regista.kernels.cpu.folds import non_diffeomorphic_volume
 from regista.kernels.cpu.points import map_affine
 from regista.transforms import Composite, DisplacementField, Transform, VelocityField, to_displacement_field
 
@@ -123,7 +124,7 @@ def transform_measures(
     weight = where.reshape(grid.as_3d().shape)
     count = int(where.sum())
     determinant = jacobian_determinant(voxels)[weight].astype(np.float64)
-    energy, inner = bending(_vectors_3d(field), weight, grid.as_3d().world2grid[:3, :3])
+    energy, inner = bending(voxels, grid.as_3d().grid2world[:3, :3], weight)
     consistency = {} if inverse is None else _consistency(field, inverse, where, moving_grid)
     return TransformQuality(
         voxels=count,

@@ -1,4 +1,4 @@
-"""How a map folds and bends: signed tetrahedra of every cell, second derivatives at every voxel."""
+"""How a map folds: signed tetrahedra of every cell."""
 
 from __future__ import annotations
 
@@ -35,35 +35,6 @@ def non_diffeomorphic_volume(u: ArrayLike, weight: ArrayLike) -> float:
     body = _ndv if field.shape[3] > 1 else _nda
     parallel_for(lambda a, b: body(a, b, field, mask, out), field.shape[1])
     return float(out.sum())
-
-
-def bending(u: ArrayLike, weight: ArrayLike, world2grid: ArrayLike) -> tuple[float, float]:
-    """Return the weighted sum of squared second derivatives and the sum of weights.
-
-    Voxels next to the border of the lattice have no second difference and are left out.
-
-    Parameters
-    ----------
-    u : (3, I, J, K) ndarray
-        Displacement in mm.
-    weight : (I, J, K) ndarray
-        Weight of each voxel.
-    world2grid : (3, 3) ndarray
-        Derivatives of voxel coordinates by world coordinates, 1/mm.
-
-    Returns
-    -------
-    total : float
-        ``Σ w Σ_cij (∂²u_c/∂x_i∂x_j)²`` in 1/mm².
-    weights : float
-        ``Σ w`` over the same voxels.
-    """
-    field = np.ascontiguousarray(u, np.float32)
-    mask = np.ascontiguousarray(weight, np.float32)
-    matrix = np.ascontiguousarray(world2grid, np.float64)
-    out = np.zeros((field.shape[1], 2))
-    parallel_for(lambda a, b: _bending(a, b, field, mask, matrix, out), field.shape[1])
-    return float(out[:, 0].sum()), float(out[:, 1].sum())
 
 
 @njit
@@ -131,63 +102,3 @@ def _nda(start, stop, u, weight, out):
                     b0, b1 = t * _edge(u, 0, i, j, 0, 0, t, 0), t * _edge(u, 1, i, j, 0, 0, t, 0)
                     total += min(a0 * b1 - a1 * b0, 0.0)
             out[i] -= total / 4 * weight[i, j, 0]
-
-
-@njit
-def _inner(size):
-    """Return the range of indices that have neighbours on both sides; all of an axis that is too short."""
-    return (1, size - 1) if size > 2 else (0, size)
-
-
-@njit
-def _bending(start, stop, u, weight, matrix, out):
-    _, ni, nj, nk = u.shape
-    h, g = np.zeros((3, 3)), np.zeros((3, 3))
-    (i0, i1), (j0, j1), (k0, k1) = _inner(ni), _inner(nj), _inner(nk)
-    for i in range(max(start, i0), min(stop, i1)):
-        for j in range(j0, j1):
-            for k in range(k0, k1):
-                w = weight[i, j, k]
-                if w == 0:
-                    continue
-                out[i, 1] += w
-                for c in range(3):
-                    _hessian(u[c], i, j, k, h)
-                    for a in range(3):
-                        for b in range(3):
-                            g[a, b] = 0.0
-                            for e in range(3):
-                                g[a, b] += h[a, e] * matrix[e, b]
-                    for a in range(3):
-                        for b in range(3):
-                            value = 0.0
-                            for e in range(3):
-                                value += matrix[e, a] * g[e, b]
-                            out[i, 0] += w * value * value
-
-
-@njit
-def _cross(pp, pm, mp, mm):
-    return 0.25 * (np.float64(pp) - pm - mp + mm)
-
-
-@njit
-def _hessian(v, i, j, k, h):
-    """Write the central second differences of one component; those along a flat axis stay 0."""
-    a, b, c = v.shape[0] > 2, v.shape[1] > 2, v.shape[2] > 2
-    two = 2 * np.float64(v[i, j, k])
-    if a:
-        h[0, 0] = v[i + 1, j, k] - two + v[i - 1, j, k]
-    if b:
-        h[1, 1] = v[i, j + 1, k] - two + v[i, j - 1, k]
-    if c:
-        h[2, 2] = v[i, j, k + 1] - two + v[i, j, k - 1]
-    if a and b:
-        h[0, 1] = _cross(v[i + 1, j + 1, k], v[i + 1, j - 1, k], v[i - 1, j + 1, k], v[i - 1, j - 1, k])
-        h[1, 0] = h[0, 1]
-    if a and c:
-        h[0, 2] = _cross(v[i + 1, j, k + 1], v[i + 1, j, k - 1], v[i - 1, j, k + 1], v[i - 1, j, k - 1])
-        h[2, 0] = h[0, 2]
-    if b and c:
-        h[1, 2] = _cross(v[i, j + 1, k + 1], v[i, j + 1, k - 1], v[i, j - 1, k + 1], v[i, j - 1, k - 1])
-        h[2, 1] = h[1, 2]

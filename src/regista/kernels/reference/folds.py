@@ -40,26 +40,3 @@ def non_diffeomorphic_volume(u: ArrayLike, weight: ArrayLike) -> float:
         edges = np.stack([_shifted(places, step) - here for step in steps], -2)
         total -= (np.minimum(s * np.linalg.det(edges), 0) * w).sum() / 12
     return float(total)
-
-
-def bending(u: ArrayLike, weight: ArrayLike, world2grid: ArrayLike) -> tuple[float, float]:
-    """Second differences by shifted copies of the field."""
-    field, w, matrix = (np.asarray(x, np.float64) for x in (u, weight, world2grid))
-    inner = tuple(slice(1, n - 1) if n > 2 else slice(0, n) for n in w.shape)
-
-    def at(*step: int) -> NDArray[np.float64]:
-        moved = tuple(slice(p.start + s, p.stop + s) for p, s in zip(inner, step, strict=True))
-        return field[(slice(None), *moved)]
-
-    hessian = np.zeros((*at(0, 0, 0).shape, 3, 3))
-    for a, b in product(range(3), repeat=2):
-        if w.shape[a] < 3 or w.shape[b] < 3:
-            continue
-        e, f = np.eye(3, dtype=int)[a], np.eye(3, dtype=int)[b]
-        if a == b:
-            hessian[..., a, b] = at(*e) - 2 * at(0, 0, 0) + at(*-e)
-        else:
-            hessian[..., a, b] = (at(*e + f) - at(*e - f) - at(*f - e) + at(*-e - f)) / 4
-    world = matrix.T @ hessian @ matrix
-    energy = (world**2).sum(axis=(0, -1, -2))
-    return float((energy * w[inner]).sum()), float(w[inner].sum())
