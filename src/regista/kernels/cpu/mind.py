@@ -248,7 +248,7 @@ def _planes(
     lines = np.zeros((pjn, pkn + 2 * rk), np.float32)
     lows, highs = np.zeros(pjn, np.int64), np.full(pjn, pkn, np.int64)
     distances, work = np.empty((channels, kn), np.float32), np.empty((8, kn), np.float32)
-    least = np.empty(kn, np.int32)
+    ones = np.ones(kn, np.float32)
     ready = start + pi - back
     filtered = max(ready - ri, 0)
     for i in range(start, stop):
@@ -265,51 +265,50 @@ def _planes(
             for c in range(channels):
                 z = (i + pi + starts[c, 0]) % (back + 1)
                 first = pk + starts[c, 2]
-                distances[c] = boxes[owner[c], z, j + pj + starts[c, 1], first : first + kn]
-            _variances(distances, share, low, high, work, least)
-            if mode == _COEFFICIENT:
-                values[i] += _coefficients_of_row(
-                    distances, descriptors[:, i, j], weight[i, j] if has_weight else weight[0, 0], has_weight, work,
-                    least, out[:, i, j],
-                )  # fmt: skip
-            elif mode == _DESCRIPTOR:
-                for c in range(channels):
-                    for k in range(kn):
-                        out[c, i, j, k] = _exp_minus((distances[c, k] - work[0, k]) * work[1, k])
-            else:
-                total = np.float32(0)
+                row, box = distances[c], boxes[owner[c], z, j + pj + starts[c, 1], first : first + kn]
                 for k in range(kn):
-                    total += work[3, k]
+                    row[k] = box[k] * share
+            _variances(distances, low, high, work)
+            if mode == _COEFFICIENT:
+                weights = weight[i, j] if has_weight else ones
+                values[i] += _coefficients_of_row(distances, descriptors, weights, work, i, j, out)
+            elif mode == _DESCRIPTOR:
+                smallest, inverse = work[0], work[1]
+                for c in range(channels):
+                    row, target = distances[c], out[c, i, j]
+                    for k in range(kn):
+                        row[k] = (row[k] - smallest[k]) * inverse[k]
+                    for k in range(kn):
+                        target[k] = _exp_minus(row[k])
+            else:
+                total, variance = np.float32(0), work[3]
+                for k in range(kn):
+                    total += variance[k]
                 values[i] += total
 
 
 @njit
-def _variances(distances, share, low, high, work, least):
-    """Scale a row's distances to means; write their minimum, 1 / variance, if that is free, the variance; the channel.
-
-    The variance is that of the row, held within the bounds for the second.
-    """
+def _variances(distances, low, high, work):
+    """Write a row's smallest distance, 1 / variance, if it is free of its bounds, the variance and the channel."""
     channels, kn = distances.shape
-    smallest, inverse, free, variance = work[0], work[1], work[2], work[3]
+    smallest, inverse, free, variance, least = work[0], work[1], work[2], work[3], work[4]
     zero, one, mean = np.float32(0), np.float32(1), np.float32(1 / channels)
-    for c in range(channels):
-        row = distances[c]
-        if c == 0:
-            for k in range(kn):
-                row[k] *= share
-                smallest[k], variance[k], least[k] = row[k], row[k], 0
-        else:
-            for k in range(kn):
-                d = row[k] * share
-                row[k] = d
-                variance[k] += d
-                least[k] = c if d < smallest[k] else least[k]
-                smallest[k] = min(d, smallest[k])
+    smallest[:] = distances[0]
+    variance[:] = distances[0]
+    least[:] = zero
+    for c in range(1, channels):
+        row, number = distances[c], np.float32(c)
+        for k in range(kn):
+            d, before = row[k], smallest[k]
+            variance[k] += d
+            least[k] = number if d < before else least[k]
+            smallest[k] = d if d < before else before
     for k in range(kn):
-        v = variance[k] * mean - smallest[k]
+        variance[k] = variance[k] * mean - smallest[k]
+    for k in range(kn):
+        v = variance[k]
         inverse[k] = one / min(max(v, low), high)
         free[k] = one if low < v < high else zero
-        variance[k] = v
 
 
 @njit(inline="always")
@@ -328,33 +327,39 @@ def _exp_minus(q):
 
 
 @njit
-def _coefficients_of_row(distances, descriptors, weight, has_weight, work, least, out):
-    """Write the derivative of a row's sum by its distances; return the sum."""
+def _coefficients_of_row(distances, descriptors, weight, work, i, j, out):
+    """Write the derivative of a row's sum by its distances; return the sum.
+
+    Loops are short: the compiler vectorizes those over a few arrays.
+    """
     channels, kn = distances.shape
-    smallest, inverse, free, pulls, moment = work[0], work[1], work[2], work[4], work[5]
-    value, zero, minus, mean = np.float32(0), np.float32(0), np.float32(-2), np.float32(1 / channels)
+    smallest, inverse, free, least = work[0], work[1], work[2], work[4]
+    got, pulls, moment = work[5], work[6], work[7]
+    value, zero, two = np.float32(0), np.float32(0), np.float32(2)
+    mean, many = np.float32(1 / channels), np.float32(channels)
     pulls[:] = zero
     moment[:] = zero
     for c in range(channels):
-        row, target, pull = distances[c], descriptors[c], out[c]
+        row, target, pull = distances[c], descriptors[c, i, j], out[c, i, j]
         for k in range(kn):
-            q = (row[k] - smallest[k]) * inverse[k]
-            m = _exp_minus(q)
-            difference = m - target[k]
-            wanted = difference * (weight[k] if has_weight else np.float32(1))
+            row[k] = (row[k] - smallest[k]) * inverse[k]
+        for k in range(kn):
+            got[k] = _exp_minus(row[k])
+        for k in range(kn):
+            difference = got[k] - target[k]
+            wanted = difference * weight[k]
             value += wanted * difference
-            p = minus * wanted * m * inverse[k]  # by d_c, the variance held
-            pull[k] = p
-            pulls[k] += p
-            moment[k] += p * q
-    for k in range(kn):
-        by_variance = -moment[k] * mean * free[k]  # by each d_c, through the variance
-        moment[k] = by_variance
-        pulls[k] += by_variance * np.float32(channels)  # by the minimum, its sign aside
-    for c in range(channels):
-        pull = out[c]
+            pull[k] = -two * wanted * got[k]  # by d_c / v
         for k in range(kn):
-            pull[k] += moment[k] - (pulls[k] if least[k] == c else zero)
+            pulls[k] += pull[k]
+            moment[k] += pull[k] * row[k]
+    for k in range(kn):
+        moment[k] *= -mean * free[k] * inverse[k]  # by each d_c, through the variance
+        pulls[k] = pulls[k] * inverse[k] + many * moment[k]  # by the smallest distance, its sign aside
+    for c in range(channels):
+        pull, number = out[c, i, j], np.float32(c)
+        for k in range(kn):
+            pull[k] = pull[k] * inverse[k] + moment[k] - (pulls[k] if least[k] == number else zero)
     return value
 
 
