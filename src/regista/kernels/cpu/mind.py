@@ -65,7 +65,9 @@ def mind_bounds(padded, radius, dilation):
     shape = _inner(padded.shape, radius + dilation)
     if not _layout(padded.shape, dilation)[2].size:
         return _FLAT, 1.0
-    values = _stream(padded, _NONE, None, radius, dilation, (_FLAT, 1.0), _VARIANCE, np.empty((0, 1, 1, 1), np.float32))
+    values = _stream(
+        padded, _NONE, None, radius, dilation, (_FLAT, 1.0), _VARIANCE, np.empty((0, 1, 1, 1), np.float32)
+    )
     mean = float(values.sum()) / float(np.prod(shape))
     return max(_LEAST * mean, _FLAT), max(_MOST * mean, 1e3 * _FLAT)
 
@@ -149,7 +151,8 @@ def mind_gradient(padded, coefficients, radius, dilation, scale, *, out):
     margin = mind_margin(out.shape, radius, dilation)
     factor = np.float32(2 * scale / _count(padded.shape, radius))
     parallel_for(
-        lambda a, b: _gradient(a, b, padded, coefficients, starts, edges, *taps, *margin, factor, out), out.shape[0]
+        lambda a, b: _gradient(a, b, padded, coefficients, starts, edges, *taps, *margin, factor, out),
+        out.shape[0],
     )
     return out
 
@@ -241,7 +244,11 @@ def _planes(
     pin, pjn, pkn = padded.shape
     jn, kn = pjn - 2 * pj, pkn - 2 * pk
     ri, rk = ti.shape[0] - 1, tk.shape[0] - 1
-    count, channels, back = edges.shape[0], owner.shape[0], pi - ri  # the neighbours' distance along this axis
+    count, channels, back = (
+        edges.shape[0],
+        owner.shape[0],
+        pi - ri,
+    )  # the neighbours' distance along this axis
     ring = np.empty((count, 2 * ri + 1, pjn, pkn), np.float32)
     boxes = np.empty((count, back + 1, pjn, pkn), np.float32)
     square = np.empty((pjn, pkn), np.float32)
@@ -431,9 +438,6 @@ def _pull_row(line, padded, boxes, edge, z, j):
             continue
         p, q = max(-ok, 0), min(pkn - ok, pkn)
         here, there, row = padded[z, j, p:q], padded[z + oi, j + oj, p + ok : q + ok], line[p:q]
-        if sign > 0:
-            box = boxes[z % depth, j, p:q]
-        else:
-            box = boxes[(z + oi) % depth, j + oj, p + ok : q + ok]
+        box = boxes[z % depth, j, p:q] if sign > 0 else boxes[(z + oi) % depth, j + oj, p + ok : q + ok]
         for k in range(q - p):
             row[k] += box[k] * (here[k] - there[k])

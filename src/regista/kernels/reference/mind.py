@@ -84,7 +84,7 @@ def mind_descriptors(
         return distances
     low, high = mind_bounds(padded, radius, dilation) if bounds is None else bounds
     above = distances - distances.min(axis=0)
-    return np.exp(-above / np.clip(above.mean(axis=0), low, high))
+    return np.asarray(np.exp(-above / np.clip(above.mean(axis=0), low, high)))
 
 
 def mind_coefficients(
