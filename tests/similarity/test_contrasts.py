@@ -62,7 +62,9 @@ def test_ngf_is_zero_for_parallel_edges_and_one_for_edges_across():
     assert value(NGF(edge=1e-4), along, 1 - along) == pytest.approx(0, abs=1e-4)
     assert value(NGF(edge=1e-4), along, across) == pytest.approx(1, abs=1e-4)
     assert value(NGF(edge=1 / 12), along, along) == pytest.approx(0.75, abs=1e-4)  # 1 − (½)²
-    assert value(NGF(), along, along) == pytest.approx(0.75, abs=1e-4)  # by itself: the mean magnitude
+    assert value(NGF(share=1.0), along, along) == pytest.approx(
+        0.75, abs=1e-4
+    )  # by itself: the mean magnitude
     assert value(NGF(share=3**-0.5), along, along) == pytest.approx(1 - 0.75**2, abs=1e-4)
 
 
@@ -153,7 +155,7 @@ def test_the_force_of_a_sum_is_that_of_its_terms(rng, symmetric, some):
         ranges = np.stack([np.full(SHAPE[:2], 4), np.full(SHAPE[:2], 6)]).astype(np.int32)
         ranges[:, 3] = [[SHAPE[2]], [0]]
         rows = rows_of(ranges, SHAPE[2], 0, prepared.reach_vox)
-    scratch, expected, total = np.empty((3, *SHAPE), np.float32), np.zeros((3, *SHAPE)), 0.0
+    scratch, expected, total = np.zeros((3, *SHAPE), np.float32), np.zeros((3, *SHAPE)), 0.0
     for share, term in SUM.terms:
         one = np.zeros((3, *SHAPE), np.float32)
         total += share * term.prepare(fixed, weight).force(

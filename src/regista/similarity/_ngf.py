@@ -33,7 +33,7 @@ class NGF:
     """
 
     edge: float | Literal["auto"] = "auto"
-    share: float = 1.0
+    share: float = 0.3
     name: ClassVar[str] = "ngf"
     volumes: ClassVar[int] = 3
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
