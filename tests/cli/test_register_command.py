@@ -75,6 +75,19 @@ def test_an_earlier_level_at_its_limit_is_told_as_such() -> None:
               "timings": {"registration": 2.0}, "peak_memory_bytes": 5e8}  # fmt: skip
     assert "a level before the last" in why(record)
     assert summary_of(record)[2] == "rigid, finest level: similarity (MI) 0.5000 → 0.7500, higher is better"
+    for spec, text in (
+        ({"mind": {"radius": 1}}, "difference (MIND) -0.5000 → -0.7500, lower is better"),
+        (
+            [{"weight": 1.0, "cr": {}}, {"weight": 2.0, "ngf": {}}],
+            "difference (CR + NGF) -0.5000 → -0.7500, lower",
+        ),
+        (
+            [{"weight": 0.5, "mi": {}}, {"weight": 2.0, "ngf": {}}],
+            "similarity (MI + NGF) 0.5000 → 0.7500, higher",
+        ),
+    ):
+        other = {"stages": [{"model": "rigid", "similarity": spec, "shrink": [4, 2]}]}
+        assert text in summary_of({**record, "plan": other})[2]
     assert summary_of(record)[0] == "registered in 2.0 s, 0.2500 % of voxels folded, 0.50 GB at most"
     assert summary_of({**record, "status": "folded"})[:2] == [
         "FAILED its checks in 2.0 s, 0.2500 % of voxels folded, 0.50 GB at most",

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from regista.core import threads
-from regista.kernels.cpu import filters, histogram, intensity, lncc, rows, update, warp
+from regista.kernels.cpu import filters, histogram, intensity, lncc, mind, ngf, rows, update, warp
 from regista.kernels.reference import filters as slow_filters
 from regista.kernels.reference import histogram as slow_histogram
 from regista.kernels.reference import intensity as slow_intensity
@@ -248,6 +248,19 @@ def test_histogram_reference_gradient_is_the_derivative_of_the_counts(rng):
     assert got == pytest.approx(expected, rel=1e-5)
 
 
+def test_weighted_addition(rng, shape, count):
+    first, second = volume(rng, (2, *shape), -1, 1), volume(rng, (2, *shape), -1, 1)
+    for given in (None, some_rows(rng, shape)):
+        for own, other in ((0.3, -0.7), (1.0, 0.4), (2.0, 0.0)):
+            fast, slow = first.copy(), first.astype(np.float64)
+            unread = np.full_like(second, np.nan) if other == 0 else second
+            intensity.add_weighted(fast, unread, own, other, rows=given)
+            agree(fast, slow_intensity.add_weighted(slow, unread, own, other, rows=given))
+            assert (
+                fast[:, ~slow_rows.within(shape, given)] == first[:, ~slow_rows.within(shape, given)]
+            ).all()
+
+
 def test_small_composition(rng, shape, count):
     disp, v = volume(rng, (3, *shape), -4, 4), volume(rng, (3, *shape), -1.25, 1.25)
     for factor in (0.8, 0.37):
@@ -301,6 +314,12 @@ def test_every_kernel_gives_the_same_bits_for_any_number_of_threads(rng):
         lambda: update.compose_small(field, v, 0.9, out=np.empty_like(field)),
         lambda: np.array(update.largest_component(field)),
         lambda: _saturated(field),
+        lambda: mind.mind_descriptors(a, 1, 2),
+        lambda: _mind(a, b, w),
+        lambda: np.array(ngf.mean_gradient(a, w)),
+        lambda: ngf.ngf_field(a, 0.1),
+        lambda: _ngf(field, b, w),
+        lambda: intensity.add_weighted(field.copy(), v, 0.3, 0.7),
     ]
     for number, call in enumerate(calls):
         results = []
@@ -308,6 +327,19 @@ def test_every_kernel_gives_the_same_bits_for_any_number_of_threads(rng):
             with threads(n):
                 results.append(call().tobytes())
         assert len(set(results)) == 1, f"kernel {number} depends on the number of threads"
+
+
+def _mind(fixed, warped, weight):
+    descriptors, padded = mind.mind_descriptors(fixed), mind.pad_nearest(warped, (3, 3, 3))
+    pulls, out = np.empty_like(descriptors), np.empty_like(fixed)
+    bounds = mind.mind_bounds(padded, 1, 2)
+    value = mind.mind_coefficients(descriptors, padded, weight, 1, 2, bounds, out=pulls)
+    return np.append(mind.mind_gradient(padded, pulls, 1, 2, 0.1, out=out), (value, *bounds))
+
+
+def _ngf(field, warped, weight):
+    out = np.empty_like(warped)
+    return np.append(ngf.ngf_gradient(field, warped, weight, 0.1, 0.3, out=out), out)
 
 
 def _saturated(field):
@@ -320,6 +352,10 @@ def test_the_order_of_the_array_in_memory_does_not_matter(rng):
     for given in (np.asfortranarray, lambda array: array[..., ::-1][..., ::-1]):
         agree(filters.gaussian_filter(given(stack), 1.2), filters.gaussian_filter(stack, 1.2), 1e-6)
         agree(np.stack(lncc.lncc_fixed(given(image), 2)), np.stack(lncc.lncc_fixed(image, 2)), 1e-6)
+        agree(mind.mind_descriptors(given(image)), mind.mind_descriptors(image), 1e-6)
+        agree(ngf.ngf_field(given(image), 0.2), ngf.ngf_field(image, 0.2), 1e-6)
+        agree(_ngf(stack[[0, 0, 1], :, :, :], given(image), None), _ngf(stack[[0, 0, 1]], image, None), 1e-6)
+        assert ngf.mean_gradient(given(image), given(image)) == pytest.approx(ngf.mean_gradient(image, image))
     with pytest.raises(ValueError, match="contiguous"):
         filters.gaussian_filter(stack, 1.2, out=np.asfortranarray(stack))
 

@@ -21,7 +21,7 @@ from regista.registration import (
     plan_to_dict,
     plan_to_toml,
 )
-from regista.similarity import LNCC, MI, NMI, SSD
+from regista.similarity import LNCC, MI, MIND, NGF, NMI, SSD, CorrelationRatio, Sum
 
 PRESETS = sorted(list_presets())
 
@@ -51,6 +51,76 @@ def test_preprocessing_is_part_of_a_plan():
     assert load_plan("rigid", ["preprocessing.steps=['n4']"]).preprocessing.steps[0].name == "n4"
     with pytest.raises(PlanError, match="no step 'n5'"):
         load_plan("rigid", ["preprocessing.steps=['n5']"])
+
+
+SPECS = [
+    ("mind", MIND()),
+    ({"mind": {"radius": 2, "dilation": 3}}, MIND(radius=2, dilation=3)),
+    ("ngf", NGF()),
+    ({"ngf": {"edge": 0.05}}, NGF(edge=0.05)),
+    ({"ngf": {"edge": "auto", "share": 0.1}}, NGF(share=0.1)),
+    ({"cr": {"both": True, "bins": 24}}, CorrelationRatio(both=True, bins=24)),
+    (
+        [
+            {"weight": 0.7, "lncc": {"radius": 3}},
+            {"weight": 2, "mi": {}},
+            {"weight": 0.3, "ngf": {"edge": 0.1}},
+        ],
+        Sum(terms=((0.7, LNCC(radius=3)), (2.0, MI()), (0.3, NGF(edge=0.1)))),
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "metric"), SPECS)
+@pytest.mark.parametrize("model", ["rigid", "diffeomorphic"])
+def test_metrics_and_their_sums_are_named_in_plans(model, spec, metric):
+    plan = plan_from_dict({"stages": [{"model": model, "similarity": spec}], "start": {"similarity": spec}})
+    assert plan.stages[0].similarity == plan.start.similarity == metric
+    assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("[{weight = -0.5, mi = {}}]", "weight of a metric in a sum is a number above 0, got -0.5"),
+        ("[{weight = 0, mi = {}}]", "a number above 0, got 0.0"),
+        ("[{weight = inf, mi = {}}]", "a number above 0, got inf"),
+        ('[{weight = "much", mi = {}}]', r"stages.0.similarity.0.weight is a number above 0, got 'much'"),
+        ("[{weight = 1, mi = {}}, {mi = {}}]", r"similarity.1 reads like {weight = 0.5, lncc"),
+        ("[{weight = 1, mi = {}, lncc = {}}]", r"similarity.0 reads like"),
+        ("[{weight = 1}]", r"similarity.0 reads like"),
+        (
+            "[{weight = 1, mi = {radius = 2}}]",
+            r"similarity.0.mi has no setting 'radius'; its settings are bins",
+        ),
+        ("[{weight = 1, sum = {}}]", "no metric 'sum'; metrics are ssd, .*mind, ngf, cr"),
+        ("[]", "at least one term"),
+        ("[3]", r"similarity.0 reads like"),
+        ("{mind = {size = 2}}", r"similarity.mind has no setting 'size'; its settings are dilation, radius"),
+        ("{mind = {radius = 40}}", "mind radius is between 0 and 8"),
+        ("{ngf = {edge = -1}}", "ngf edge is 'auto' or an intensity per voxel above 0"),
+        ('{ngf = {edge = "none"}}', "edge"),
+        ("{cr = {bins = 1}}", "cr bins is between 8 and 254"),
+    ],
+)
+def test_wrong_metrics_are_refused_with_what_would_be_right(spec, message):
+    with pytest.raises(PlanError, match=message):
+        load_plan("rigid", [f"stages.0.similarity={spec}"])
+
+
+def test_single_settings_of_a_sum_are_changed():
+    terms = "stages.0.similarity=[{weight = 1, mi = {}}, {weight = 2, lncc = {radius = 2}}]"
+    changed = load_plan(
+        "rigid", [terms, "stages.0.similarity.1.lncc.radius=4", "stages.0.similarity.0.weight=0.5"]
+    )
+    assert changed.stages[0].similarity == Sum(terms=((0.5, MI()), (2.0, LNCC(radius=4))))
+    for override, message in (
+        ("stages.0.similarity.2.weight=1", "names term '2' of a sum of metrics; its terms are 0 … 1"),
+        ("stages.0.similarity.lncc.radius=1", "names term 'lncc' of a sum"),
+        ("stages.0.similarity.0=mi", "would replace a whole term"),
+    ):
+        with pytest.raises(PlanError, match=message):
+            load_plan("rigid", [terms, override])
 
 
 def test_text_that_needs_escaping_survives():
@@ -179,6 +249,8 @@ PATHS = st.sampled_from(
         "stages.1.similarity",
         "stages.1.similarity.lncc",
         "stages.1.similarity.lncc.radius",
+        "stages.1.similarity.0",
+        "stages.1.similarity.0.weight",
         "stages.1.update_sigma_vox",
         "stages.1.symmetric_force",
         "stages.1.window",

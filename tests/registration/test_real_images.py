@@ -8,7 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from regista import read, read_labels, register
 from regista.core import Grid, Image
-from regista.registration import load_plan
+from regista.registration import LinearStage, Plan, Start, load_plan
+from regista.similarity import MIND, NGF, CorrelationRatio
 from regista.transforms import Affine, resample, resample_labels
 
 pytestmark = pytest.mark.data
@@ -104,3 +105,19 @@ def test_a_start_moved_by_rounding_ends_where_the_other_did(data_dir):
     fields = [register(fixed, moving, "deformable", initial=Affine(m)).transform for m in (start, nudged)]
     one, other = (field.transforms[0].vectors_mm for field in fields)
     assert np.sqrt(((one - other) ** 2).sum(axis=0))[fixed.data > 0].mean() < 0.05
+
+
+@pytest.mark.parametrize("metric", [MIND(), NGF(), CorrelationRatio()], ids=lambda m: m.name)
+def test_a_t2_scan_that_was_moved_meets_the_t1_scan(data_dir, metric):
+    folder = data_dir / "brain_multicontrast"
+    fixed, moving = (read(folder / f"patient07_{name}.nii.gz") for name in ("t1", "t2"))
+    truth = np.eye(4)
+    truth[:3, :3] = Rotation.from_euler("xyz", (4, -3, 6), degrees=True).as_matrix()
+    center = fixed.grid.center_mm
+    truth[:3, 3] = center - truth[:3, :3] @ center + (5.0, -4.0, 6.0)
+    moved = Image(moving.data, Grid(moving.grid.shape, truth @ moving.grid.grid2world))
+    stage = LinearStage(model="rigid", similarity=metric, shrink=(4, 2), steps=(60, 30))
+    transform = register(fixed, moved, Plan(stages=(stage,), start=Start(search="none"))).transform
+    brain = Image((fixed.data > 0).astype(np.uint8), fixed.grid)
+    assert error_mm(Affine(np.eye(4)), truth, brain) > 8
+    assert error_mm(transform, truth, brain) < 0.6

@@ -11,7 +11,7 @@ from phantoms import error_mm, error_vox, grid_of, linear_truth, pair, points_of
 from regista.core import Grid, Image
 from regista.io import read, write
 from regista.registration import DeformableStage, LinearStage, Plan, Start, register
-from regista.similarity import LNCC, MI, NCC, SSD
+from regista.similarity import LNCC, MI, MIND, NCC, NGF, SSD, CorrelationRatio, Sum
 from regista.transforms import Affine, DisplacementField
 
 STRAIN = ((0.08, 0.03, -0.02), (0.03, -0.06, 0.02), (-0.02, 0.02, 0.05))
@@ -43,6 +43,48 @@ def test_linear_maps(model, rotation, strain, metric):
     result = register(fixed, moving, linear_plan(model, metric))
     assert error_vox(result.transform, truth, fixed, moving).max() < 0.2
     assert result.record.status.ok
+
+
+CONTRASTS = [
+    MIND(),
+    NGF(),
+    CorrelationRatio(),
+    CorrelationRatio(both=True),
+    Sum(terms=((1, MI()), (1, MIND()))),
+]
+
+
+def inverted(values):
+    return np.where(values > 0, 1.4 - values, 0.0)
+
+
+@pytest.mark.parametrize("metric", CONTRASTS, ids=lambda m: m.name)
+def test_a_shift_between_inverted_contrasts(metric):
+    truth = linear_truth(grid_of(), shift_mm=(2.5, -2.0, 3.0))
+    fixed, moving = pair(truth, contrast=inverted)
+    assert error_vox(Affine(np.eye(4)), truth, fixed, moving).mean() > 2
+    result = register(fixed, moving, linear_plan("translation", metric))
+    assert error_vox(result.transform, truth, fixed, moving).max() < 0.2
+    assert result.record.status.ok
+
+
+@pytest.mark.parametrize("metric", CONTRASTS, ids=lambda m: m.name)
+def test_a_smooth_deformation_between_inverted_contrasts(metric):
+    truth = smooth_truth(grid_of(), 4.0)
+    fixed, moving = pair(truth, contrast=inverted)
+    result = register(fixed, moving, field_plan(metric, shrink=(2, 1), steps=(60, 20)))
+    before = error_vox(Affine(np.eye(4)), truth, fixed, moving).mean()
+    assert error_vox(result.transform, truth, fixed, moving).mean() < 0.6 * before
+    assert result.record.measures["folded_percent"] == 0
+
+
+@pytest.mark.parametrize("metric", [MIND(), NGF()], ids=lambda m: m.name)
+def test_two_dimensions_between_inverted_contrasts(metric):
+    grid = grid_of((90, 70), (0.8, 1.3), (25.0,), (-40.0, 12.0))
+    turn = linear_truth(grid, (8,), (3.0, -4.0))
+    fixed, moving = pair(turn, grid, contrast=inverted)
+    result = register(fixed, moving, linear_plan("rigid", metric))
+    assert error_vox(result.transform, turn, fixed, moving).max() < 0.3
 
 
 def test_a_rigid_stage_keeps_lengths_and_a_similarity_scales(rigid_pair):

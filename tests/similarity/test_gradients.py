@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from regista.similarity import LNCC, MI, NCC, NMI, SSD
+from regista.kernels.reference import mind
+from regista.similarity import LNCC, MI, MIND, NCC, NGF, NMI, SSD, CorrelationRatio, Sum
 
 SHAPES = [(11, 14, 9), (11, 14, 1), (1, 9, 12)]
 
@@ -17,11 +18,15 @@ def _pair(shape, seed=0):
     return fixed.astype(np.float32), warped.astype(np.float32)
 
 
-METRICS = [SSD(), NCC(), LNCC(radius=2), LNCC(radius=1), MI(bins=16), NMI(bins=16)]
+METRICS = [
+    SSD(), NCC(), LNCC(radius=2), LNCC(radius=1), MI(bins=16), NMI(bins=16),
+    MIND(), MIND(radius=2, dilation=1), NGF(), NGF(edge=0.05), CorrelationRatio(bins=16),
+    CorrelationRatio(bins=16, both=True), Sum(terms=((0.7, LNCC()), (2.0, MI(bins=16)), (0.3, NGF()))),
+]  # fmt: skip
 TOLERANCE = 3e-3  # what float32 values leave of the differences is below half of it
 
 
-def _slope(value, image, direction, eps=4e-3):
+def _slope(value, image, direction, eps):
     """Return the derivative of a value along a direction: central differences, extrapolated to order 4."""
 
     def central(step):
@@ -48,6 +53,22 @@ def _directions(gradient, rng):
         yield rng.standard_normal(shape).astype(np.float32), float(np.linalg.norm(gradient))
 
 
+def _exact_mind(metric, fixed, warped, weight):
+    """Return the value in float64: it has kinks, where the smallest distance changes, close to any image."""
+    margin = mind.mind_margin(fixed.shape, metric.radius, metric.dilation)
+    target = mind.mind_descriptors(fixed, metric.radius, metric.dilation)
+    bounds = mind.mind_bounds(mind.pad_nearest(warped, margin), metric.radius, metric.dilation)
+    out = np.empty(target.shape)
+    total = len(target) * (fixed.size if weight is None else float(weight.sum(dtype=np.float64)))
+
+    def value(image):
+        padded = mind.pad_nearest(image, margin)
+        given = target, padded, weight, metric.radius, metric.dilation, bounds
+        return mind.mind_coefficients(*given, out=out) / total
+
+    return value
+
+
 def _mismatch(metric, shape, weighted, factor=1.0):
     """Return how far the gradient, times `factor`, is off at most, as a share of itself."""
     fixed, warped = _pair(shape)
@@ -58,10 +79,11 @@ def _mismatch(metric, shape, weighted, factor=1.0):
     prepared.value_and_gradient(warped, weight, gradient)
     gradient *= np.float32(factor)
     found = []
+    value, eps = lambda image: prepared.value_and_gradient(image, weight, scratch), 4e-3
+    if isinstance(metric, MIND):
+        value, eps, warped = _exact_mind(metric, fixed, warped, weight), 1e-6, warped.astype(np.float64)
     for direction, size in _directions(gradient, rng):
-        expected = _slope(
-            lambda image: prepared.value_and_gradient(image, weight, scratch), warped, direction
-        )
+        expected = _slope(value, warped, direction, eps)
         got = float((gradient.astype(np.float64) * direction).sum())
         found.append(abs(got - expected) / size)
     return max(found)
@@ -80,7 +102,7 @@ def test_a_gradient_off_by_one_percent_would_be_told(metric, factor):
     assert _mismatch(metric, SHAPES[0], True, factor) > 2 * TOLERANCE
 
 
-@pytest.mark.parametrize("metric", [SSD(), NCC(), LNCC(), MI(), NMI()])
+@pytest.mark.parametrize("metric", [SSD(), NCC(), LNCC(), MI(), NMI(), MIND(), NGF(), CorrelationRatio()])
 def test_an_image_is_most_similar_to_itself(metric):
     fixed, other = _pair((11, 14, 9))
     prepared = metric.prepare(fixed, None)
@@ -124,19 +146,22 @@ def test_mutual_information_of_an_invertible_map_is_the_entropy():
     assert -value == pytest.approx(-(share * np.log(share)).sum(), abs=1e-3)
 
 
-@pytest.mark.parametrize("metric", [SSD(), NCC(), LNCC(), MI(), NMI()])
+@pytest.mark.parametrize("metric", [SSD(), NCC(), LNCC(), MI(), NMI(), NGF(), CorrelationRatio(), MIND()])
 def test_masked_voxels_have_no_pull(metric):
     fixed, warped = _pair((11, 14, 9))
     weight = np.ones(fixed.shape, np.float32)
     weight[:, :7] = 0
     gradient = np.empty_like(fixed)
     metric.prepare(fixed, weight).value_and_gradient(warped, weight, gradient)
-    reach = getattr(metric, "radius", 0)
+    reach = metric.prepare(fixed, weight).reach_vox
     assert np.abs(gradient[:, : 7 - reach]).max() == 0
     assert np.abs(gradient[:, 7:]).max() > 0
 
 
-@pytest.mark.parametrize("metric", [SSD(), NCC(), LNCC(), MI()])
+@pytest.mark.parametrize(
+    "metric",
+    [SSD(), NCC(), LNCC(), MI(), MIND(), NGF(), CorrelationRatio(both=True), Sum(terms=((1, MIND()),))],
+)
 def test_constant_images_give_no_force(metric):
     flat = np.full((6, 7, 8), 0.5, np.float32)
     gradient = np.empty_like(flat)

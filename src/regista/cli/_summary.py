@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 USABLE = ("converged", "step limit")
+_DIFFERENCES = {"ssd", "mind", "ngf", "cr"}
+"""Metrics that are told as they are, lower being better; the others are told with their sign turned."""
 _WHY = {
     "converged": "every level converged",
     "non-finite": "the metric became NaN or Inf",
@@ -58,8 +60,14 @@ def _similarity(record: Mapping[str, Any]) -> list[str]:
     if level is None:
         return []
     stage = next(s for s in reversed(record["plan"]["stages"]) if s["model"] == level["stage"])
-    name = next(iter(stage["similarity"]))
-    sign, what = (1, "difference") if name == "ssd" else (-1, "similarity")
+    names = _metrics(stage["similarity"])
+    sign, what = (1, "difference") if set(names) <= _DIFFERENCES else (-1, "similarity")
     first, last = (sign * level["values"][n] + 0.0 for n in (0, -1))
-    text = f"{what} ({name.upper()}) {first:.4f} → {last:.4f}, {'lower' if sign > 0 else 'higher'} is better"
+    text = f"{what} ({' + '.join(names).upper()}) {first:.4f} → {last:.4f}, {'lower' if sign > 0 else 'higher'} is better"
     return [f"{level['stage']}, finest level: {text}"]
+
+
+def _metrics(similarity: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of a stage's metrics: of all terms of a sum."""
+    terms = [similarity] if isinstance(similarity, Mapping) else similarity
+    return [name for term in terms for name in term if name != "weight"]

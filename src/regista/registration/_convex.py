@@ -66,7 +66,8 @@ def _search_level(
     # what a place beyond the known costs: as much as any wrong one
     outside = float(2 * np.mean([np.var(f, axis=(1, 2, 3)).mean() for f, _, _ in (one, other)]))
     pairs = [(one, other), (other, one)] if stage.both_ways else [(one, other)]
-    fields, values = [], []
+    fields: list[Volume] = []
+    values: list[float] = []
     for n, (here, away) in enumerate(pairs):
         costs = displacement_costs(here[0], away[0], away[1], reach, outside)
         if here[1] is not None:
@@ -99,11 +100,11 @@ def _features(scan: Scan, stride: float, stage: ConvexStage) -> tuple[Volume, Vo
     return np.stack([pooled(channel) for channel in features]), weight, grid
 
 
-def _coupled(
-    costs: Volume, offsets: Volume, steps: int, stage: ConvexStage
-) -> tuple[Volume, list[float]]:
+def _coupled(costs: Volume, offsets: Volume, steps: int, stage: ConvexStage) -> tuple[Volume, list[float]]:
     """Alternate between the cheapest displacements near a smooth field and their smoothing."""
-    smooth = gaussian_filter(np.ascontiguousarray(np.moveaxis(costs, -1, 0)), stage.cost_sigma, border="nearest")
+    smooth = gaussian_filter(
+        np.ascontiguousarray(np.moveaxis(costs, -1, 0)), stage.cost_sigma, border="nearest"
+    )
     costs = np.ascontiguousarray(np.moveaxis(smooth, 0, -1))
     scale = float(np.mean(costs.mean(axis=-1) - costs.min(axis=-1)))
     field = np.zeros((3, *costs.shape[:3]), np.float32)
@@ -121,4 +122,3 @@ def _agreed(forward: Volume, backward: Volume) -> Volume:
         back, on = compose(backward, forward), compose(forward, backward)
         forward, backward = forward - np.float32(0.5) * back, backward - np.float32(0.5) * on
     return forward
-

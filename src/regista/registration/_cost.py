@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from regista.kernels.cpu.rows import ranges_of, rows_of
 from regista.kernels.cpu.warp import warp_gradient
 from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, check_overlap
+from regista.regularization import Incompressibility, LocalRigidity, Penalty
 from regista.similarity import Similarity
 
 _SURROUND = 1e-3
@@ -17,6 +19,8 @@ _SURROUND = 1e-3
 _ROOM = 4
 """Voxels of a level around the content, besides the reach of the smoothing, that take part: an update must
 have died away where the field is left alone, or it tears there."""
+REGIONAL = (LocalRigidity, Incompressibility)
+"""Penalties that hold in a region, where one is given."""
 _IDENTITY = np.eye(4)[:3]
 
 
@@ -33,10 +37,17 @@ class LevelCost:
         Linear map that follows the displacement on the fixed grid.
     symmetric_force : bool
         Whether forces use the mean gradient of both images, where the metric can.
+    penalties : sequence of Penalty
+        What is added to the dissimilarity; regional ones hold in the fixed scan's `region`.
     """
 
     def __init__(
-        self, level: Level, similarity: Similarity, fixed2moving: Matrix, symmetric_force: bool = True
+        self,
+        level: Level,
+        similarity: Similarity,
+        fixed2moving: Matrix,
+        symmetric_force: bool = True,
+        penalties: Sequence[Penalty] = (),
     ) -> None:
         self._level, self._similarity, self._symmetric = level, similarity, symmetric_force
         self._warper = Warper(level)
@@ -46,8 +57,14 @@ class LevelCost:
         # steepest descent in mm: a voxel that is long in one axis moves fewer voxels along it
         in_use = np.array(level.fixed.grid.shape) > 1
         self.axis_scale = np.where(in_use, (spacing[in_use].min() / spacing) ** 2, 0).astype(np.float32)
+        self._penalties = [
+            one.prepare(level.fixed.grid, level.fixed.region if isinstance(one, REGIONAL) else None)
+            for one in penalties
+        ]
         self._gradient: Volume | None = None
+        self._stiffness: Volume | None = None
         self._rows: NDArray[np.int32] | None = None
+        self._active: NDArray[np.bool_] | None = None
         self._exchanged: LevelCost | None = None
         self._halves: tuple[Warper, Warper] | None = None
 
@@ -63,8 +80,12 @@ class LevelCost:
         one, other = ranges_of(fixed, fixed.flat[0], _SURROUND), ranges_of(warped, moving.flat[0], _SURROUND)
         ranges = np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
         reach = max(reach, self._metric.reach_vox)
-        self._rows = rows_of(ranges, fixed.shape[2], reach + _ROOM, max(reach, _ROOM))
-        return self._rows
+        self._rows = rows = rows_of(ranges, fixed.shape[2], reach + _ROOM, max(reach, _ROOM))
+        depth = np.arange(fixed.shape[2])
+        self._active = (
+            (depth >= rows[0, ..., None]) & (depth < rows[1, ..., None]) if self._penalties else None
+        )
+        return rows
 
     def force(self, field: Volume, scratch: Volume, out: Volume) -> float:
         """Return the value at a field and write the descent force on a compositive update."""
@@ -93,7 +114,8 @@ class LevelCost:
         arguments = (weight, self.axis_scale, self._symmetric, scratch)
         value = self._similarity.prepare(fixed, weight).force(warped, *arguments, on_moving, self._rows)
         other = self._similarity.prepare(warped, weight).force(fixed, *arguments, on_fixed, self._rows)
-        return 0.5 * (value + other)
+        value = 0.5 * (value + other)
+        return value + self._resist(to_fixed, on_fixed) + self._resist(to_moving, on_moving)
 
     def exchanged_force(self, field: Volume, scratch: Volume, out: Volume) -> float:
         """Return the value and write the force where the fixed image is warped to the moving one.
@@ -117,7 +139,20 @@ class LevelCost:
         warped, weight = self._warper(self._affine, field)
         value = self._metric.value_and_gradient(warped, weight, self._gradient)
         warp_gradient(self._level.moving.data, self._affine, field, self._gradient, out=out)
-        for axis, scale in enumerate(self.axis_scale):
-            if scale == 0:
-                out[axis] = 0
+        value += sum(one.value_and_gradient(field, out) for one in self._penalties)
+        out[self.axis_scale == 0] = 0
+        return value
+
+    def _resist(self, field: Volume, force: Volume) -> float:
+        """Return the penalties' value at a field and take their gradient from a force."""
+        if not self._penalties:
+            return 0.0
+        if self._stiffness is None:
+            self._stiffness = np.empty_like(field)
+        self._stiffness[...] = 0
+        value = sum(one.value_and_gradient(field, self._stiffness) for one in self._penalties)
+        self._stiffness *= self.axis_scale[:, None, None, None]
+        if self._active is not None:
+            self._stiffness[:, ~self._active] = 0
+        force -= self._stiffness
         return value

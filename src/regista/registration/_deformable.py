@@ -125,7 +125,7 @@ def _run_level(
     carried: Callable[[], list[Volume]],
     report: Callable[[Level, int, float], None],
 ) -> tuple[Sequence[Volume], list[float], Status]:
-    cost = LevelCost(level, stage.similarity, fixed2moving, stage.symmetric_force)
+    cost = LevelCost(level, stage.similarity, fixed2moving, stage.symmetric_force, stage.penalties)
     solver, rule = stage.solver(level.index), stage.convergence
     fields = carried()
     rows: NDArray[np.int32] = cost.begin(fields[-1], solver.reach_vox)

@@ -150,13 +150,16 @@ def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite:
 def check_memory(fixed: Scan, moving: Scan, plan: Plan) -> int:
     """Return the predicted peak in bytes; refuse what will not fit."""
     start, stop = content_box(fixed)
-    finest = min((s.shrink[-1] for s in plan.stages if isinstance(s, DenseStage)), default=2)
-    factors = fixed.shrink_factors(finest * fixed.finest_mm)
-    voxels = int(np.prod((stop - start) / np.array(factors)))
+
+    def voxels_at(shrink: int) -> int:
+        return int(np.prod((stop - start) / np.array(fixed.shrink_factors(shrink * fixed.finest_mm))))
+
+    voxels = voxels_at(min((s.shrink[-1] for s in plan.stages if isinstance(s, DenseStage)), default=2))
+    metric = max(4 * s.volumes * voxels_at(s.shrink[-1]) for s in plan.stages)
     deformable = any(isinstance(s, DenseStage) for s in plan.stages)
     outputs = _OUTPUT_BYTES_PER_VOXEL * fixed.data.size + 12 * voxels if deformable else 0
     images = 4 * (6 * fixed.data.size + 3 * moving.data.size)
-    need = max(voxels * _BYTES_PER_VOXEL, outputs) + images + 250_000_000
+    need = max(voxels * _BYTES_PER_VOXEL + metric, outputs) + images + 250_000_000
     have = available_bytes()
     if have is not None and need > have:
         raise RegistrationError(

@@ -18,17 +18,25 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """One image made ready: intensities 0 … 1 on a 3-D grid, with an optional weight per voxel."""
+    """One image made ready: intensities 0 … 1 on a 3-D grid, with an optional weight per voxel.
+
+    `region` tells where regional penalties hold, 0 … 1.
+    """
 
     data: Volume
     grid: Grid
     weight: Volume | None = None
+    region: Volume | None = None
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> Scan:
         """Return the voxels ``start <= index < stop``."""
         box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        weight = None if self.weight is None else np.ascontiguousarray(self.weight[box])
-        return Scan(np.ascontiguousarray(self.data[box]), self.grid.crop(start, stop), weight)
+        data, weight, region = (
+            None if one is None else np.ascontiguousarray(one[box])
+            for one in (self.data, self.weight, self.region)
+        )
+        assert data is not None
+        return Scan(data, self.grid.crop(start, stop), weight, region)
 
     @property
     def finest_mm(self) -> float:
@@ -79,7 +87,8 @@ class Scan:
             shrunk: Volume = warp(smooth, to_fine, shape=grid.shape)
             return shrunk
 
-        return Scan(shrink(self.data), grid, None if self.weight is None else shrink(self.weight))
+        weight, region = (None if one is None else shrink(one) for one in (self.weight, self.region))
+        return Scan(shrink(self.data), grid, weight, region)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ from regista.core import FormatError, PlanError
 from regista.preprocessing import Pipeline
 from regista.registration._plan import Plan, Start
 from regista.registration._stages import STAGES, DenseStage, LinearStage
-from regista.similarity import SIMILARITIES, Similarity
+from regista.regularization import PENALTIES, penalties_from_plan
+from regista.similarity import SIMILARITIES, Similarity, Sum
 
 
 def list_presets() -> dict[str, str]:
@@ -136,7 +137,8 @@ def _override(tree: dict[str, Any], text: str) -> None:
     place: Any = tree
     for depth, key in enumerate(keys[:-1]):
         if isinstance(place, list):
-            place = place[_stage_index(place, key, text)]
+            find = _term_index if keys[depth - 1] == "similarity" else _stage_index
+            place = place[find(place, key, text)]
             continue
         below = place.get(key)
         if key == "similarity" and isinstance(below, str):
@@ -148,7 +150,8 @@ def _override(tree: dict[str, Any], text: str) -> None:
         place[key] = below
         place = below
     if isinstance(place, list):
-        raise PlanError(f"{text!r} would replace a whole stage: name a setting of it")
+        whole = "term" if keys[-2] == "similarity" else "stage"
+        raise PlanError(f"{text!r} would replace a whole {whole}: name a setting of it")
     if keys[-1] == "shrink" and isinstance(value, list):
         _keep_levels(place, value)
     place[keys[-1]] = value
@@ -175,6 +178,12 @@ def _stage_index(stages: list[Any], key: str, text: str) -> int:
     raise PlanError(f"{text!r} names stage {key!r}; the plan's stages are {', '.join(names)}")
 
 
+def _term_index(terms: list[Any], key: str, text: str) -> int:
+    if key.isdigit() and int(key) < len(terms) and isinstance(terms[int(key)], dict):
+        return int(key)
+    raise PlanError(f"{text!r} names term {key!r} of a sum of metrics; its terms are 0 … {len(terms) - 1}")
+
+
 def _per_level(kind: type) -> tuple[str, ...]:
     return kind.per_level if issubclass(kind, DenseStage) else ()
 
@@ -186,10 +195,16 @@ def _build(kind: type, tree: Mapping[str, Any], where: str) -> Any:
             tree[name] = (tree[name],)
     if "similarity" in tree:
         tree["similarity"] = _similarity(tree["similarity"], f"{where}.similarity")
+    if "penalties" in tree:
+        tree["penalties"] = penalties_from_plan(tree["penalties"], f"{where}.penalties")
     return _validate(kind, tree, where)
 
 
 def _similarity(spec: Any, where: str) -> Similarity:
+    if isinstance(spec, list | tuple):
+        terms = [_term(term, f"{where}.{number}") for number, term in enumerate(spec)]
+        total: Similarity = _validate(Sum, {"terms": tuple(terms)}, where)
+        return total
     if isinstance(spec, str):
         spec = {spec: {}}
     if not isinstance(spec, Mapping) or len(spec) != 1:
@@ -201,6 +216,16 @@ def _similarity(spec: Any, where: str) -> Similarity:
         raise PlanError(f"{where}.{name} is a table of options, got {options!r}")
     similarity: Similarity = _validate(SIMILARITIES[name], dict(options), f"{where}.{name}")
     return similarity
+
+
+def _term(spec: Any, where: str) -> tuple[float, Similarity]:
+    if not isinstance(spec, Mapping) or "weight" not in spec:
+        raise PlanError(f"{where} reads like {{weight = 0.5, lncc = {{radius = 2}}}}, got {spec!r}")
+    rest = dict(spec)
+    weight = rest.pop("weight")
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise PlanError(f"{where}.weight is a number above 0, got {weight!r}")
+    return float(weight), _similarity(rest, where)
 
 
 def _validate(kind: type, tree: dict[str, Any], where: str) -> Any:
@@ -228,16 +253,17 @@ def _adapter(kind: type) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    metrics: tuple[type[Any], ...] = tuple(SIMILARITIES.values())
     if isinstance(value, Pipeline):
         return value.to_dict()
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
     if isinstance(value, Start | LinearStage | DenseStage):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, metrics):
-        options = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-        return {value.name: options}
+    if isinstance(value, Sum):
+        return [{"weight": weight, **_plain(term)} for weight, term in value.terms]
+    for name, kind in (SIMILARITIES | PENALTIES).items():
+        if type(value) is kind:
+            return {name: {f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
     return value
 
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from regista.core import PlanError
 from regista.optimization import (
     Convergence,
@@ -16,6 +18,7 @@ from regista.optimization import (
     StationaryVelocity,
     SymmetricDiffeomorphic,
 )
+from regista.regularization import Penalty
 from regista.similarity import LNCC, MI, DemonsSSD, Similarity
 
 CONFIG = {"extra": "forbid", "arbitrary_types_allowed": True}
@@ -49,6 +52,11 @@ class LinearStage:
         if not 0 < self.tolerance_vox < 1:
             raise PlanError(f"{self.model}: tolerance_vox is between 0 and 1, got {self.tolerance_vox}")
 
+    @property
+    def volumes(self) -> int:
+        """Volumes of the image's size that the metric holds at once."""
+        return self.similarity.volumes
+
 
 @dataclass(frozen=True, kw_only=True)
 class DenseStage:
@@ -78,6 +86,11 @@ class DenseStage:
                     f"{self.model}: {name} has one value or one per level ({len(self.shrink)}), got {list(values)}"
                 )
 
+    @property
+    def volumes(self) -> int:
+        """Volumes of the finest level's size held at once, beyond what every stage needs."""
+        return 0
+
     def at(self, level: int, name: str) -> Any:
         """Return a setting as it is on a level."""
         value = getattr(self, name)
@@ -92,6 +105,8 @@ class IterativeStage(DenseStage, ABC):
     ----------
     similarity : Similarity
         Metric.
+    penalties : tuple of Penalty
+        What is added to the metric's value (see `regista.regularization`), none by default.
     symmetric_force : bool
         Drive the update by the mean gradient of both images. For one contrast only: MI and NMI do not, and
         LNCC should not where contrasts differ.
@@ -100,15 +115,27 @@ class IterativeStage(DenseStage, ABC):
     """
 
     similarity: Similarity = field(default_factory=LNCC)
+    penalties: tuple[Penalty, ...] = ()
     symmetric_force: bool = True
     window: int = 10
     tolerance: float = 1e-3
+    takes_penalties: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.penalties and (not self.takes_penalties or isinstance(self.similarity, DemonsSSD)):
+            raise PlanError(
+                f"{self.model}: demons' forces are steps, to which no penalty can be added; smooth the field more "
+                "(field_sigma_vox), or take another metric and model"
+            )
         for level in range(len(self.shrink)):
             self.solver(level)  # its own checks
         _ = self.convergence
+
+    @property
+    def volumes(self) -> int:
+        """Volumes of the finest level's size held at once, beyond what every stage needs."""
+        return self.similarity.volumes + (3 if self.penalties else 0)
 
     @abstractmethod
     def solver(self, level: int) -> DenseSolver:
@@ -179,6 +206,7 @@ class DemonsStage(IterativeStage):
     update_sigma_vox: tuple[float, ...] = (0.0,)
     field_sigma_vox: tuple[float, ...] = (1.0,)
     per_level: ClassVar[tuple[str, ...]] = ("update_sigma_vox", "field_sigma_vox")
+    takes_penalties: ClassVar[bool] = False
 
     def solver(self, level: int) -> DenseSolver:
         """Return the solver of a level."""
@@ -294,13 +322,24 @@ class ConvexStage(DenseStage):
         super().__post_init__()
         for name, low, high in (("stride", 1, 32), ("search", 1, 12)):
             if any(not low <= n <= high for n in getattr(self, name)):
-                raise PlanError(f"convex: {name} is between {low} and {high}, got {list(getattr(self, name))}")
+                raise PlanError(
+                    f"convex: {name} is between {low} and {high}, got {list(getattr(self, name))}"
+                )
         for name, low, high in (("radius", 0, 8), ("dilation", 1, 16)):
             if not low <= getattr(self, name) <= high:
-                raise PlanError(f"convex: {name} is between {low} and {high} voxels, got {getattr(self, name)}")
+                raise PlanError(
+                    f"convex: {name} is between {low} and {high} voxels, got {getattr(self, name)}"
+                )
         for name in ("cost_sigma", "field_sigma_vox"):
             if not 0 <= getattr(self, name) <= 20:
                 raise PlanError(f"convex: {name} is between 0 and 20, got {getattr(self, name)}")
+
+    @property
+    def volumes(self) -> int:
+        """Volumes of the finest level's size held at once: descriptors of both images, and the costs twice."""
+        levels = range(len(self.shrink))
+        costs = max((2 * self.at(n, "search") + 1) ** 3 / self.at(n, "stride") ** 3 for n in levels)
+        return 30 + int(np.ceil(2 * costs))
 
 
 LINEAR_MODELS = ("translation", "rigid", "similarity", "affine")

@@ -1,11 +1,34 @@
 """Similarity metrics, each a configuration with `prepare(fixed) → value_and_gradient(warped)`."""
 
+from typing import Any
+
 from regista.similarity._base import Prepared, Similarity
 from regista.similarity._correlation import NCC, SSD
 from regista.similarity._demons import DemonsSSD
 from regista.similarity._information import MI, NMI
 from regista.similarity._lncc import LNCC
+from regista.similarity._mind import MIND
+from regista.similarity._ngf import NGF
+from regista.similarity._ratio import CorrelationRatio
+from regista.similarity._sum import Sum
 
-SIMILARITIES = {kind.name: kind for kind in (SSD, NCC, LNCC, MI, NMI, DemonsSSD)}
+SIMILARITIES: dict[str, type[Any]] = {
+    kind.name: kind for kind in (SSD, NCC, LNCC, MI, NMI, DemonsSSD, MIND, NGF, CorrelationRatio)
+}
+"""The single metrics by their names in plans; a plan names a `Sum` by a list of them."""
 
-__all__ = ["LNCC", "MI", "NCC", "NMI", "SIMILARITIES", "SSD", "DemonsSSD", "Prepared", "Similarity"]
+__all__ = [
+    "LNCC",
+    "MI",
+    "MIND",
+    "NCC",
+    "NGF",
+    "NMI",
+    "SIMILARITIES",
+    "SSD",
+    "CorrelationRatio",
+    "DemonsSSD",
+    "Prepared",
+    "Similarity",
+    "Sum",
+]

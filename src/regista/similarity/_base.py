@@ -77,6 +77,11 @@ class Similarity(Protocol):
 
     name: ClassVar[str]
 
+    @property
+    def volumes(self) -> int:
+        """Volumes of the image's size held at once, beyond what every metric needs."""
+        ...
+
     def prepare(self, fixed: Volume, weight: Volume | None) -> Prepared:
         """Bind to a fixed image (and the weight of its voxels)."""
         ...

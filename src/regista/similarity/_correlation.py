@@ -22,6 +22,7 @@ class SSD:
     """
 
     name: ClassVar[str] = "ssd"
+    volumes: ClassVar[int] = 0
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def prepare(self, fixed: Volume, weight: Volume | None) -> Prepared:
@@ -49,6 +50,7 @@ class NCC:
     """
 
     name: ClassVar[str] = "ncc"
+    volumes: ClassVar[int] = 0
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def prepare(self, fixed: Volume, weight: Volume | None) -> Prepared:

@@ -37,6 +37,7 @@ class DemonsSSD:
     normalization_vox: float = 1.0
     floor: float = 1e-3
     name: ClassVar[str] = "demons"
+    volumes: ClassVar[int] = 1
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:

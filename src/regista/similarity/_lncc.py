@@ -30,6 +30,7 @@ class LNCC:
     radius: int = 2
     floor: float = 1e-5
     name: ClassVar[str] = "lncc"
+    volumes: ClassVar[int] = 0
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:

@@ -59,7 +59,9 @@ def cheapest(costs, offsets, field, strength, *, out):
     out : (3, I, J, K) float32 ndarray
         Destination.
     """
-    parallel_for(lambda a, b: _cheapest(a, b, costs, offsets, field, np.float32(strength), out), costs.shape[0])
+    parallel_for(
+        lambda a, b: _cheapest(a, b, costs, offsets, field, np.float32(strength), out), costs.shape[0]
+    )
     return out
 
 
@@ -77,13 +79,13 @@ def _costs(start, stop, fixed, moving, known, masked, reach, outside, out):
                         for c in range(-rk, rk + 1):
                             p, q, r = i + a, j + b, k + c
                             cost = outside
-                            if 0 <= p < inn and 0 <= q < jn and 0 <= r < kn:
-                                if not masked or known[p, q, r] >= 0.5:
-                                    cost = np.float32(0)
-                                    for f in range(channels):
-                                        d = fixed[f, i, j, k] - moving[f, p, q, r]
-                                        cost += d * d
-                                    cost *= share
+                            here = 0 <= p < inn and 0 <= q < jn and 0 <= r < kn
+                            if here and (not masked or known[p, q, r] >= 0.5):
+                                cost = np.float32(0)
+                                for f in range(channels):
+                                    d = fixed[f, i, j, k] - moving[f, p, q, r]
+                                    cost += d * d
+                                cost *= share
                             out[i, j, k, n] = cost
                             n += 1
 
@@ -101,4 +103,8 @@ def _cheapest(start, stop, costs, offsets, field, strength, out):
                     total = costs[i, j, k, n] + strength * (a * a + b * b + c * c)
                     if total < best:
                         best, at = total, n
-                out[0, i, j, k], out[1, i, j, k], out[2, i, j, k] = offsets[at, 0], offsets[at, 1], offsets[at, 2]
+                out[0, i, j, k], out[1, i, j, k], out[2, i, j, k] = (
+                    offsets[at, 0],
+                    offsets[at, 1],
+                    offsets[at, 2],
+                )

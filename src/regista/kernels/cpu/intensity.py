@@ -53,6 +53,24 @@ def image_force(gradient, warped, fixed, axis_scale, symmetric, *, out, rows=Non
     return out
 
 
+def add_weighted(out, other, own_weight, other_weight, *, rows=None):
+    """Write ``own_weight · out + other_weight · other`` to `out`.
+
+    Parameters
+    ----------
+    out, other : (C, I, J, K) float32 ndarray
+        Volumes; `other` is not read where its weight is 0.
+    own_weight, other_weight : float
+        Factors.
+    rows : (4, I, J) int32 ndarray, optional
+        Voxels to compute (see `regista.kernels.cpu.rows`).
+    """
+    rows = all_rows(out.shape[1:]) if rows is None else rows
+    a, b = np.float32(own_weight), np.float32(other_weight)
+    for_rows(lambda p, q: _add_weighted(p, q, out, other, a, b, rows), rows)
+    return out
+
+
 def linear_gradient(gradient, warped):
     """Return ``Σ_x g(x) ∂_a W(x) (x, 1)_b``: the gradient of D for a linear update in voxels, (3, 4) float64."""
     sums = np.zeros((warped.shape[0], 3, 4))
@@ -131,6 +149,24 @@ def _force(start, stop, gradient, warped, fixed, scale, symmetric, rows, out):
                 out[0, i, j, k] = wi * g * di
                 out[1, i, j, k] = wj * g * dj
                 out[2, i, j, k] = wk * g * dk
+
+
+@njit
+def _add_weighted(start, stop, out, other, own_weight, other_weight, rows):
+    channels, _, jn, _ = out.shape
+    for c in range(channels):
+        for i in range(start, stop):
+            for j in range(jn):
+                p, q = rows[0, i, j], rows[1, i, j]
+                if p >= q:
+                    continue
+                target, source = out[c, i, j, p:q], other[c, i, j, p:q]
+                if other_weight == 0:
+                    for k in range(q - p):
+                        target[k] *= own_weight
+                else:
+                    for k in range(q - p):
+                        target[k] = own_weight * target[k] + other_weight * source[k]
 
 
 @njit

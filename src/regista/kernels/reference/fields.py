@@ -89,4 +89,4 @@ def exponential_adjoint(fields: list[NDArray[np.float64]], gradient: ArrayLike) 
                     slope = (1 if corner[axis] else -1) * np.delete(weights, axis).prod()
                     result[(axis, *place)] += slope * float(u[(slice(None), *there)] @ g)
         current = result
-    return current / 2 ** (len(fields) - 1)
+    return np.asarray(current / 2 ** (len(fields) - 1))

@@ -56,6 +56,19 @@ def image_force(
     return put(-np.asarray(gradient, np.float64) * scale * slope, out, rows)
 
 
+def add_weighted(
+    out: NDArray[np.floating],
+    other: ArrayLike,
+    own_weight: float,
+    other_weight: float,
+    *,
+    rows: Rows | None = None,
+) -> NDArray[np.floating]:
+    """Write ``own_weight · out + other_weight · other`` to `out`."""
+    added = other_weight * np.asarray(other, np.float64) if other_weight != 0 else 0.0
+    return put(own_weight * np.asarray(out, np.float64) + added, out, rows)
+
+
 def linear_gradient(gradient: ArrayLike, warped: ArrayLike) -> NDArray[np.float64]:
     """Return ``Σ_x g(x) ∂_a W(x) (x, 1)_b``, ``(3, 4)``."""
     g, slope = np.asarray(gradient, np.float64), spatial_gradient(warped)
