@@ -166,8 +166,9 @@ class _PreparedPrior(PreparedPenalty):
         if model.grid.ndim != grid.ndim:
             raise GeometryError(f"a {model.grid.ndim}-D deformation model does not fit a {grid.ndim}-D grid")
         frame = frame_of(grid)
+        to_voxels = np.asarray(np.linalg.inv(frame), np.float64)
         self._grid, self._weight, self._metric = grid, weight, frame.T @ frame
-        self._mean = _turned(_resampled(model.mean_mm, model.grid, grid), np.linalg.inv(frame))
+        self._mean = _turned(_resampled(model.mean_mm, model.grid, grid), to_voxels)
         modes = np.empty((len(model.modes), 3, *grid.as_3d().shape), np.float32)
         for n, mode in enumerate(model.modes):
             modes[n] = _resampled(mode, model.grid, grid)
@@ -206,7 +207,7 @@ class _PreparedPrior(PreparedPenalty):
             factor=factor * self._residual,
             out=out,
         )
-        return self._weight * value
+        return float(self._weight * value)
 
 
 def save_deformation_model(model: DeformationModel, path: str | Path) -> None:

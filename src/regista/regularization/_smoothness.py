@@ -112,7 +112,7 @@ def prepare_bending(grid: Grid, factor: float, weight: Field | None) -> Prepared
     )
 
     def term(u: Field, factor: float, out: Field) -> float:
-        return bending(u, frame, weight, factor=factor, out=out)[0]
+        return float(bending(u, frame, weight, factor=factor, out=out)[0])
 
     return PreparedMean(grid, factor, float(total), term)
 

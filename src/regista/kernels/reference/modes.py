@@ -10,7 +10,11 @@ Array = NDArray[np.float64]
 
 def project(u: ArrayLike, mean: ArrayLike, modes: ArrayLike, metric: ArrayLike) -> tuple[Array, float]:
     """Return the inner products with the modes and the squared length."""
-    d, m, g = np.asarray(u, np.float64) - mean, np.asarray(modes, np.float64), np.asarray(metric)
+    d, m, g = (
+        np.asarray(u, np.float64) - np.asarray(mean, np.float64),
+        np.asarray(modes, np.float64),
+        np.asarray(metric),
+    )
     flat = d.reshape(3, -1)
     return np.einsum("ncijk,cijk->n", m, d), float((flat * (g @ flat)).sum())
 
@@ -26,7 +30,7 @@ def combine_modes(
     out: Array,
 ) -> Array:
     """Add the weighted sum of the modes and of the deviation from the mean."""
-    d = np.asarray(u, np.float64) - mean
+    d = np.asarray(u, np.float64) - np.asarray(mean, np.float64)
     out += factor * np.einsum("cd,dijk->cijk", np.asarray(metric), d)
     out += np.einsum("n,ncijk->cijk", np.asarray(coefficients), np.asarray(modes, np.float64))
     return out

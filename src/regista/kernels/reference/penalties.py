@@ -13,7 +13,8 @@ Array = NDArray[np.float64]
 
 def difference_matrices(shape: tuple[int, ...]) -> tuple[list[sparse.csr_matrix], list[sparse.csr_matrix]]:
     """Return, for each axis, the matrices of the forward and of the backward difference of a flattened volume."""
-    forward, backward = [], []
+    forward: list[sparse.csr_matrix] = []
+    backward: list[sparse.csr_matrix] = []
     for axis, n in enumerate(shape):
         step = sparse.lil_matrix((n, n))
         for row in range(n - 1):
