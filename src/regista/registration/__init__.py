@@ -1,5 +1,11 @@
 """The registration engine: plans in, results out."""
 
+from regista.registration._landmarks import (
+    LANDMARK_MODELS,
+    LandmarkFit,
+    LandmarkModel,
+    fit_landmarks,
+)
 from regista.registration._plan import DeformableStage, LinearStage, Plan, Start
 from regista.registration._plan_file import (
     list_presets,
@@ -13,11 +19,15 @@ from regista.registration._result import Result
 from regista.registration._warmup import warmup
 
 __all__ = [
+    "LANDMARK_MODELS",
     "DeformableStage",
+    "LandmarkFit",
+    "LandmarkModel",
     "LinearStage",
     "Plan",
     "Result",
     "Start",
+    "fit_landmarks",
     "list_presets",
     "load_plan",
     "plan_from_dict",
