@@ -182,9 +182,9 @@ class _Pairs:
     def fit(self, fixed_space: str | None, moving_space: str | None) -> Transform:
         """Return the transform, which never mirrors."""
         if self.model == "tps":
-            spline = self._spline().spline(fixed_space, moving_space)
-            self._refuse_mirrored(spline.matrix)
-            return spline
+            fit = self._spline()
+            self._refuse_mirrored(replace(self, model="affine").matrix())
+            return fit.spline(fixed_space, moving_space)
         matrix = self.matrix()
         self._refuse_mirrored(matrix)
         kinds: dict[str, type[Affine]] = {
@@ -247,8 +247,7 @@ class _Pairs:
             raise GeometryError(
                 f"the model {self.model!r} in {self.ndim}-D needs {self.axes + 1} landmarks or more, got {len(fixed)}"
             )
-        sides = {"fixed": fixed} if self.model == "tps" else {"fixed": fixed, "moving": moving}
-        for role, points in sides.items():
+        for role, points in (("fixed", fixed), ("moving", moving)):
             extents = _extents(points)
             if extents < self.axes:
                 where = ("are all in one place", "lie on one line", "lie in one plane")[extents]
