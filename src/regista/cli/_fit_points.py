@@ -84,15 +84,15 @@ def fit_points(
         robust=robust,
     )
     with use_threads(threads):
-        folded = _folded_percent(fit, fixed) if model == "tps" else 0.0
+        sampled = _on_grid(fit, here, there, fixed) if model == "tps" and fixed is not None else {}
         write_transform(output, fit.transform, format=to, fixed=fixed, moving=other)
-    warnings = _warnings(fit, (here, there), folded)
+    warnings = _warnings(fit, (here, there), (fixed, other), sampled)
     if as_json:
-        say_json({"output": str(output), **_tree(fit), "folded_percent": folded, "warnings": warnings})
+        say_json({"output": str(output), **_tree(fit, sampled), "warnings": warnings})
         return
     for warning in [] if quiet else warnings:
         complain(f"Warning: {warning}")
-    _show(fit, output, quiet)
+    _show(fit, sampled, output, quiet)
 
 
 def _read(
@@ -117,6 +117,9 @@ def _read(
         )
         for path, image, word in zip(paths, images, told, strict=True)
     ]
+    for points, path in zip(sets, paths, strict=True):
+        if known and points.ndim != known[0].ndim:
+            raise GeometryError(f"{path} holds {points.ndim}-D points, but the image is {known[0].ndim}-D")
     if sets[0].space == sets[1].space:  # fixed/points.csv and moving/points.csv
         sets = [
             replace(points, space=with_folder(str(points.space), path))
@@ -129,15 +132,31 @@ def _read(
     return named[0], named[1]
 
 
-def _folded_percent(fit: LandmarkFit, fixed: Image | None) -> float:
-    """Return the share of the fixed image's voxels at which the map folds."""
-    from regista.transforms import jacobian_determinant
+def _on_grid(fit: LandmarkFit, here: PointSet, there: PointSet, fixed: Image) -> dict[str, float]:
+    """Return what becomes of a spline as a field on the fixed image's grid: landmarks missed, and folds."""
+    import numpy as np
 
-    assert fixed is not None
-    return 100 * float((jacobian_determinant(fit.transform, fixed.grid) <= 0).mean())
+    from regista.evaluation import match_landmarks
+    from regista.transforms import jacobian_determinant, to_displacement_field
+
+    field = to_displacement_field(fit.transform, fixed.grid)
+    one, other = match_landmarks(here, there)
+    places = here.points_mm[one]
+    telling = fixed.grid.contains(places) & (fit.weights > 0)
+    missed = np.linalg.norm(field.map_points(places) - there.points_mm[other], axis=1)[telling]
+    return {
+        "field_residual_mean_mm": float(missed.mean()) if missed.size else float("nan"),
+        "field_residual_max_mm": float(missed.max(initial=0.0)) if missed.size else float("nan"),
+        "folded_percent": 100 * float((jacobian_determinant(field, fixed.grid) <= 0).mean()),
+    }
 
 
-def _warnings(fit: LandmarkFit, sets: tuple[PointSet, PointSet], folded: float) -> list[str]:
+def _warnings(
+    fit: LandmarkFit,
+    sets: tuple[PointSet, PointSet],
+    images: tuple[Image | None, Image | None],
+    sampled: dict[str, float],
+) -> list[str]:
     found = []
     count, given = len(fit.residuals_mm), [len(points.points_mm) for points in sets]
     if given != [count, count]:
@@ -145,19 +164,27 @@ def _warnings(fit: LandmarkFit, sets: tuple[PointSet, PointSet], folded: float) 
             f"{count} landmarks have a name in both files, of {given[0]} fixed and {given[1]} moving ones; the others "
             "are left out"
         )
-    if folded:
+    for role, points, image in zip(("fixed", "moving"), sets, images, strict=True):
+        outside = 0 if image is None else int((~image.grid.contains(points.points_mm)).sum())
+        if outside:
+            found.append(
+                f"{outside} of {len(points.points_mm)} {role} landmarks lie outside the {role} image: do they belong to "
+                "it, and is their convention (LPS or RAS) right?"
+            )
+    if sampled.get("folded_percent"):
         found.append(
-            f"the spline folds {folded:.3g} % of the fixed image's voxels: look for wrong landmarks (--robust), or "
-            "give more --smoothing"
+            f"the spline folds {sampled['folded_percent']:.3g} % of the fixed image's voxels: look for wrong landmarks "
+            "(--robust), or give more --smoothing"
         )
     return found
 
 
-def _tree(fit: LandmarkFit) -> dict[str, Any]:
+def _tree(fit: LandmarkFit, sampled: dict[str, float]) -> dict[str, Any]:
     from regista.cli._evaluate_parts import without_nan
     from regista.transforms import Affine
 
-    tree = fit.summary() | {
+    tree = fit.summary() | sampled
+    tree |= {
         "fixed_space": fit.transform.fixed_space,
         "moving_space": fit.transform.moving_space,
         "names": _names(fit),
@@ -177,7 +204,7 @@ def _names(fit: LandmarkFit) -> list[str]:
     return list(fit.names) if fit.names is not None else [str(n + 1) for n in fit.fixed_numbers]
 
 
-def _show(fit: LandmarkFit, output: Path, quiet: bool) -> None:
+def _show(fit: LandmarkFit, sampled: dict[str, float], output: Path, quiet: bool) -> None:
     found = fit.summary()
     used = int((fit.weights > 0).sum())
     say(f"{output}: {found['model']} through {used} landmarks", quiet=quiet)
@@ -187,6 +214,9 @@ def _show(fit: LandmarkFit, output: Path, quiet: bool) -> None:
         if mean != mean:
             text = "not known: there are no more landmarks than the model needs"
         say(f"  {title}: {text}", quiet=quiet)
+    if sampled:
+        mean, top = sampled["field_residual_mean_mm"], sampled["field_residual_max_mm"]
+        say(f"  residual of the field, between voxels: mean {mean:.3f} mm, largest {top:.3f}", quiet=quiet)
     for number in fit.outliers.nonzero()[0]:
         name = _names(fit)[number]
         say(f"  outlier: landmark {name}, {fit.residuals_mm[number]:.3f} mm away", quiet=quiet)
