@@ -134,19 +134,26 @@ def fit_landmarks(
     here, there = _point_set(fixed_points, "fixed"), _point_set(moving_points, "moving")
     one, other = match_landmarks(here, there)
     confidence = _confidence(weights, len(here.points_mm))[one]
-    pairs = _Pairs(here.points_mm[one], there.points_mm[other], confidence, model, float(smoothing))
+    names = None if here.names is None else tuple(here.names[n] for n in one)
+    pairs = _Pairs(
+        fixed=here.points_mm[one],
+        moving=there.points_mm[other],
+        weights=confidence,
+        model=model,
+        smoothing=float(smoothing),
+        names=np.array(names if names is not None else one + 1, dtype=np.str_),
+    )
     trust = _trust(pairs) if robust else np.ones(len(one))
     used = replace(pairs, weights=confidence * trust)
     outliers = (confidence > 0) & (trust == 0)
-    if outliers.any():
-        try:
-            transform = used.fit(here.space, there.space)
-        except GeometryError as error:
-            raise GeometryError(
-                f"{error}. {outliers.sum()} of {len(one)} landmarks agree with no others and were set aside as outliers"
-            ) from None
-    else:
+    try:
         transform = used.fit(here.space, there.space)
+    except GeometryError as error:
+        if not outliers.any():
+            raise
+        raise GeometryError(
+            f"{error}. {outliers.sum()} of {len(one)} landmarks agree with no others and were set aside as outliers"
+        ) from None
     return LandmarkFit(
         transform=transform,
         model=model,
@@ -155,11 +162,11 @@ def fit_landmarks(
         weights=used.weights,
         outliers=outliers,
         fixed_numbers=one,
-        names=None if here.names is None else tuple(here.names[n] for n in one),
+        names=names,
     )
 
 
-@dataclass(frozen=True, kw_only=False, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Pairs:
     """Corresponding points ``(N, ndim)``, mm, with weights of at least 0, and what is to be fitted to them."""
 
@@ -168,6 +175,7 @@ class _Pairs:
     weights: Matrix
     model: str
     smoothing: float
+    names: NDArray[np.str_]
 
     @property
     def ndim(self) -> int:
@@ -237,7 +245,8 @@ class _Pairs:
 
     def _spline(self) -> SplineFit:
         fixed, moving, weights = self._used()
-        return SplineFit(fixed, moving, smoothing=self.smoothing, weights=weights)
+        names = self.names[self.weights > 0].tolist()
+        return SplineFit(fixed, moving, smoothing=self.smoothing, weights=weights, names=names)
 
     def _used(self) -> tuple[Matrix, Matrix, Matrix]:
         """Return landmarks and weights that have a say; refuse those that do not determine the model."""

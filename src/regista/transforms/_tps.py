@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -194,6 +195,8 @@ class SplineFit:
     ----------
     fixed_mm, moving_mm, smoothing, weights
         As for `ThinPlateSpline.through`.
+    names : sequence of str, optional
+        What messages call the landmarks; by default their numbers, counted from 1.
 
     Examples
     --------
@@ -209,6 +212,7 @@ class SplineFit:
         *,
         smoothing: float = 0.0,
         weights: ArrayLike | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         fixed, moving, confidence = _checked(fixed_mm, moving_mm, smoothing, weights)
         self._fixed = fixed
@@ -217,8 +221,9 @@ class SplineFit:
         self._scale = float(np.sqrt((centered**2).sum(axis=1).mean()))
         _refuse_flat(centered)
         # without smoothing a place given twice counts once: its two rows would be the same
-        self._place = _places(fixed, moving, self._scale) if smoothing == 0 else np.arange(len(fixed))
-        kept, self._position = np.unique(self._place, return_inverse=True)
+        called = names if names is not None else [str(n + 1) for n in range(len(fixed))]
+        place = _places(fixed, moving, self._scale, called) if smoothing == 0 else np.arange(len(fixed))
+        kept, self._position = np.unique(place, return_inverse=True)
         self._kept, targets = kept, moving[kept]
         places = centered[kept] / self._scale
         kernel = _kernel(places) + np.diag(len(kept) * smoothing / confidence[kept])
@@ -312,14 +317,14 @@ def _refuse_flat(centered: Matrix) -> None:
         raise GeometryError(f"the fixed landmarks lie {where}: a thin-plate spline needs one elsewhere")
 
 
-def _places(fixed: Matrix, moving: Matrix, scale: float) -> NDArray[np.int64]:
+def _places(fixed: Matrix, moving: Matrix, scale: float, names: Sequence[str]) -> NDArray[np.int64]:
     """Return the first landmark at each landmark's place; refuse one place that goes to two."""
     first = np.argmax(_square_distances(fixed) <= (_SAME * scale) ** 2, axis=1)
     away = np.linalg.norm(moving - moving[first], axis=1)
     worst = int(np.argmax(away))
     if away[worst] > _SAME * scale:
         raise GeometryError(
-            f"landmarks {first[worst] + 1} and {worst + 1} are one place of the fixed image but lie {away[worst]:.3g} mm "
+            f"landmarks {names[first[worst]]} and {names[worst]} are one place of the fixed image but lie {away[worst]:.3g} mm "
             "apart in the moving one: correct them, or let the spline pass near its landmarks, with --smoothing above 0 "
             "(in Python smoothing=)"
         )
