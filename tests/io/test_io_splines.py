@@ -41,13 +41,14 @@ def test_splines_within_chains(tmp_path, grid, spline):
             spline,
             Translation.by([1.0, 0, 0], "m", "n"),
             spline_to(spline),
+            Translation.by([0.0, 2.0, 1.0], "o", "p"),
         )
     )
     write_transform(tmp_path / "c.h5", chain, fixed=grid)
     back = read_transform(tmp_path / "c.h5")
     centres = grid.coordinates_mm().reshape(3, -1).T
     np.testing.assert_allclose(back.map_points(centres), chain.map_points(centres), atol=1e-3)
-    assert (back.fixed_space, back.moving_space) == ("e", "o")
+    assert (back.fixed_space, back.moving_space) == ("e", "p")
 
 
 def spline_to(spline: ThinPlateSpline) -> ThinPlateSpline:

@@ -177,6 +177,28 @@ def test_robust_changes_nothing_where_all_agree(rng, model):
     assert not least.outliers.any()
 
 
+@pytest.mark.parametrize("model", LINEAR)
+@pytest.mark.parametrize("seed", range(5))
+def test_one_landmark_more_than_needed_is_not_called_an_outlier(model, seed):
+    rng = np.random.default_rng(seed)
+    fixed = places(rng, LEAST[model][1] + 1, 3)
+    moving = applied(truth_of(model, rng, 3), fixed) + rng.normal(0, 2, fixed.shape)
+    assert not fit_landmarks(
+        fixed, moving, model, robust=True
+    ).outliers.any()  # which one is wrong cannot be told
+
+
+@pytest.mark.parametrize("model", LINEAR)
+@pytest.mark.parametrize("seed", range(5))
+def test_two_fifths_of_outliers_that_agree_with_each_other(model, seed):
+    rng = np.random.default_rng(seed)
+    fixed, matrix = places(rng, 40, 3), truth_of(model, rng, 3)
+    moving = applied(matrix, fixed) + rng.normal(0, 0.2, fixed.shape)
+    moving[:15] += [8.0, -6.0, 3.0]
+    fit = fit_landmarks(fixed, moving, model, robust=True)
+    assert np.linalg.norm(fit.transform.map_points(fixed) - applied(matrix, fixed), axis=1).max() < 1
+
+
 def test_exchanged_landmarks_are_named(rng):
     fixed = places(rng, 12, 3)
     moving = applied(truth_of("rigid", rng, 3), fixed) + rng.normal(0, 0.1, fixed.shape)
