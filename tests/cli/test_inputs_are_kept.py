@@ -21,6 +21,7 @@ from regista.transforms import Translation
 WRITES = {
     "apply": "{a.h5} {b.nii.gz} --like {c.nii.gz} -o {out}",
     "apply-points": "{a.h5} {b.csv} --like {c.nii.gz} --moving {d.nii.gz} -o {out}",
+    "fit-points": "{a.csv} {b.csv} --like {c.nii.gz} --moving {d.nii.gz} -o {out}",
     "invert": "{a.h5} --like {c.nii.gz} --moving {d.nii.gz} -o {out}",
     "compose": "{a.h5} {b.h5} --like {c.nii.gz} --moving {d.nii.gz} -o {out}",
     "convert": "{a.h5} {out} --like {c.nii.gz} --moving {d.nii.gz}",

@@ -10,6 +10,7 @@ from regista.cli._apply import apply, apply_points
 from regista.cli._benchmark import benchmark
 from regista.cli._convert import compose, convert, invert
 from regista.cli._evaluate import evaluate
+from regista.cli._fit_points import fit_points
 from regista.cli._info import info
 from regista.cli._plans import presets
 from regista.cli._preprocess import ablate, preprocess, train_nyul
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(register)
 app.command()(apply)
 app.command("apply-points")(apply_points)
+app.command("fit-points")(fit_points)
 app.command()(invert)
 app.command()(compose)
 app.command()(convert)

@@ -99,7 +99,8 @@ def landmark_error(
     if unit == "px" and grid is None:
         raise PlanError("errors in px need the moving image's grid --moving IMAGE (in Python grid=)")
     check_direction(transform, fixed.space, moving.space)
-    here, there = _paired(fixed, moving)
+    one, other = match_landmarks(fixed, moving)
+    here, there = fixed.points_mm[one], moving.points_mm[other]
     if transform is not None:
         here = transform.map_points(here)
     shift, diagonal = here - there, float("nan")
@@ -132,7 +133,31 @@ def _check_grid(grid: Grid, ndim: int) -> None:
         raise GeometryError(f"the landmarks are {ndim}-D but the moving image is {grid.ndim}-D")
 
 
-def _paired(fixed: PointSet, moving: PointSet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def match_landmarks(fixed: PointSet, moving: PointSet) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which landmarks correspond: by name where both sets have names of their own each, else by order.
+
+    Parameters
+    ----------
+    fixed, moving : PointSet
+        Landmarks of the two images.
+
+    Returns
+    -------
+    (N,) int64 ndarray, (N,) int64 ndarray
+        Numbers of the fixed landmarks, in their order, and of the moving ones that correspond.
+
+    Raises
+    ------
+    GeometryError
+        If the numbers of points or their dimensions differ, or no name is shared.
+
+    Examples
+    --------
+    >>> one = PointSet(np.zeros((3, 3)), ("apex", "base", "carina"))
+    >>> other = PointSet(np.zeros((2, 3)), ("carina", "apex"))
+    >>> [numbers.tolist() for numbers in match_landmarks(one, other)]
+    [[0, 2], [1, 0]]
+    """
     if fixed.ndim != moving.ndim:
         raise GeometryError(
             f"the fixed landmarks are {fixed.ndim}-D, the moving ones {moving.ndim}-D: they cannot correspond"
@@ -149,13 +174,14 @@ def _paired(fixed: PointSet, moving: PointSet) -> tuple[NDArray[np.float64], NDA
                 f"{list(moving.names or ())[:4]} …; give corresponding points the same names, or none"
             )
         one, other = np.array(pairs).T
-        return fixed.points_mm[one], moving.points_mm[other]
+        return one, other
     if len(fixed.points_mm) != len(moving.points_mm):
         raise GeometryError(
             f"{len(fixed.points_mm)} fixed landmarks but {len(moving.points_mm)} moving ones: without names "
             "they are paired by order, so their numbers must agree"
         )
-    return fixed.points_mm, moving.points_mm
+    numbers = np.arange(len(fixed.points_mm))
+    return numbers, numbers
 
 
 def _unique(names: tuple[str, ...] | None) -> bool:

@@ -11,11 +11,19 @@ from numpy.typing import NDArray
 from regista.core import FormatError, GeometryError, Grid
 from regista.io._files import check_exists, reading, replacing, suffix_of
 from regista.io._nifti import INTENT_DISPLACEMENT, INTENT_VECTOR, c_ordered, grid_of, load, save
-from regista.transforms import Composite, DisplacementField, Transform, VelocityField, to_displacement_field
+from regista.transforms import (
+    Composite,
+    DisplacementField,
+    ThinPlateSpline,
+    Transform,
+    VelocityField,
+    to_displacement_field,
+)
 
 
 def single_field(transform: Transform, grid: Grid | None, path: Path) -> DisplacementField:
     """Return a transform as one displacement field, on `grid` or on that of the field applied first."""
+    _refuse_splines(transform, grid, path)
     if grid is None:
         if isinstance(transform, DisplacementField):
             return transform
@@ -28,6 +36,33 @@ def single_field(transform: Transform, grid: Grid | None, path: Path) -> Displac
     if isinstance(transform, DisplacementField) and transform.grid.same_as(grid, 1e-9):
         return transform
     return to_displacement_field(transform, grid)
+
+
+def without_splines(transform: Transform, grid: Grid | None, path: Path) -> Transform:
+    """Return a chain with its thin-plate splines, which no file holds, sampled as a displacement field on `grid`.
+
+    The affine part of the last one stays apart: beyond the grid, where the field ends, it goes on.
+    """
+    _refuse_splines(transform, grid, path)
+    parts = Composite((transform,)).flatten().transforms
+    splines = [n for n, part in enumerate(parts) if isinstance(part, ThinPlateSpline)]
+    if not splines:
+        return transform
+    last = parts[splines[-1]]
+    assert isinstance(last, ThinPlateSpline)
+    assert grid is not None
+    bending, affine = last.split()
+    field = to_displacement_field(Composite((*parts[: splines[-1]], bending)), grid)
+    return Composite((field, affine, *parts[splines[-1] + 1 :]))
+
+
+def _refuse_splines(transform: Transform, grid: Grid | None, path: Path) -> None:
+    parts = Composite((transform,)).flatten().transforms
+    if grid is None and any(isinstance(part, ThinPlateSpline) for part in parts):
+        raise FormatError(
+            f"{path}: a thin-plate spline is written as a displacement field on the fixed image's grid: --like FIXED "
+            "(in Python fixed=)"
+        )
 
 
 def read_nifti_field(path: Path) -> DisplacementField:

@@ -74,7 +74,8 @@ def to_elements(transform: Transform) -> list[Element]:
             elements.append(_affine_element(part))
         else:
             raise FormatError(
-                f"a {type(part).__name__} has no form in ITK's files: convert it to a field first"
+                f"a {type(part).__name__} has no form in ITK's linear files: write it as a field, .h5 or .nii.gz, on "
+                "the fixed image's grid: --like FIXED (in Python fixed=)"
             )
     return elements
 

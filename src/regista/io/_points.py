@@ -93,6 +93,52 @@ def read_points(
         return PointSet(points, names, space or stem_of(path))
 
 
+def read_point_values(path: PathLike, column: str) -> NDArray[np.float64]:
+    r"""Read a number for each point, such as its confidence, from a column of a CSV of points.
+
+    Parameters
+    ----------
+    path : path
+        CSV whose first line names its columns.
+    column : str
+        Name of the column; capitals do not matter.
+
+    Returns
+    -------
+    (N,) float64 ndarray
+        The numbers, in the order of the points.
+
+    Raises
+    ------
+    FormatError
+        If the file is no CSV, or missing or damaged, or has no such column of numbers.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "landmarks.csv")
+    ...     _ = path.write_text("x,y,z,sure\n1,2,3,0.5\n")
+    ...     read_point_values(path, "sure").tolist()
+    [0.5]
+    """
+    path = Path(path)
+    if suffix_of(path) != ".csv":
+        raise FormatError(f"{path}: only a .csv of points has columns to choose from, got {column!r}")
+    text = read_text(path, "a point")
+    with reading(path, "a point"):
+        head, *body = _csv_rows(text)
+        names = [name.lower() for name in head]
+        if column.lower() not in names:
+            raise FormatError(f"it has no column {column!r}, only {', '.join(head)}")
+        place = names.index(column.lower())
+        for number, row in enumerate(body, start=1):
+            if place >= len(row) or not _is_number(row[place]):
+                got = repr(row[place]) if place < len(row) else "nothing"
+                raise FormatError(f"its column {column!r} holds {got} for point {number}, expected a number")
+        return np.array([float(row[place]) for row in body])
+
+
 def write_points(path: PathLike, points: PointSet, *, convention: Convention | None = None) -> None:
     """Write points; see `read_points`. CSV needs a `convention`, the other formats are written as LPS.
 
@@ -143,13 +189,18 @@ def _array(rows: list[list[str]]) -> NDArray[np.float64]:
     return np.array([[float(value) for value in row] for row in rows])
 
 
-def _parse_csv(text: str) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
+def _csv_rows(text: str) -> list[list[str]]:
     sample = text[:2000]
     delimiter = next((d for d in (",", ";", "\t") if d in sample), " ")
     rows = [[c.strip() for c in r] for r in csv.reader(io.StringIO(text), delimiter=delimiter) if any(r)]
     rows = [row for row in rows if not row[0].startswith("#")]
     if not rows:
         raise FormatError("there are no points in it")
+    return rows
+
+
+def _parse_csv(text: str) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
+    rows = _csv_rows(text)
     head = [name.lower() for name in rows[0]]
     if "x" in head and "y" in head:
         columns = [head.index(axis) for axis in "xyz" if axis in head]

@@ -82,7 +82,8 @@ def write_transform(
         The file; it is replaced as a whole or not at all.
     transform : Transform
         Point map fixed → moving. ``.h5`` keeps chains as they are; ``nifti``, ``x5`` and voxel fields hold one
-        field, into which a chain is composed; the others hold one linear map.
+        field, into which a chain is composed; the others hold one linear map. No file holds a thin-plate spline:
+        it is sampled as a field on the grid of `fixed`.
     format : str, optional
         As for `read_transform`.
     fixed, moving : Image or Grid, optional
@@ -107,7 +108,7 @@ def write_transform(
     name = _format(path, format, reading=False)
     here, there = _grid(fixed), _grid(moving)
     if name == "itk":
-        _write_itk(path, transform)
+        _write_itk(path, transform, here)
     elif name == "nifti":
         _field_files.write_nifti_field(path, transform, here)
     elif name == "fsl-absolute" or (name == "fsl" and suffix_of(path) in _NIFTI):
@@ -124,10 +125,10 @@ def write_transform(
         _foreign.write_foreign(path, transform, name, here, there)
 
 
-def _write_itk(path: Path, transform: Transform) -> None:
+def _write_itk(path: Path, transform: Transform, grid: Grid | None) -> None:
     suffix = suffix_of(path)
     if suffix in (".h5", ".hdf5"):
-        _itk_files.write_h5(path, transform)
+        _itk_files.write_h5(path, _field_files.without_splines(transform, grid, path))
     elif suffix == ".mat":
         _itk_files.write_mat(path, transform)
     else:

@@ -1,5 +1,11 @@
 """The registration engine: plans in, results out."""
 
+from regista.registration._landmarks import (
+    LANDMARK_MODELS,
+    LandmarkFit,
+    LandmarkModel,
+    fit_landmarks,
+)
 from regista.registration._plan import Plan, Start
 from regista.registration._plan_file import (
     list_presets,
@@ -23,17 +29,21 @@ from regista.registration._stages import (
 from regista.registration._warmup import warmup
 
 __all__ = [
+    "LANDMARK_MODELS",
     "ConvexStage",
     "DeformableStage",
     "DemonsStage",
     "DenseStage",
     "FreeFormStage",
     "IterativeStage",
+    "LandmarkFit",
+    "LandmarkModel",
     "LinearStage",
     "Plan",
     "Result",
     "Start",
     "VelocityStage",
+    "fit_landmarks",
     "list_presets",
     "load_plan",
     "plan_from_dict",

@@ -50,6 +50,7 @@ from regista.transforms import (
     Composite,
     DisplacementField,
     Fill,
+    ThinPlateSpline,
     Transform,
     check_direction,
     fill_value,
@@ -216,13 +217,13 @@ class _Run:
                 f"the initial transform is {self.initial.ndim}-D, the images are {self.fixed.ndim}-D"
             )
         check_direction(self.initial, self.fixed.space, self.moving.space)
-        parts = Composite((self.initial,)).flatten().transforms
+        parts = _parts(self.initial)
         if all(isinstance(part, Affine) for part in parts):
             return _product(parts), None
         if any(isinstance(stage, LinearStage) for stage in self.plan.stages):
             raise GeometryError(
-                "the initial transform holds a displacement field, which linear stages would undo; use a plan "
-                "with deformable stages only (preset 'deformable')"
+                "the initial transform holds a displacement field or a spline, which linear stages would undo; use a "
+                "plan with deformable stages only (preset 'deformable')"
             )
         trailing: list[Affine] = []
         for part in reversed(parts):
@@ -340,6 +341,14 @@ class _Run:
             )
 
         return report
+
+
+def _parts(initial: Transform) -> list[Transform]:
+    """Return the elements of a chain, the affine part of a spline apart from its bending."""
+    parts: list[Transform] = []
+    for part in Composite((initial,)).flatten().transforms:
+        parts += part.split() if isinstance(part, ThinPlateSpline) else (part,)
+    return parts
 
 
 def _product(parts: Sequence[Any]) -> Matrix:

@@ -7,6 +7,7 @@ from regista.transforms._linear import Affine, Rigid, Similarity, Translation
 from regista.transforms._ops import compose, jacobian_determinant, to_displacement_field, with_spaces
 from regista.transforms._resample import Fill, fill_value, map_mesh, map_pointset, resample, resample_labels
 from regista.transforms._spaces import check_direction
+from regista.transforms._tps import SplineFit, ThinPlateSpline
 
 __all__ = [
     "Affine",
@@ -15,6 +16,8 @@ __all__ = [
     "Fill",
     "Rigid",
     "Similarity",
+    "SplineFit",
+    "ThinPlateSpline",
     "Transform",
     "Translation",
     "VelocityField",

@@ -14,6 +14,7 @@ from regista.transforms._composite import Composite, unpack
 from regista.transforms._fields import DisplacementField, VelocityField, to_voxels
 from regista.transforms._linear import Affine, multiply
 from regista.transforms._places import places_mm
+from regista.transforms._tps import ThinPlateSpline
 
 
 def compose(*transforms: Transform, grid: Grid | None = None) -> Transform:
@@ -83,7 +84,7 @@ def with_spaces(transform: Transform, fixed_space: str | None, moving_space: str
         chain[0] = with_spaces(chain[0], fixed_space, chain[0].moving_space)
         chain[-1] = with_spaces(chain[-1], chain[-1].fixed_space, moving_space)
         return Composite(tuple(chain))
-    if isinstance(transform, (Affine, DisplacementField, VelocityField)):
+    if isinstance(transform, (Affine, DisplacementField, VelocityField, ThinPlateSpline)):
         return replace(transform, fixed_space=fixed_space, moving_space=moving_space)
     raise GeometryError(f"cannot rename the spaces of a {type(transform).__name__}")
 

@@ -14,6 +14,7 @@ from regista.transforms._base import Transform
 from regista.transforms._composite import unpack
 from regista.transforms._fields import DisplacementField, VelocityField
 from regista.transforms._linear import Affine
+from regista.transforms._tps import ThinPlateSpline
 
 _SLAB_POINTS = 1 << 17
 
@@ -70,6 +71,8 @@ def _move(transform: Transform, points_mm: NDArray[np.float64]) -> NDArray[np.fl
         return map_affine(points_mm, _embed(transform.matrix)[:3])
     if isinstance(transform, DisplacementField):
         return add_field(points_mm, _as_3d(transform), transform.grid.as_3d().world2grid[:3])
+    if isinstance(transform, ThinPlateSpline):
+        return transform.map_3d(points_mm)
     moved = points_mm.copy()
     moved[:, : transform.ndim] = transform.map_points(points_mm[:, : transform.ndim])
     return moved
