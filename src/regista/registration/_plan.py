@@ -90,8 +90,8 @@ class DeformableStage:
     saturation : tuple of float
         How much each update is evened out (see `regista.optimization.GreedyDiffeomorphic`), likewise.
     symmetric_force : bool
-        Drive the update by the mean gradient of both images. For one contrast only: MI and NMI do not, and
-        LNCC should not where contrasts differ.
+        Drive the update by the mean gradient of both images. For one contrast only: the metrics for
+        other contrasts do not, and LNCC should not where contrasts differ.
     window, tolerance : int, float
         See `regista.optimization.Convergence`.
     """
