@@ -12,7 +12,7 @@ from phantoms import error_mm, error_vox, grid_of, inside, linear_truth, pair, p
 from regista.core import Cancelled, GeometryError, Grid, Image, PlanError, RegistrationError, Status
 from regista.preprocessing import Pipeline
 from regista.registration import DeformableStage, LinearStage, Plan, Start, _inputs, load_plan, register
-from regista.similarity import LNCC, NCC, SSD
+from regista.similarity import LNCC, MIND, NCC, NGF, SSD, Sum
 from regista.transforms import Affine, Composite, DisplacementField, to_displacement_field
 
 SHIFT = Plan(
@@ -272,6 +272,15 @@ def test_too_large_for_memory_is_told_before_the_run(smooth_pair, monkeypatch):
         register(fixed, moving, FIELD)
     monkeypatch.setattr(_inputs, "available_bytes", lambda: None)
     assert register(fixed, moving, SHIFT).record.measures["predicted_memory_bytes"] > 0
+
+
+def test_the_memory_of_a_metric_is_foreseen(smooth_pair):
+    _, fixed, moving = smooth_pair
+    predicted = []
+    for metric in (LNCC(), NGF(), Sum(terms=((1, NGF()), (1, LNCC()))), MIND()):
+        plan = Plan(stages=(LinearStage(model="rigid", similarity=metric, shrink=(1,), steps=(0,)),))
+        predicted.append(register(fixed, moving, plan).record.measures["predicted_memory_bytes"])
+    assert predicted == sorted(set(predicted))
 
 
 def test_a_plan_by_name(rigid_pair):
