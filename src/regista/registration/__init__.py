@@ -1,5 +1,7 @@
 """The registration engine: plans in, results out."""
 
+from regista.registration._motion import MotionResult, correct_motion
+from regista.registration._motion_measures import framewise_displacement
 from regista.registration._plan import DeformableStage, LinearStage, Plan, Start
 from regista.registration._plan_file import (
     list_presets,
@@ -15,9 +17,12 @@ from regista.registration._warmup import warmup
 __all__ = [
     "DeformableStage",
     "LinearStage",
+    "MotionResult",
     "Plan",
     "Result",
     "Start",
+    "correct_motion",
+    "framewise_displacement",
     "list_presets",
     "load_plan",
     "plan_from_dict",

@@ -65,6 +65,11 @@ class Scan:
         smooth = warp(coarse.data, (grid.world2grid @ self.grid.grid2world)[:3], shape=self.data.shape)
         return Scan(np.where(known, self.data, smooth), self.grid, self.weight)
 
+    def smoothed(self, sigma_vox: float) -> Scan:
+        """Return the scan smoothed by a Gaussian, the same number of voxels along each axis."""
+        sigma = [sigma_vox if n > 1 else 0.0 for n in self.data.shape]
+        return Scan(gaussian_filter(self.data[None], sigma, border="nearest")[0], self.grid, self.weight)
+
     def at_spacing(self, target_mm: float) -> Scan:
         """Return the scan smoothed and shrunk towards voxels of `target_mm`, each axis by a whole factor."""
         factors = self.shrink_factors(target_mm)
