@@ -37,6 +37,7 @@ WRITES = {
 }
 ELSEWHERE = {
     "register",
+    "motion",
     "benchmark",
     "demo",
     "evaluate learn2reg",

@@ -17,7 +17,8 @@ def info(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE…", help="Images, transforms, points, surfaces, records, result folders of register and motion."
+            metavar="FILE…",
+            help="Images, transforms, points, surfaces, records, result folders of register and motion.",
         ),
     ],
     kind: Kind = None,
