@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from regista.core import Grid, Image, LabelImage, Mesh, PointSet
     from regista.io import read, read_labels, read_points, read_transform, write
-    from regista.registration import Plan, Result, load_plan, register
+    from regista.registration import MotionResult, Plan, Result, correct_motion, load_plan, register
     from regista.transforms import resample
 
 # Lazy, so that `import regista` stays quick: name -> module that defines it.
 _HOME = {
     **dict.fromkeys(("Grid", "Image", "LabelImage", "Mesh", "PointSet"), "regista.core"),
     **dict.fromkeys(("read", "read_labels", "read_points", "read_transform", "write"), "regista.io"),
-    **dict.fromkeys(("Plan", "Result", "load_plan", "register"), "regista.registration"),
+    **dict.fromkeys(
+        ("MotionResult", "Plan", "Result", "correct_motion", "load_plan", "register"), "regista.registration"
+    ),
     "resample": "regista.transforms",
 }
 __version__ = "0.1.0"
@@ -24,10 +26,12 @@ __all__ = [
     "Image",
     "LabelImage",
     "Mesh",
+    "MotionResult",
     "Plan",
     "PointSet",
     "Result",
     "__version__",
+    "correct_motion",
     "load_plan",
     "read",
     "read_labels",

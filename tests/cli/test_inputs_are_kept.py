@@ -38,6 +38,7 @@ WRITES = {
 }
 ELSEWHERE = {
     "register",
+    "motion",
     "benchmark",
     "demo",
     "evaluate learn2reg",

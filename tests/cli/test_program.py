@@ -13,6 +13,7 @@ from regista.registration import list_presets
 
 COMMANDS = (
     "register",
+    "motion",
     "apply",
     "apply-points",
     "invert",

@@ -6,6 +6,7 @@ import gzip
 import logging
 import os
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -267,3 +268,37 @@ def test_real_images(data_dir):
     itk = sitk.ReadImage(str(data_dir / "t1t2_slices_2d" / "S10_t1.nii.gz"))
     lps = np.array(itk.TransformIndexToPhysicalPoint((20, 70)))
     np.testing.assert_allclose(-lps, plane.grid.index2world((20, 70)), atol=1e-3)
+
+
+@pytest.mark.parametrize("seconds", [None, 0.8, 1.0, 2.25])
+def test_the_time_between_frames_comes_back(tmp_path, grid, rng, seconds):
+    image = Image(rng.normal(size=(3, *grid.shape)).astype(np.float32), grid, "series", frame_seconds=seconds)
+    write(tmp_path / "bold.nii.gz", image)
+    assert read(tmp_path / "bold.nii.gz").frame_seconds == seconds
+    assert sitk.ReadImage(str(tmp_path / "bold.nii.gz")).GetSpacing()[3] == pytest.approx(seconds or 1.0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "step", "seconds"),
+    [
+        ("msec", 800, 0.8),
+        ("usec", 2e6, 2.0),
+        ("unknown", 2.5, 2.5),
+        ("unknown", 1, None),
+        ("hz", 2, None),
+        ("sec", 0, None),
+    ],
+)
+def test_the_time_between_frames_has_a_unit(tmp_path, grid, unit, step, seconds):
+    nifti = nibabel.Nifti1Image(np.zeros((*grid.shape, 3), np.float32), grid.grid2world)
+    nifti.header.set_xyzt_units("mm", unit)
+    nifti.header["pixdim"][4] = step
+    nifti.to_filename(tmp_path / "bold.nii")
+    assert read(tmp_path / "bold.nii").frame_seconds == seconds
+
+
+def test_only_a_series_has_time_between_frames(grid):
+    with pytest.raises(GeometryError, match="frame_seconds"):
+        Image(np.zeros(grid.shape), grid, frame_seconds=2.0)
+    with pytest.raises(GeometryError, match="frame_seconds"):
+        Image(np.zeros((2, *grid.shape)), grid, "series", frame_seconds=0.0)

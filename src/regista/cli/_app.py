@@ -12,6 +12,7 @@ from regista.cli._convert import compose, convert, invert
 from regista.cli._evaluate import evaluate
 from regista.cli._fit_points import fit_points
 from regista.cli._info import info
+from regista.cli._motion import motion
 from regista.cli._plans import presets
 from regista.cli._preprocess import ablate, preprocess, train_nyul
 from regista.cli._register import register
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 
 app.command()(register)
+app.command()(motion)
 app.command()(apply)
 app.command("apply-points")(apply_points)
 app.command("fit-points")(fit_points)

@@ -17,7 +17,8 @@ def info(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE…", help="Images, transforms, points, surfaces, records, result folders of register."
+            metavar="FILE…",
+            help="Images, transforms, points, surfaces, records, result folders of register and motion.",
         ),
     ],
     kind: Kind = None,
@@ -73,15 +74,20 @@ def _entry(path: Path, kind: str | None, options: dict[str, Any]) -> dict[str, A
 
 
 def _result(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Describe the folder that ``regista register`` left."""
+    """Describe the folder that ``regista register`` or ``regista motion`` left."""
+    from regista.cli import _motion
     from regista.cli._register import RESULTS
     from regista.core import FormatError, RegistaError
     from regista.io import read_transform
 
     record = read_record(folder / "record.json")
     if record is None:
-        raise FormatError(f"{folder / 'record.json'} is not a record of regista register")
+        raise FormatError(f"{folder / 'record.json'} is not a record of regista register or regista motion")
     tree: dict[str, Any] = {"kind": "result", **record}
+    if "series" in record:
+        tree[_motion.TRANSFORMS] = len(_motion.earlier_transforms(folder))
+        names = _motion.RESULTS[:-1]
+        return tree | {name: "there" if (folder / name).exists() else "missing" for name in names}
     for name in RESULTS[1:-1]:
         if not (folder / name).exists():
             tree[name] = "missing"
@@ -176,6 +182,8 @@ def _image(image: Any) -> dict[str, Any]:
     }
     if image.kind != "scalar":
         tree["frames" if image.kind == "series" else "channels"] = len(image.data)
+        if image.frame_seconds is not None:
+            tree["seconds per frame"] = image.frame_seconds
         if len(image.data) == image.ndim and image.data.dtype.kind == "f":
             tree["perhaps a field"] = (
                 f"{image.ndim} values per voxel; if they are displacements, name the tool: --format fsl, fsl-absolute, "

@@ -153,7 +153,9 @@ class FolderWriter:
     def write_all(self, things: dict[str, Any]) -> None:
         """Write files side by side."""
         folder = self.hidden
-        with ThreadPoolExecutor(len(things)) as pool:
+        for name in things:  # some may lie in folders of their own
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(min(len(things), 8)) as pool:
             for future in [pool.submit(write, folder / name, thing) for name, thing in things.items()]:
                 try:
                     future.result()
@@ -170,21 +172,25 @@ class FolderWriter:
         assert self._folder is not None, "enter the writer first"
         return self._folder
 
-    def commit(self, last: str) -> Path:
-        """Move all files to the target, the file named `last` at the end; return its path there."""
+    def commit(self, last: str, stale: Iterable[Path] = ()) -> Path:
+        """Move all files to the target, the file named `last` at the end; return its path there.
+
+        Files of an earlier run that are `stale` (relative to the target) go, whether or not new ones take their place.
+        """
         with past_stopping():
-            self._move(last)
+            self._move(last, [str(path) for path in stale])
         return self.target / last
 
-    def _move(self, last: str) -> None:
+    def _move(self, last: str, stale: Sequence[str] = ()) -> None:
         folder = self.hidden
-        names = sorted(os.listdir(folder), key=lambda name: name == last)
+        found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+        names = sorted(sorted(map(str, found)), key=lambda name: name == last)
         in_the_way = next((self.target / name for name in names if (self.target / name).is_dir()), None)
         if in_the_way is not None:  # found out before the first file is moved
             raise FormatError(f"{in_the_way} is a folder where a file is to be written: choose another -o")
         try:
             if self.target.exists():
-                self._exchange(folder, names)
+                self._exchange(folder, names, stale)
             else:
                 mask = os.umask(0)
                 os.umask(mask)
@@ -197,7 +203,7 @@ class FolderWriter:
             ) from None
         self._made = []
 
-    def _exchange(self, folder: Path, names: list[str]) -> None:
+    def _exchange(self, folder: Path, names: list[str], stale: Sequence[str]) -> None:
         """Put new files in the place of earlier ones: all, or, where the disk refuses, none.
 
         The earlier record goes first and the new one comes last: even after a power cut no record stands beside
@@ -208,11 +214,12 @@ class FolderWriter:
         moved: list[tuple[Path, Path]] = []
 
         def move(source: Path, goal: Path) -> None:
+            goal.parent.mkdir(parents=True, exist_ok=True)
             os.replace(source, goal)
             moved.append((source, goal))
 
         try:
-            for name in reversed(names):
+            for name in (*reversed(names), *(name for name in stale if name not in names)):
                 if os.path.lexists(target / name):
                     move(target / name, earlier / name)
             for name in names:

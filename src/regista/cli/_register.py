@@ -85,11 +85,14 @@ def register(
     from regista.core import threads as use_threads
 
     files = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
-    keep_inputs([output / name for name in RESULTS], [*files.values(), plan, *(initial or [])])
+    outputs = [output / name for name in RESULTS]
+    keep_inputs(outputs, [*files.values(), plan, *(initial or [])])
     with use_threads(threads), FolderWriter(output) as folder:
-        voxels, outside = _dtype(dtype), parse_fill(fill)
+        voxels, outside = voxel_type(dtype), parse_fill(fill)
         with _reading(files, {"fixed": fixed_series, "moving": moving_series}) as images:
-            chosen = _plan(preset, plan, overrides, output)  # brings the engine in while files are read
+            chosen = chosen_plan(
+                preset or (None if plan else DEFAULT_PRESET), plan, overrides, outputs
+            )  # brings the engine in while files are read
             clock.lap("load")
         start = _initial(initial or [], images["fixed"], images["moving"])
         clock.lap("read")
@@ -106,7 +109,10 @@ def register(
     return _report(result.record, paths, quiet, as_json)
 
 
-def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None, output: Path) -> Plan:
+def chosen_plan(
+    preset: str | None, plan: Path | None, overrides: list[str] | None, outputs: list[Path]
+) -> Plan:
+    """Return the plan that the options name, its files read; none of them may be among the outputs."""
     from regista.cli._outputs import keep_inputs
     from regista.cli._preprocess import files_of_steps
     from regista.core import PlanError
@@ -119,12 +125,13 @@ def _plan(preset: str | None, plan: Path | None, overrides: list[str] | None, ou
         )
     if plan is not None:
         check_plan_file(plan)
-    loaded = load_plan(str(plan) if plan is not None else preset or DEFAULT_PRESET, overrides or ())
-    keep_inputs([output / name for name in RESULTS], files_of_steps(loaded.preprocessing))
+    loaded = load_plan(str(plan or preset), overrides or ())
+    keep_inputs(outputs, files_of_steps(loaded.preprocessing))
     return replace(loaded, preprocessing=loaded.preprocessing.with_files(read))
 
 
-def _dtype(name: str) -> Any:
+def voxel_type(name: str) -> Any:
+    """Return the type that --dtype names; None for 'same'."""
     import numpy as np
 
     from regista.core import PlanError

@@ -31,6 +31,8 @@ class Image:
     space : str, optional
         Name of the physical space the image lives in (by default the file's stem). Transforms carry the
         names of the spaces they connect, so that a wrong chain is refused.
+    frame_seconds : float, optional
+        Time from one frame of a series to the next (TR), s; None where it is not known.
 
     Examples
     --------
@@ -43,6 +45,7 @@ class Image:
     grid: Grid
     kind: Kind = "scalar"
     space: str | None = None
+    frame_seconds: float | None = None
 
     def __post_init__(self) -> None:
         data = np.asarray(self.data)
@@ -53,6 +56,11 @@ class Image:
             raise GeometryError(
                 f"a {self.kind} image on a grid of {self.grid.shape} has an array of shape "
                 f"{'' if lead == 0 else '(n, …) + '}{self.grid.shape}, got {data.shape}"
+            )
+        if self.frame_seconds is not None and not (self.kind == "series" and 0 < self.frame_seconds < np.inf):
+            raise GeometryError(
+                f"frame_seconds is a time above 0 between the frames of a series, got {self.frame_seconds} for a "
+                f"{self.kind} image"
             )
         object.__setattr__(self, "data", data)
 

@@ -21,6 +21,8 @@ INTENT_VECTOR, INTENT_DISPLACEMENT = 1007, 1006
 _MARKS = {2: b"regista 2-D", 3: b"regista 3-D"}  # where NIfTI's sizes alone cannot tell
 _DEFLATE_RATIO = 1032  # no gzip file holds more bytes than this for each of its own
 _UNITS_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
+_UNITS_S = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # without a unit, seconds are meant
+_UNIT_SECOND = 8
 
 
 def read_nifti(path: Path, space: str | None) -> Image:
@@ -196,7 +198,16 @@ def _to_image(header: Any, data: NDArray[Any], space: str | None, path: Path) ->
     if ndim == 2:
         frames = frames[..., 0]
     out = c_ordered(frames[0]) if kind == "scalar" else np.stack([c_ordered(frame) for frame in frames])
-    return Image(out, grid, kind, space)  # type: ignore[arg-type]
+    return Image(out, grid, kind, space, _frame_seconds(header) if kind == "series" else None)  # type: ignore[arg-type]
+
+
+def _frame_seconds(header: Any) -> float | None:
+    """Return the time between frames, where the fourth axis is time and the header tells it."""
+    unit, step = int(header["xyzt_units"]) & 56, float(header["pixdim"][4])
+    default = unit == 0 and step == 1.0  # what libraries leave in a header that nobody filled in
+    if default or unit not in _UNITS_S or not 0 < step < np.inf:
+        return None
+    return float(f"{step * _UNITS_S[unit]:.7g}")  # the header's float32: 0.8, not 0.800000012
 
 
 def c_ordered(data: NDArray[Any]) -> NDArray[Any]:
@@ -221,15 +232,25 @@ def write_nifti(path: Path, image: Image, level: int = 1) -> None:
         axes = 3 if image.kind == "series" else 4
         fill = [1] * (axes - image.ndim)
         data = np.moveaxis(data, 0, -1).reshape(*image.grid.shape, *fill, len(data))
-    save(path, data, image.grid, intent, level)
+    save(path, data, image.grid, intent, level, image.frame_seconds)
 
 
-def save(path: Path, data: NDArray[Any], grid: Grid, intent: int = 0, level: int = 1) -> None:
+def save(
+    path: Path,
+    data: NDArray[Any],
+    grid: Grid,
+    intent: int = 0,
+    level: int = 1,
+    frame_seconds: float | None = None,
+) -> None:
     """Write voxels (axes x, y, z, t, …) with the geometry of a grid."""
     if data.dtype.kind not in "iuf":
         raise FormatError(f"NIfTI holds numbers, got voxels of type {data.dtype}")
     data = data.astype(data.dtype.newbyteorder("="), copy=False)
     header = _make_header(data, grid, intent)
+    if frame_seconds is not None:
+        header["pixdim"][4] = frame_seconds
+        header["xyzt_units"] = int(header["xyzt_units"]) | _UNIT_SECOND
     flat = data.T  # Fortran order of the file is C order of the transposed array
     body = flat if flat.flags.c_contiguous else c_ordered(flat)
     head = header.binaryblock + b"\0" * (int(header["vox_offset"]) - len(header.binaryblock))
@@ -249,7 +270,7 @@ def _make_header(data: NDArray[Any], grid: Grid, intent: int) -> Any:
     matrix = grid.as_3d().grid2world
     zooms = np.linalg.norm(matrix[:3, :3], axis=0)
     header["pixdim"][1:4] = zooms
-    header["xyzt_units"] = 2 | (8 if data.ndim == 4 else 0)
+    header["xyzt_units"] = 2
     header.set_sform(matrix, code=1)
     turn = matrix[:3, :3] / zooms
     # a qform cannot hold a shear, nor can it say so

@@ -6,6 +6,8 @@ from regista.registration._landmarks import (
     LandmarkModel,
     fit_landmarks,
 )
+from regista.registration._motion import MotionResult, correct_motion
+from regista.registration._motion_measures import framewise_displacement
 from regista.registration._plan import Plan, Start
 from regista.registration._plan_file import (
     list_presets,
@@ -39,11 +41,14 @@ __all__ = [
     "LandmarkFit",
     "LandmarkModel",
     "LinearStage",
+    "MotionResult",
     "Plan",
     "Result",
     "Start",
     "VelocityStage",
+    "correct_motion",
     "fit_landmarks",
+    "framewise_displacement",
     "list_presets",
     "load_plan",
     "plan_from_dict",

@@ -53,7 +53,7 @@ class LevelCost:
         self._warper = Warper(level)
         self._metric = similarity.prepare(level.fixed.data, level.fixed.weight)
         self._affine = level.voxel_map(fixed2moving)
-        spacing = level.fixed.grid.spacing
+        spacing = level.fixed.spacing
         # steepest descent in mm: a voxel that is long in one axis moves fewer voxels along it
         in_use = np.array(level.fixed.grid.shape) > 1
         self.axis_scale = np.where(in_use, (spacing[in_use].min() / spacing) ** 2, 0).astype(np.float32)

@@ -144,7 +144,19 @@ def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite:
     voxels = np.ascontiguousarray(scaled.reshape(shape), np.float32)
     if bad:  # a hole must not look like an edge
         voxels = Scan(voxels, grid, finite.reshape(shape).astype(np.float32)).filled().data
-    return Scan(voxels, grid, None if weight is None else np.ascontiguousarray(weight.reshape(shape)))
+    kept = None if weight is None else np.ascontiguousarray(weight.reshape(shape))
+    return Scan(voxels, grid, kept, thickness=thickness_of(grid, plan.slice_thickness))
+
+
+def thickness_of(grid: Grid, factor: float) -> tuple[float, float, float]:
+    """Return how many times longer a voxel counts along each axis: `factor` across slices of unknown thickness."""
+    shape, spacing = np.array(grid.shape), grid.spacing
+    thin = int(shape.argmin())
+    few = shape[thin] > 1 and 4 * shape[thin] < np.delete(shape, thin).min()
+    if not few or not np.allclose(spacing, spacing[0], rtol=1e-3):
+        return (1.0, 1.0, 1.0)
+    first, second, third = (float(factor) if axis == thin else 1.0 for axis in range(3))
+    return first, second, third
 
 
 def check_memory(fixed: Scan, moving: Scan, plan: Plan) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,15 @@ Matrix = NDArray[np.float64]
 class Scan:
     """One image made ready: intensities 0 … 1 on a 3-D grid, with an optional weight per voxel.
 
-    `region` tells where regional penalties hold, 0 … 1.
+    `region` tells where regional penalties hold, 0 … 1. `thickness` is how many times longer a voxel counts along
+    each axis than the grid says, where the grid does not know.
     """
 
     data: Volume
     grid: Grid
     weight: Volume | None = None
     region: Volume | None = None
+    thickness: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> Scan:
         """Return the voxels ``start <= index < stop``."""
@@ -36,18 +38,23 @@ class Scan:
             for one in (self.data, self.weight, self.region)
         )
         assert data is not None
-        return Scan(data, self.grid.crop(start, stop), weight, region)
+        return replace(self, data=data, grid=self.grid.crop(start, stop), weight=weight, region=region)
+
+    @property
+    def spacing(self) -> Matrix:
+        """Spacing along each axis as it counts, mm."""
+        return np.asarray(self.grid.spacing * self.thickness)
 
     @property
     def finest_mm(self) -> float:
         """Spacing of the finest axis, axes of one voxel aside."""
-        return float(min(s for s, n in zip(self.grid.spacing, self.grid.shape, strict=True) if n > 1))
+        return float(min(s for s, n in zip(self.spacing, self.grid.shape, strict=True) if n > 1))
 
     def shrink_factors(self, target_mm: float) -> list[int]:
         """Return the whole factor that brings each axis towards voxels of `target_mm`."""
         return [
             min(max(1, int(target_mm / s + 0.25)), max(1, n // 4)) if n > 1 else 1
-            for n, s in zip(self.grid.shape, self.grid.spacing, strict=True)
+            for n, s in zip(self.grid.shape, self.spacing, strict=True)
         ]
 
     def filled(self) -> Scan:
@@ -62,7 +69,7 @@ class Scan:
         if known.all() or not known.any():
             return self
         if max(self.data.shape) <= 4:
-            return Scan(np.where(known, self.data, self.data[known].mean()), self.grid, self.weight)
+            return replace(self, data=np.where(known, self.data, self.data[known].mean()))
         factors = [2 if n > 1 else 1 for n in self.data.shape]
         grid = self.grid.shrink(factors)
         pair = np.stack([np.where(known, self.data, 0), known]).astype(np.float32)
@@ -71,7 +78,12 @@ class Scan:
         total, share = (warp(volume, to_fine, shape=grid.shape) for volume in pair)
         coarse = Scan(total / np.maximum(share, 1e-3), grid, (share > 1e-3).astype(np.float32)).filled()
         smooth = warp(coarse.data, (grid.world2grid @ self.grid.grid2world)[:3], shape=self.data.shape)
-        return Scan(np.where(known, self.data, smooth), self.grid, self.weight)
+        return replace(self, data=np.where(known, self.data, smooth))
+
+    def smoothed(self, sigma_vox: float) -> Scan:
+        """Return the scan smoothed by a Gaussian, the same number of voxels along each axis."""
+        sigma = [sigma_vox if n > 1 else 0.0 for n in self.data.shape]
+        return replace(self, data=gaussian_filter(self.data[None], sigma, border="nearest")[0])
 
     def at_spacing(self, target_mm: float) -> Scan:
         """Return the scan smoothed and shrunk towards voxels of `target_mm`, each axis by a whole factor."""
@@ -88,7 +100,7 @@ class Scan:
             return shrunk
 
         weight, region = (None if one is None else shrink(one) for one in (self.weight, self.region))
-        return Scan(shrink(self.data), grid, weight, region)
+        return replace(self, data=shrink(self.data), grid=grid, weight=weight, region=region)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -140,6 +141,9 @@ def run_linear(
     history = []
     for level in levels(fixed, moving, stage.shrink, stage.steps):
         began = time.perf_counter()
+        if stage.smooth_vox > 0:
+            smooth = [scan.smoothed(stage.smooth_vox) for scan in (level.fixed, level.moving)]
+            level = replace(level, fixed=smooth[0], moving=smooth[1])
         check_overlap(Warper(level)(level.voxel_map(start))[1], level)
         start, values, status = minimize(
             level, stage.similarity, basis, start, stage.tolerance_vox,

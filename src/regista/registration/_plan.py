@@ -55,6 +55,10 @@ class Plan:
         What is optimized, in order.
     wants_masks : bool
         Whether the plan was made for images with masks: a run without them warns.
+    slice_thickness : float
+        For stacks of few thick slices whose header does not know the thickness (equal spacing along all axes, and one
+        axis with less than a quarter of the others' voxels): how many times longer a voxel counts along that axis when
+        levels are made and forces are weighed. Where the header knows, or with 1, nothing is changed.
 
     Examples
     --------
@@ -69,6 +73,7 @@ class Plan:
     preprocessing: Pipeline = field(default_factory=Pipeline)
     start: Start = field(default_factory=Start)
     wants_masks: bool = False
+    slice_thickness: float = 1.0
     __pydantic_config__: ClassVar[dict[str, object]] = CONFIG
 
     def __post_init__(self) -> None:
@@ -77,6 +82,8 @@ class Plan:
         low, high = self.clip_percentiles
         if not 0 <= low < high <= 100:
             raise PlanError(f"clip_percentiles is [low, high] with 0 ≤ low < high ≤ 100, got {[low, high]}")
+        if not 1 <= self.slice_thickness <= 100:
+            raise PlanError(f"slice_thickness is between 1 and 100, got {self.slice_thickness}")
         deformable = [n for n, s in enumerate(self.stages) if isinstance(s, DenseStage)]
         if deformable and deformable != list(range(deformable[0], len(self.stages))):
             raise PlanError("linear stages come before deformable ones: reorder the plan's stages")

@@ -192,6 +192,13 @@ class _Run:
                 self.measures.setdefault("preprocessing", {})[role] = dict(done.record)
             image, mask = canonical(image, mask)
             scans.append(prepare(image, mask, self.plan, role, self.non_finite))
+            thickness = max(scans[-1].thickness)
+            if thickness > 1:
+                self.measures["slice_thickness"] = thickness
+                self.warnings.append(
+                    f"the {role} image has few slices and equal spacing along all axes: its slices count as "
+                    f"{thickness:g} voxels thick (plan key slice_thickness); give the header its spacing if you know it"
+                )
             if image.kind == "channels":
                 self.warnings.append(f"the {len(image.data)} channels of the {role} image were averaged")
         scans[1] = scans[1].filled()  # the fixed image keeps its surround: the edge of a mask is a landmark

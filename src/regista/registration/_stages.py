@@ -38,6 +38,10 @@ class LinearStage:
         Shrink factor and step limit of each level, coarse to fine.
     tolerance_vox : float
         A level has converged when a step moves the image's border by less than this share of its voxel.
+    smooth_vox : float
+        Gaussian smoothing (standard deviation) of both images at each level, voxels of the level. Between voxels
+        interpolation averages noise away, which draws small motions of noisy images to half a voxel; smoothing
+        keeps them from it.
     """
 
     model: Literal["translation", "rigid", "similarity", "affine"]
@@ -45,12 +49,15 @@ class LinearStage:
     shrink: tuple[int, ...] = (4, 2)
     steps: tuple[int, ...] = (60, 30)
     tolerance_vox: float = 0.01
+    smooth_vox: float = 0.0
     __pydantic_config__: ClassVar[dict[str, object]] = CONFIG
 
     def __post_init__(self) -> None:
         _check_levels(self.model, self.shrink, self.steps)
         if not 0 < self.tolerance_vox < 1:
             raise PlanError(f"{self.model}: tolerance_vox is between 0 and 1, got {self.tolerance_vox}")
+        if not 0 <= self.smooth_vox <= 10:
+            raise PlanError(f"{self.model}: smooth_vox is between 0 and 10, got {self.smooth_vox}")
 
     @property
     def volumes(self) -> int:

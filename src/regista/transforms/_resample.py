@@ -92,7 +92,7 @@ def resample(
             channels[part], image.grid, grid, chain, interpolation, value, fill == "edge", out[part]
         )
     lead = () if image.kind == "scalar" else (len(channels),)
-    return Image(out.reshape(*lead, *grid.shape), grid, image.kind, space)
+    return Image(out.reshape(*lead, *grid.shape), grid, image.kind, space, image.frame_seconds)
 
 
 def fill_value(image: Image, fill: Fill = "auto") -> float:
