@@ -79,7 +79,9 @@ def draw(path: Path, fixed: Image, moving: Image, stages: tuple) -> None:
         axes.set_axis_off()
     for component in mapped:
         lines = np.arange(np.floor(component.min() / 10) * 10, component.max(), 10)
-        axes.contour(component.T, levels=lines, colors="#ff9f1c", linewidths=0.5, alpha=0.8, linestyles="solid")
+        axes.contour(
+            component.T, levels=lines, colors="#ff9f1c", linewidths=0.5, alpha=0.8, linestyles="solid"
+        )
     figure.savefig(path, dpi=90, format="png", pil_kwargs={"optimize": True})
     before, after = (float(np.abs(one - pictures[0]).mean() / pictures[0].mean()) for one in pictures[1:])
     folded = result.record.measures["folded_percent"]
