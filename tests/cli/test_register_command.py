@@ -299,3 +299,29 @@ def test_a_series_is_refused_with_the_command_that_takes_a_frame(pair, call, tmp
     np.testing.assert_array_equal(read(tmp_path / "frame.nii.gz").data, 2 * fixed.data)
     assert call("convert", tmp_path / "bold.nii.gz", tmp_path / "f.nii.gz", "--frame", 3).exit_code == 2
     assert call("convert", tmp_path / "frame.nii.gz", tmp_path / "f.nii.gz", "--frame", 0).exit_code == 2
+
+
+def test_a_penalty_mask_says_what_is_rigid(pair, call, tmp_path) -> None:
+    words = [
+        "register",
+        pair / "fixed.nii.gz",
+        pair / "moving.nii.gz",
+        "--preset",
+        "bspline-mi",
+        "-o",
+        tmp_path / "o",
+    ]
+    words += [
+        "--set",
+        "stages.bspline.penalties=[{local-rigidity = {weight = 0.5}}]",
+        "--set",
+        "stages.bspline.steps=[3, 3, 3]",
+    ]
+    refused = call(*words)
+    assert refused.exit_code == 2
+    assert "bspline: local-rigidity needs to know what is rigid: give --penalty-mask FILE" in refused.stderr
+    assert not (tmp_path / "o" / "record.json").exists()
+    done = call(*words, "--penalty-mask", pair / "mask.nii.gz")
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "o/record.json").read_text(encoding="utf-8"))
+    assert record["inputs"]["region"]["path"] == str(pair / "mask.nii.gz")

@@ -42,6 +42,21 @@ def test_warp_gradient_equals_its_reference(rng, shape):
     assert np.abs(expected).max() > 0.1
 
 
+def test_rounding_does_not_choose_the_side_of_a_voxel(rng):
+    shape = (5, 6, 4)
+    moving, slope = rng.random(shape).astype(np.float32), np.ones(shape, np.float32)
+    still, results = np.zeros((3, *shape), np.float32), []
+    for nudge in (0.0, 1e-9, -1e-9):
+        affine = np.eye(4)[:3]
+        affine[:, 3] += nudge
+        results.append(warp.warp_gradient(moving, affine, still, slope, out=np.empty_like(still)))
+        np.testing.assert_allclose(
+            results[-1], slow_warp.warp_gradient(moving, affine, still, slope), atol=1e-5
+        )
+    np.testing.assert_allclose(results[1], results[0], atol=1e-6)
+    np.testing.assert_allclose(results[2], results[0], atol=1e-6)
+
+
 def test_warp_gradient_reference_is_the_derivative_of_warp(rng):
     shape = (5, 6, 4)
     moving, field, slope = rng.random((6, 7, 5)), 0.4 * rng.standard_normal((3, *shape)), rng.random(shape)

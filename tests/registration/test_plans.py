@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from regista.core import FormatError, PlanError, RegistaError
 from regista.registration import (
+    ConvexStage,
     DeformableStage,
+    DemonsStage,
+    FreeFormStage,
     LinearStage,
     Plan,
     Start,
+    VelocityStage,
     list_presets,
     load_plan,
     plan_from_dict,
@@ -28,7 +32,8 @@ PRESETS = sorted(list_presets())
 
 def test_the_promised_presets_are_there_and_described():
     promised = {"rigid", "affine", "fast", "brain-t1", "accurate", "multimodal", "lung-ct", "2d"}
-    assert promised <= set(PRESETS)
+    models = {"syn", "syn-cc", "demons", "diffeomorphic-demons", "log-demons", "svf", "bspline-mi", "convex"}
+    assert promised | models <= set(PRESETS)
     assert all(list_presets().values())
 
 
@@ -211,6 +216,92 @@ def test_plans_check_themselves(change, message):
 def test_stages_check_themselves(make, message):
     with pytest.raises(PlanError, match=message):
         make()
+
+
+NEW_STAGES = {
+    "syn": DeformableStage,
+    "demons": DemonsStage,
+    "svf": VelocityStage,
+    "bspline": FreeFormStage,
+    "convex": ConvexStage,
+}
+
+
+def one_stage(model, **settings) -> Plan:
+    return plan_from_dict({"stages": [{"model": model, **settings}]})
+
+
+@pytest.mark.parametrize("model", NEW_STAGES)
+def test_every_model_has_a_stage_of_its_own_with_defaults(model):
+    plan = one_stage(model)
+    assert type(plan.stages[0]) is NEW_STAGES[model]
+    assert plan.stages[0].model == model
+    assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan
+    with pytest.raises(PlanError, match=r"stages.0 has no setting 'speed'; its settings are .*shrink, "):
+        one_stage(model, speed=2)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "values"),
+    [
+        ("syn", "update_sigma_vox", [3.0, 2.5, 2.0]),
+        ("syn", "saturation", [3.0, 2.0, 0.0]),
+        ("demons", "field_sigma_vox", [2.0, 1.5, 1.0]),
+        ("svf", "update_sigma_vox", [3.0, 2.5, 2.0]),
+        ("bspline", "spacing_vox", [8.0, 6.0, 4.0]),
+        ("convex", "stride", [3, 2, 1]),
+        ("convex", "search", [5, 4, 2]),
+    ],
+)
+def test_a_setting_has_one_value_or_one_per_level(model, name, values):
+    levels = {"shrink": [8, 4, 2], "steps": [9, 8, 7]}
+    if model == "convex":
+        levels |= {"stride": [2], "search": [3]}
+    stage = one_stage(model, **{**levels, name: values}).stages[0]
+    assert [stage.at(n, name) for n in range(3)] == values
+    alike = one_stage(model, **{**levels, name: values[:1]}).stages[0]
+    assert [alike.at(n, name) for n in range(3)] == values[:1] * 3
+    plain = one_stage(model, **{**levels, name: values[0]}).stages[0]
+    assert plain == alike
+    with pytest.raises(PlanError, match=rf"{model}: {name} has one value or one per level \(3\)"):
+        one_stage(model, **{**levels, name: values[:2]})
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        ("syn", {"step_vox": 3}, "step_vox is above 0 and at most 2 voxels, got 3"),
+        ("syn", {"saturation": [101.0]}, "saturation is between 0 and 100"),
+        ("demons", {"update": "multiplicative"}, "update.*multiplicative"),
+        ("demons", {"step_vox": 1.5}, "step_vox is above 0 and at most 1 voxel, got 1.5"),
+        ("demons", {"field_sigma_vox": -1}, "field_sigma_vox is between 0 and 20 voxels"),
+        (
+            "demons",
+            {"similarity": {"demons": {"normalization_vox": 0}}},
+            "normalization_vox is between 0 and 20",
+        ),
+        ("demons", {"similarity": {"demons": {"gradient": "both"}}}, "gradient.*both"),
+        ("svf", {"gradient": "numeric"}, "gradient.*numeric"),
+        ("svf", {"symmetric": True}, "symmetric velocity field takes gradient = 'composition'"),
+        ("svf", {"squarings": 13}, "squarings is between 2 and 12, got 13"),
+        ("svf", {"step_decay": 0}, "step_decay is above 0 and at most 1"),
+        ("bspline", {"spacing_vox": 0.5}, "spacing_vox is between 1 and 200 voxels, got 0.5"),
+        ("bspline", {"spacing_vox": [4, 4, 0]}, "spacing_vox is between 1 and 200 voxels, got 0"),
+        ("bspline", {"max_step_vox": 21}, "max_step_vox is above 0 and at most 20 voxels, got 21"),
+        ("bspline", {"memory": 0}, "memory is between 1 and 50 steps, got 0"),
+        ("convex", {"stride": [0]}, "convex: stride is between 1 and 32"),
+        ("convex", {"search": [13]}, "convex: search is between 1 and 12"),
+        ("convex", {"radius": 9}, "convex: radius is between 0 and 8 voxels, got 9"),
+        ("convex", {"dilation": 0}, "convex: dilation is between 1 and 16 voxels, got 0"),
+        ("convex", {"cost_sigma": -1}, "convex: cost_sigma is between 0 and 20"),
+        ("convex", {"similarity": "mi"}, "no setting 'similarity'"),
+        ("convex", {"shrink": [2, 4, 4]}, "coarse to fine"),
+        ("bspline", {"steps": [1, 2]}, "one entry per level"),
+    ],
+)
+def test_settings_of_models_out_of_range(model, settings, message):
+    with pytest.raises(PlanError, match=message):
+        one_stage(model, **settings)
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -36,6 +36,25 @@ def test_mouse_brains_overlap_once_registered(data_dir):
     assert after > before + 0.3
 
 
+@pytest.mark.parametrize(
+    ("preset", "settings"),
+    [
+        ("syn-cc", ["stages.syn.shrink=[8, 4, 2]", "stages.syn.steps=[40, 30, 12]"]),
+        ("diffeomorphic-demons", ["stages.demons.shrink=[4, 2]", "stages.demons.steps=[50, 25]"]),
+        ("bspline-mi", ["stages.bspline.steps=[25, 20, 15]"]),
+    ],
+)
+def test_mouse_brains_overlap_by_other_models(data_dir, preset, settings):
+    folder = data_dir / "mouse_brain"
+    fixed, moving = (read(folder / f"{n}_mri.nii.gz") for n in (1, 2))
+    target, labels = (read_labels(folder / f"{n}_labels.nii.gz") for n in (1, 2))
+    result = register(fixed, moving, load_plan(preset, settings))
+    unmoved = resample_labels(labels, target.grid, None)
+    moved = resample_labels(labels, target.grid, result.transform.flatten())
+    assert result.record.status.ok
+    assert mean_dice(target.data, moved.data) > mean_dice(target.data, unmoved.data) + 0.25
+
+
 def landmarks(path) -> np.ndarray:
     """Return an elastix point file's points (LPS mm) in RAS."""
     return np.loadtxt(path, skiprows=2) * (-1, -1, 1)

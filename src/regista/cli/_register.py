@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 DEFAULT_PRESET = "brain-t1"
 RESULTS = ("warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5", "record.json")
 """What a registration leaves in its folder."""
+_NAMES = {"region": "penalty mask"}
+"""What options are called that go by another name in Python."""
 
 
 @guarded
@@ -53,6 +55,9 @@ def register(
     overrides: Override = None,
     fixed_mask: Annotated[Path | None, typer.Option(help="Voxels of the fixed image to compare.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Voxels of the moving image to compare.")] = None,
+    penalty_mask: Annotated[
+        Path | None, typer.Option(help="Where penalties such as local-rigidity hold, on the grid of FIXED.")
+    ] = None,
     initial: Annotated[
         list[Path] | None,
         typer.Option(help="Transform fixed → moving to start from; repeat for a chain, applied in order."),
@@ -84,7 +89,13 @@ def register(
     from regista.core import get_threads
     from regista.core import threads as use_threads
 
-    files = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
+    files = {
+        "fixed": fixed,
+        "moving": moving,
+        "fixed_mask": fixed_mask,
+        "moving_mask": moving_mask,
+        "region": penalty_mask,
+    }
     outputs = [output / name for name in RESULTS]
     keep_inputs(outputs, [*files.values(), plan, *(initial or [])])
     with use_threads(threads), FolderWriter(output) as folder:
@@ -165,7 +176,7 @@ def _refuse_series(images: Mapping[str, Image | None], paths: Mapping[str, Path]
     for role, image in images.items():
         if image is not None and image.kind == "series":
             raise GeometryError(
-                f"{role.replace('_', ' ')}: {paths[role]} is a series of {len(image.data)} frames, expected one image; "
+                f"{_NAMES.get(role, role.replace('_', ' '))}: {paths[role]} is a series of {len(image.data)} frames, expected one image; "
                 f"take a frame of it: `regista convert {paths[role].name} frame.nii.gz --frame 0`"
             )
 
@@ -225,7 +236,7 @@ def _run(
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
     assert moving is not None
-    options |= {role: images[role] for role in ("fixed_mask", "moving_mask")}
+    options |= {role: images[role] for role in ("fixed_mask", "moving_mask", "region")}
     with stops_deferred(), progress_bar(show) as progress:
         return run(fixed, moving, plan, initial=initial, **options, progress=progress)
 

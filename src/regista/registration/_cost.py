@@ -38,7 +38,8 @@ class LevelCost:
     symmetric_force : bool
         Whether forces use the mean gradient of both images, where the metric can.
     penalties : sequence of Penalty
-        What is added to the dissimilarity; regional ones hold in the fixed scan's `region`.
+        What is added to the dissimilarity; regional ones hold in the fixed scan's `region`. Where a force is asked
+        for on other fields than the fixed image's (half of a map, the exchanged problem), they hold there as they are.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class LevelCost:
         # steepest descent in mm: a voxel that is long in one axis moves fewer voxels along it
         in_use = np.array(level.fixed.grid.shape) > 1
         self.axis_scale = np.where(in_use, (spacing[in_use].min() / spacing) ** 2, 0).astype(np.float32)
+        self._terms = tuple(penalties)
         self._penalties = [
             one.prepare(level.fixed.grid, level.fixed.region if isinstance(one, REGIONAL) else None)
             for one in penalties
@@ -90,7 +92,9 @@ class LevelCost:
     def force(self, field: Volume, scratch: Volume, out: Volume) -> float:
         """Return the value at a field and write the descent force on a compositive update."""
         warped, weight = self._warper(self._affine, field, self._rows)
-        return self._metric.force(warped, weight, self.axis_scale, self._symmetric, scratch, out, self._rows)
+        arguments = (weight, self.axis_scale, self._symmetric, scratch)
+        value = self._metric.force(warped, *arguments, out, self._rows)
+        return value + self._resist(field, out)
 
     def forces(
         self, to_fixed: Volume, to_moving: Volume, scratch: Volume, on_fixed: Volume, on_moving: Volume
@@ -125,11 +129,10 @@ class LevelCost:
         if self._exchanged is None:
             level = self._level
             there, weight = Warper(level)(self._affine)
-            placed = Scan(there, level.fixed.grid, weight)
-            self._exchanged = LevelCost(
-                replace(level, fixed=placed, moving=level.fixed), self._similarity, np.eye(4), self._symmetric
-            )
-            self._exchanged._rows = self._rows
+            placed = Scan(there, level.fixed.grid, weight, level.fixed.region)
+            exchanged = replace(level, fixed=placed, moving=level.fixed)
+            self._exchanged = LevelCost(exchanged, self._similarity, np.eye(4), self._symmetric, self._terms)
+            self._exchanged._rows, self._exchanged._active = self._rows, self._active
         return self._exchanged.force(field, scratch, out)
 
     def value_and_gradient(self, field: Volume, out: Volume) -> float:

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from regista.core import GeometryError, Grid, Image, PlanError, RegistrationError
 from regista.core.memory import available_bytes
+from regista.kernels.cpu.warp import warp
 from regista.preprocessing import Reorient
 from regista.registration._levels import Scan, content_box
 from regista.registration._plan import Plan
-from regista.registration._stages import DenseStage
+from regista.registration._stages import DenseStage, IterativeStage
+from regista.regularization import LocalRigidity
 from regista.transforms import DisplacementField
 
 _BYTES_PER_VOXEL = 4 * 17  # field, two work fields, metric buffers and images at full resolution
@@ -40,21 +42,38 @@ def check_pair(fixed: Image, moving: Image, non_finite: str) -> None:
         )
 
 
-def check_mask(mask: Image, image: Image, role: str) -> Image:
+def check_mask(mask: Image, image: Image, role: str, owner: str = "its image") -> Image:
     """Return a mask on the grid of its image."""
     if mask.ndim != image.ndim or mask.kind != "scalar":
         raise GeometryError(
-            f"the {role} mask must be a {image.ndim}-D image of one value per voxel, as its image is, got a "
+            f"the {role} mask must be a {image.ndim}-D image of one value per voxel, as {owner} is, got a "
             f"{mask.ndim}-D {mask.kind} image"
         )
     if not mask.grid.same_as(image.grid):
         raise GeometryError(
-            f"the {role} mask lies on another grid ({mask.grid.describe()}) than its image "
+            f"the {role} mask lies on another grid ({mask.grid.describe()}) than {owner} "
             f"({image.grid.describe()}); resample it first: regista apply MASK --like IMAGE -o OUT --labels"
         )
     if not np.any(mask.as_float32() > 0):
         raise GeometryError(f"the {role} mask is empty: no voxel is above 0")
     return mask
+
+
+def check_region(region: Image | None, fixed: Image, plan: Plan) -> Image | None:
+    """Return where regional penalties hold, on the grid of the fixed image; refuse a plan that lacks it."""
+    wanting = [
+        f"{stage.model}: {one.name}"
+        for stage in plan.stages
+        if isinstance(stage, IterativeStage)
+        for one in stage.penalties
+        if isinstance(one, LocalRigidity)
+    ]
+    if region is None and wanting:
+        raise PlanError(
+            f"the plan's {wanting[0]} needs to know what is rigid: give --penalty-mask FILE (in Python region=), an "
+            "image on the fixed grid that is above 0 there"
+        )
+    return None if region is None else check_mask(region, fixed, "penalty", "the fixed image")
 
 
 def canonical(image: Image, mask: Image | None) -> tuple[Image, Image | None]:
@@ -157,6 +176,16 @@ def thickness_of(grid: Grid, factor: float) -> tuple[float, float, float]:
         return (1.0, 1.0, 1.0)
     first, second, third = (float(factor) if axis == thin else 1.0 for axis in range(3))
     return first, second, third
+
+
+def region_on(region: Image, grid: Grid) -> NDArray[np.float32]:
+    """Return a region as weights 0 … 1 on the grid a scan is worked on, which preprocessing may have changed."""
+    image = canonical(region, None)[0]
+    own = embedded(image.grid)
+    inside = np.ascontiguousarray((image.as_float32() > 0).reshape(own.shape), np.float32)
+    if own.same_as(grid):
+        return inside
+    return np.asarray(warp(inside, (own.world2grid @ grid.grid2world)[:3], shape=grid.shape))
 
 
 def check_memory(fixed: Scan, moving: Scan, plan: Plan) -> int:

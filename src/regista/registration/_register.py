@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,12 @@ from regista.registration._inputs import (
     check_mask,
     check_memory,
     check_pair,
+    check_region,
     masks_warning,
     overlap_warning,
     plane,
     prepare,
+    region_on,
     reordered,
 )
 from regista.registration._levels import Level, Matrix, Scan, Volume
@@ -72,6 +74,7 @@ def register(
     initial: Transform | None = None,
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
+    region: Image | None = None,
     threads: int | None = None,
     seed: int = 0,
     progress: ProgressCallback = silent,
@@ -91,6 +94,8 @@ def register(
         field in it is refined by deformable stages and cannot be refined by linear ones.
     fixed_mask, moving_mask : Image, optional
         On the grid of their image; voxels at 0 are not compared.
+    region : Image, optional
+        Where penalties such as ``local-rigidity`` hold, on the grid of the fixed image: all voxels above 0 alike.
     threads : int, optional
         Number of threads (default: `regista.core.get_threads`).
     seed : int
@@ -132,6 +137,7 @@ def register(
             initial,
             fixed_mask,
             moving_mask,
+            region,
             seed,
             progress,
             non_finite,
@@ -150,6 +156,7 @@ class _Run:
     initial: Transform | None
     fixed_mask: Image | None
     moving_mask: Image | None
+    region: Image | None
     seed: int
     progress: ProgressCallback
     non_finite: str
@@ -179,6 +186,7 @@ class _Run:
         check_pair(self.fixed, self.moving, self.non_finite)
         self.measures["fill"] = "edge" if self.fill == "edge" else fill_value(self.moving, self.fill)
         self.warnings += masks_warning(self.plan, self.fixed_mask, self.moving_mask)
+        region = check_region(self.region, self.fixed, self.plan)
         scans = []
         for role, image, mask in (
             ("fixed", self.fixed, self.fixed_mask),
@@ -201,6 +209,8 @@ class _Run:
                 )
             if image.kind == "channels":
                 self.warnings.append(f"the {len(image.data)} channels of the {role} image were averaged")
+        if region is not None:
+            scans[0] = replace(scans[0], region=region_on(region, scans[0].grid))
         scans[1] = scans[1].filled()  # the fixed image keeps its surround: the edge of a mask is a landmark
         self.measures["predicted_memory_bytes"] = check_memory(scans[0], scans[1], self.plan)
         self._time("prepare", began)
@@ -312,6 +322,7 @@ class _Run:
             "moving": self.moving,
             "fixed_mask": self.fixed_mask,
             "moving_mask": self.moving_mask,
+            "region": self.region,
         }
         return {role: image for role, image in named.items() if image is not None}
 

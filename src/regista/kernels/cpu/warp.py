@@ -144,7 +144,12 @@ def _values(flat, strides, base, fx, fy, fz, row):
 
 @njit
 def _along(x, size):
-    """Return the cell of a coordinate, the place within it, and 1 where the coordinate may move, else 0."""
+    """Return the cell of a coordinate, the place within it, and 1 where the coordinate may move, else 0.
+
+    Images that lie on one grid begin with every place on a face of cells: rounding must not choose the side.
+    """
+    whole = np.rint(x)
+    x = whole if abs(x - whole) < 1e-5 else x
     free = np.float32(1 if 0 <= x <= size - 1 and size > 1 else 0)
     x = min(max(x, 0.0), size - 1.0)
     low = min(int(x), max(size - 2, 0))

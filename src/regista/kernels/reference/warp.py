@@ -46,6 +46,7 @@ def warp_gradient(
     slope = np.asarray(gradient, np.float64)
     places = np.indices(slope.shape, dtype=np.float64) + np.asarray(disp, np.float64)
     coords = matrix[:, :3] @ places.reshape(3, -1) + matrix[:, 3:]
+    coords = np.where(np.abs(coords - np.rint(coords)) < 1e-5, np.rint(coords), coords)
     top = np.array(voxels.shape)[:, None] - 1.0
     free = (coords >= 0) & (coords <= top) & (top > 0)
     coords = np.clip(coords, 0, top)

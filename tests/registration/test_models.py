@@ -1,0 +1,242 @@
+"""Every model of a dense map: known deformations found again, whatever the grid, and the promises it makes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from phantoms import error_mm, error_vox, grid_of, inside, linear_truth, pair, points_of, smooth_truth
+
+from regista.core import GeometryError, Image
+from regista.preprocessing import Reorient
+from regista.registration import (
+    ConvexStage,
+    DeformableStage,
+    DemonsStage,
+    FreeFormStage,
+    Plan,
+    Start,
+    VelocityStage,
+    register,
+)
+from regista.similarity import LNCC, DemonsSSD
+from regista.transforms import Affine, DisplacementField
+
+LEVELS = {"shrink": (4, 2, 1), "steps": (40, 30, 12)}
+STEPS = DemonsSSD(normalization_vox=2.0)
+MODELS = {
+    "diffeomorphic": DeformableStage(**LEVELS),
+    "syn": DeformableStage(model="syn", step_vox=0.7, **LEVELS),
+    "additive demons": DemonsStage(update="additive", similarity=replace(STEPS, gradient="fixed"), **LEVELS),
+    "compositive demons": DemonsStage(update="compositive", similarity=STEPS, **LEVELS),
+    "diffeomorphic demons": DemonsStage(similarity=STEPS, **LEVELS),
+    "svf": VelocityStage(**LEVELS),
+    "svf by composition": VelocityStage(gradient="composition", **LEVELS),
+    "svf, symmetric": VelocityStage(gradient="composition", symmetric=True, **LEVELS),
+    "log-demons": VelocityStage(
+        similarity=STEPS,
+        gradient="composition",
+        symmetric=True,
+        natural_step=True,
+        step_vox=1.0,
+        step_decay=1.0,
+        update_sigma_vox=(0.5,),
+        field_sigma_vox=(1.0,),
+        **LEVELS,
+    ),
+    "bspline": FreeFormStage(similarity=LNCC(), **LEVELS),
+    "convex": ConvexStage(),
+}
+EVERY = pytest.mark.parametrize("name", MODELS)
+PLANE = grid_of((90, 70), (0.8, 1.3), (25.0,), (-40.0, 12.0))
+
+
+def plan(name: str, **settings) -> Plan:
+    return Plan(stages=(replace(MODELS[name], **settings),), start=Start(search="none"))
+
+
+def still(ndim: int = 3) -> Affine:
+    return Affine(np.eye(ndim + 1))
+
+
+def check_map(result, fixed: Image) -> None:
+    """The map does not fold, and its inverse undoes it."""
+    measures = result.record.measures
+    assert result.record.status.ok
+    assert measures["folded_percent"] == measures["inverse_folded_percent"] == 0
+    assert measures["smallest_jacobian"] > 0.1
+    assert measures["inverse_residual_vox"] < 0.01
+    points = inside(fixed)
+    nodes = result.transform.transforms[1].map_points(
+        points
+    )  # the inverse's own voxels: nothing is interpolated
+    there = result.transform.map_points(result.inverse.map_points(nodes))
+    assert np.linalg.norm(there - nodes, axis=1).max() < 0.02
+    back = result.inverse.map_points(result.transform.map_points(points))
+    assert np.linalg.norm(back - points, axis=1).max() < 0.3  # between voxels both are interpolated
+    assert result.warped.grid == fixed.grid
+
+
+@EVERY
+def test_a_smooth_deformation_is_found(smooth_pair, name):
+    truth, fixed, moving = smooth_pair
+    result = register(fixed, moving, plan(name))
+    before = error_vox(still(), truth, fixed, moving).mean()
+    assert before > 2
+    assert error_vox(result.transform, truth, fixed, moving).mean() < before / (
+        3.5 if name == "convex" else 5
+    )
+    check_map(result, fixed)
+
+
+@EVERY
+def test_a_smooth_deformation_in_two_dimensions(name):
+    truth = smooth_truth(PLANE, 3.0)
+    fixed, moving = pair(truth, PLANE)
+    result = register(fixed, moving, plan(name))
+    before = error_vox(still(2), truth, fixed, moving).mean()
+    assert error_vox(result.transform, truth, fixed, moving).mean() < 0.6 * before
+    assert result.transform.ndim == 2
+    check_map(result, fixed)
+
+
+@EVERY
+def test_a_moving_image_on_another_grid(name):
+    grid, moving_grid = grid_of(), grid_of((52, 33, 44), (0.8, 1.1, 1.6), (-8.0, 14.0, 70.0))
+    bend, shift = smooth_truth(grid, 4.0), grid.center_mm - moving_grid.center_mm
+    truth = lambda points: bend(points) - shift  # noqa: E731
+    fixed, moving = pair(truth, grid, moving_grid)
+    matrix = np.eye(4)
+    matrix[:3, 3] = -shift
+    result = register(fixed, moving, plan(name), initial=Affine(matrix))
+    before = error_mm(Affine(matrix), truth, fixed).mean()
+    assert error_mm(result.transform, truth, fixed).mean() < before / 2.5
+    check_map(result, fixed)
+
+
+def spoilt(image: Image, low, high) -> tuple[Image, Image]:
+    """Return an image with a bright box in it, and the mask that leaves the box out."""
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    data, keep = image.data.copy(), np.ones(image.data.shape, np.uint8)
+    data[box], keep[box] = 2.0, 0
+    return Image(data, image.grid, space=image.space), Image(keep, image.grid)
+
+
+@EVERY
+def test_masks_of_both_images_leave_out_what_does_not_belong(smooth_pair, name):
+    truth, fixed, moving = smooth_pair
+    (one, first), (other, second) = (
+        spoilt(image, low, high)
+        for image, low, high in ((fixed, (13, 18, 7), (22, 29, 15)), (moving, (24, 28, 16), (31, 37, 23)))
+    )
+    plain = register(one, other, plan(name))
+    masked = register(one, other, plan(name), fixed_mask=first, moving_mask=second)
+    errors = [error_vox(r.transform, truth, fixed, moving).mean() for r in (plain, masked)]
+    assert errors[1] < 0.8 * errors[0]
+    assert errors[1] < error_vox(still(), truth, fixed, moving).mean() / 1.8
+
+
+def test_a_discrete_search_finds_what_lies_far_off():
+    grid = grid_of()
+    bend, shift = smooth_truth(grid, 3.0), linear_truth(grid, shift_mm=(9, -8, 12))
+    truth = lambda points: shift(bend(points))  # noqa: E731
+    fixed, moving = pair(truth)
+    before = error_vox(still(), truth, fixed, moving)
+    assert before.mean() > 12
+    found = register(fixed, moving, plan("convex"))
+    assert error_vox(found.transform, truth, fixed, moving).mean() < 1
+    check_map(found, fixed)
+    for name in ("diffeomorphic", "syn", "diffeomorphic demons", "bspline"):
+        missed = register(fixed, moving, plan(name))
+        assert error_vox(missed.transform, truth, fixed, moving).mean() > 3
+    # what follows it only has to refine
+    both = Plan(stages=(MODELS["convex"], MODELS["syn"]), start=Start(search="none"))
+    refined = register(fixed, moving, both)
+    assert error_vox(refined.transform, truth, fixed, moving).mean() < 0.35
+    check_map(refined, fixed)
+
+
+def test_a_discrete_search_does_not_mind_contrast():
+    truth = linear_truth(grid_of(), shift_mm=(7, -6, 9))
+    fixed, moving = pair(truth, contrast=lambda values: np.where(values > 0, 1.4 - values, 0))
+    assert error_vox(still(), truth, fixed, moving).mean() > 9
+    found = register(fixed, moving, plan("convex"))
+    assert error_vox(found.transform, truth, fixed, moving).mean() < 1.5
+
+
+SHORT = {"shrink": (4, 2), "steps": (12, 8)}
+
+
+def short(name: str) -> Plan:
+    return plan(name, **(SHORT if name != "convex" else {}))
+
+
+@EVERY
+def test_how_scans_are_stored_does_not_matter(smooth_pair, name):
+    _, fixed, moving = smooth_pair
+    expected = register(fixed, moving, short(name)).transform
+    other = register(
+        Reorient(orientation="SAL")(fixed), Reorient(orientation="PIR")(moving), short(name)
+    ).transform
+    assert error_mm(expected, lambda points: points, fixed).mean() > 0.5
+    gap = error_mm(other, expected.map_points, fixed)
+    # the exact derivative jumps from cell to cell of the moving image, and rounding decides near a face
+    assert gap.max() < (0.15 if name == "svf" else 2e-3)
+    assert gap.mean() < 0.01
+
+
+@EVERY
+def test_the_same_bytes_each_time_and_for_any_number_of_threads(smooth_pair, name):
+    _, fixed, moving = smooth_pair
+    runs = [register(fixed, moving, short(name), threads=n, seed=4) for n in (2, 2, 1)]
+    fields = [run.transform.transforms[0].vectors_mm.tobytes() for run in runs]
+    assert fields[0] == fields[1]
+    assert fields[0] == fields[2]
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if not isinstance(MODELS[n], VelocityStage)])
+def test_a_start_is_refined(smooth_pair, name):
+    truth, fixed, moving = smooth_pair
+    half = 0.6 * np.moveaxis(truth(points_of(fixed.grid)) - points_of(fixed.grid), -1, 0)
+    start = DisplacementField(half.astype(np.float32), fixed.grid, fixed_space="here", moving_space="there")
+    before = error_vox(start, truth, fixed, moving).mean()
+    result = register(fixed, moving, plan(name), initial=start)
+    assert (
+        error_vox(result.transform, truth, fixed, moving).mean()
+        < (0.8 if name == "convex" else 0.65) * before
+    )
+    idle = plan(name, steps=(0,) * len(MODELS[name].steps))
+    kept = register(fixed, moving, idle, initial=start).transform
+    assert error_mm(kept, start.map_points, fixed).max() < 0.02
+
+
+@pytest.mark.parametrize("name", ["svf", "svf, symmetric", "log-demons"])
+def test_a_velocity_field_refuses_a_start_that_bends(smooth_pair, name):
+    _, fixed, moving = smooth_pair
+    start = DisplacementField(np.zeros((3, *fixed.grid.shape), np.float32), fixed.grid)
+    with pytest.raises(GeometryError, match=r"'svf' starts from a linear map.*'diffeomorphic', 'syn'"):
+        register(fixed, moving, plan(name), initial=start)
+    both = Plan(stages=(MODELS["diffeomorphic"], MODELS[name]), start=Start(search="none"))
+    with pytest.raises(GeometryError, match="'svf' starts from a linear map"):
+        register(fixed, moving, both)
+
+
+@pytest.mark.parametrize("name", ["syn", "svf, symmetric", "log-demons"])
+def test_exchanging_the_images_inverts_a_symmetric_map(smooth_pair, name):
+    _, fixed, moving = smooth_pair
+    one, other = (register(*images, plan(name)).transform for images in ((fixed, moving), (moving, fixed)))
+    points = inside(fixed)
+    there = one.map_points(points)
+    gap = fixed.grid.world2index(other.map_points(there)) - fixed.grid.world2index(points)
+    assert error_vox(still(), one.map_points, fixed, moving).mean() > 1
+    assert np.linalg.norm(gap, axis=1).mean() < 0.1
+    # a greedy field does not: it is what this test can tell apart
+    greedy = [
+        register(*images, plan("diffeomorphic")).transform for images in ((fixed, moving), (moving, fixed))
+    ]
+    missed = fixed.grid.world2index(greedy[1].map_points(greedy[0].map_points(points)))
+    assert (
+        np.linalg.norm(missed - fixed.grid.world2index(points), axis=1).mean()
+        > np.linalg.norm(gap, axis=1).mean()
+    )
