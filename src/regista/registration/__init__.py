@@ -1,5 +1,6 @@
 """The registration engine: plans in, results out."""
 
+from regista.registration._guides import Guide, LabelGuide, LandmarkGuide, SurfaceGuide
 from regista.registration._landmarks import (
     LANDMARK_MODELS,
     LandmarkFit,
@@ -35,13 +36,17 @@ __all__ = [
     "DemonsStage",
     "DenseStage",
     "FreeFormStage",
+    "Guide",
     "IterativeStage",
+    "LabelGuide",
     "LandmarkFit",
+    "LandmarkGuide",
     "LandmarkModel",
     "LinearStage",
     "Plan",
     "Result",
     "Start",
+    "SurfaceGuide",
     "VelocityStage",
     "fit_landmarks",
     "list_presets",
