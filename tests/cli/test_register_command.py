@@ -299,3 +299,40 @@ def test_a_series_is_refused_with_the_command_that_takes_a_frame(pair, call, tmp
     np.testing.assert_array_equal(read(tmp_path / "frame.nii.gz").data, 2 * fixed.data)
     assert call("convert", tmp_path / "bold.nii.gz", tmp_path / "f.nii.gz", "--frame", 3).exit_code == 2
     assert call("convert", tmp_path / "frame.nii.gz", tmp_path / "f.nii.gz", "--frame", 0).exit_code == 2
+
+
+def test_guides_come_from_files_and_are_recorded(pair, call, tmp_path) -> None:
+    from conftest import SHIFT_MM as shift
+
+    mask = read(pair / "mask.nii.gz")
+    there = read(pair / "moving.nii.gz").grid
+    write(tmp_path / "moving_labels.nii.gz", Image(mask.data, there))
+    places = np.array([[20.0, -5.0, 50.0], [25.0, -10.0, 55.0], [22.0, -8.0, 50.0]])
+    for name, points in (("here", places), ("there", places + shift)):
+        lines = ["x,y,z", *(",".join(map(str, p)) for p in points * (-1, -1, 1))]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines), encoding="utf-8")
+    words = ["register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "--preset", "translation"]
+    labels = ["--fixed-labels", pair / "mask.nii.gz", "--moving-labels", tmp_path / "moving_labels.nii.gz"]
+    points = ["--fixed-points", tmp_path / "here.csv", "--moving-points", tmp_path / "there.csv"]
+    surface = ["--fixed-surface-mask", pair / "mask.nii.gz"]
+    surface += ["--moving-surface-mask", tmp_path / "moving_labels.nii.gz", "--surface-weight", 0.2]
+    done = call(*words, *labels, "--guide-labels", "1", *points, "--points-convention", "lps", *surface,
+                "-o", tmp_path / "out", "--quiet")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "out/record.json").read_text(encoding="utf-8"))
+    assert [(g["kind"], g["weight"]) for g in record["measures"]["guides"]] == [
+        ("labels", 0.5), ("points", 0.1), ("surface", 0.2)]  # fmt: skip
+    assert record["inputs"]["fixed_points"]["path"] == str(tmp_path / "here.csv")
+    assert record["inputs"]["moving_surface"]["path"] == str(tmp_path / "moving_labels.nii.gz")
+    forward = read_transform(tmp_path / "out/fixed2moving.h5")
+    assert np.abs(forward.map_points(places) - places - shift).max() < 0.05
+    for bad, text in (
+        (labels[:2], "--fixed-labels guides only together with --moving-labels"),
+        (points[2:], "--moving-points guides only together with --fixed-points"),
+        (["--surface-weight", 2], "--surface-weight belongs to --fixed-surface-mask"),
+        ([*points, "--points-convention", "ras"], "lie outside the fixed image"),
+    ):
+        done = call(*words, *bad, "-o", tmp_path / "bad")
+        assert done.exit_code == 2
+        assert text in " ".join(done.stderr.split())
+        assert not (tmp_path / "bad").exists()

@@ -23,6 +23,20 @@ from regista.cli._console import (
     say,
     say_json,
 )
+from regista.cli._guides import (
+    FixedLabels,
+    FixedPoints,
+    FixedSurface,
+    GuideFiles,
+    LabelsUsed,
+    LabelsWeight,
+    MovingLabels,
+    MovingPoints,
+    MovingSurface,
+    PointsConvention,
+    PointsWeight,
+    SurfaceWeight,
+)
 from regista.cli._plans import Override, check_plan_file
 from regista.cli._stops import stops_deferred
 
@@ -53,6 +67,17 @@ def register(
     overrides: Override = None,
     fixed_mask: Annotated[Path | None, typer.Option(help="Voxels of the fixed image to compare.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Voxels of the moving image to compare.")] = None,
+    fixed_labels: FixedLabels = None,
+    moving_labels: MovingLabels = None,
+    guide_labels: LabelsUsed = None,
+    labels_weight: LabelsWeight = None,
+    fixed_points: FixedPoints = None,
+    moving_points: MovingPoints = None,
+    points_convention: PointsConvention = None,
+    points_weight: PointsWeight = None,
+    fixed_surface_mask: FixedSurface = None,
+    moving_surface_mask: MovingSurface = None,
+    surface_weight: SurfaceWeight = None,
     initial: Annotated[
         list[Path] | None,
         typer.Option(help="Transform fixed → moving to start from; repeat for a chain, applied in order."),
@@ -85,22 +110,38 @@ def register(
     from regista.core import threads as use_threads
 
     files = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
-    keep_inputs([output / name for name in RESULTS], [*files.values(), plan, *(initial or [])])
+    guides = GuideFiles(
+        fixed_labels=fixed_labels,
+        moving_labels=moving_labels,
+        labels=guide_labels,
+        labels_weight=labels_weight,
+        fixed_points=fixed_points,
+        moving_points=moving_points,
+        points_convention=points_convention,
+        points_weight=points_weight,
+        fixed_surface=fixed_surface_mask,
+        moving_surface=moving_surface_mask,
+        surface_weight=surface_weight,
+    )
+    inputs = [*files.values(), *guides.files.values(), plan, *(initial or [])]
+    keep_inputs([output / name for name in RESULTS], inputs)
     with use_threads(threads), FolderWriter(output) as folder:
         voxels, outside = _dtype(dtype), parse_fill(fill)
         with _reading(files, {"fixed": fixed_series, "moving": moving_series}) as images:
             chosen = _plan(preset, plan, overrides, output)  # brings the engine in while files are read
             clock.lap("load")
         start = _initial(initial or [], images["fixed"], images["moving"])
+        told = guides.read(images["fixed"], images["moving"])
         clock.lap("read")
         if not (quiet or as_json):
             tell_compiling()
         options = {"seed": seed, "non_finite": non_finite, "fill": outside, "threads": get_threads()}
+        options["guides"] = told
         result = _run(images, chosen, start, options, show=not (quiet or as_json))
         clock.lap("register")
         paths = _write(folder, result, images["moving"], voxels)
         clock.lap("write")
-        result = replace(result, record=_full_record(result.record, clock, files))
+        result = replace(result, record=_full_record(result.record, clock, files | guides.files))
         folder.text(RESULTS[-1], result.record.to_json() + "\n")
         paths["record"] = folder.commit(RESULTS[-1])
     return _report(result.record, paths, quiet, as_json)

@@ -60,7 +60,7 @@ class LabelGuide:
     kind: ClassVar[str] = "labels"
     fixed: Image
     moving: Image
-    weight: float = 1.0
+    weight: float = 0.5
     labels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -247,7 +247,9 @@ class SurfaceGuide:
     """Masks of both images whose surfaces are to meet: the mean squared distance (mm²) joins the cost.
 
     It is measured from the border voxels of the fixed mask, as the map places them, to the nearest border voxel of the
-    moving one. Where a mask ends at the edge of the image, the organ goes on, and there is no surface.
+    moving one; 'syn' measures both ways. One way alone, nothing keeps a surface from shrinking onto a part of the other:
+    models that do not smooth ('bspline') need a penalty beside it. Where a mask ends at the edge of the image, the organ
+    goes on, and there is no surface.
 
     Parameters
     ----------
