@@ -302,13 +302,11 @@ def test_a_series_is_refused_with_the_command_that_takes_a_frame(pair, call, tmp
 
 
 def test_guides_come_from_files_and_are_recorded(pair, call, tmp_path) -> None:
-    from conftest import SHIFT_MM as shift
-
     mask = read(pair / "mask.nii.gz")
     there = read(pair / "moving.nii.gz").grid
     write(tmp_path / "moving_labels.nii.gz", Image(mask.data, there))
     places = np.array([[20.0, -5.0, 50.0], [25.0, -10.0, 55.0], [22.0, -8.0, 50.0]])
-    for name, points in (("here", places), ("there", places + shift)):
+    for name, points in (("here", places), ("there", places + SHIFT_MM)):
         lines = ["x,y,z", *(",".join(map(str, p)) for p in points * (-1, -1, 1))]
         (tmp_path / f"{name}.csv").write_text("\n".join(lines), encoding="utf-8")
     words = ["register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "--preset", "translation"]
@@ -325,7 +323,7 @@ def test_guides_come_from_files_and_are_recorded(pair, call, tmp_path) -> None:
     assert record["inputs"]["fixed_points"]["path"] == str(tmp_path / "here.csv")
     assert record["inputs"]["moving_surface"]["path"] == str(tmp_path / "moving_labels.nii.gz")
     forward = read_transform(tmp_path / "out/fixed2moving.h5")
-    assert np.abs(forward.map_points(places) - places - shift).max() < 0.05
+    assert np.abs(forward.map_points(places) - places - SHIFT_MM).max() < 0.05
     for bad, text in (
         (labels[:2], "--fixed-labels guides only together with --moving-labels"),
         (points[2:], "--moving-points guides only together with --fixed-points"),

@@ -320,7 +320,7 @@ def test_what_does_not_fit_is_refused_in_words():
         LabelGuide(fixed=fixed, moving=Image(moving.data * 0.3, grid))
     with pytest.raises(GeometryError, match="2-D"):
         run(LabelGuide(fixed=flat, moving=moving))
-    with pytest.raises(GeometryError, match="moving labels .* do not overlap their image"):
+    with pytest.raises(GeometryError, match=r"moving labels .* do not overlap their image"):
         run(LabelGuide(fixed=fixed, moving=LabelImage(moving.data, far)))
     with pytest.raises(GeometryError, match="2 fixed landmarks but 1 moving"):
         LandmarkGuide(fixed=points, moving=PointSet(points.points_mm[:1]))
@@ -329,7 +329,7 @@ def test_what_does_not_fit_is_refused_in_words():
     with pytest.raises(PlanError, match="at least 0"):
         LandmarkGuide(fixed=points, moving=points, weights=[1.0, -1.0])
     with pytest.raises(
-        GeometryError, match="1 of 2 moving landmarks lie outside the moving image.*LPS or RAS"
+        GeometryError, match=r"1 of 2 moving landmarks lie outside the moving image.*LPS or RAS"
     ):
         run(LandmarkGuide(fixed=points, moving=PointSet(points.points_mm * [[1, 1, 1], [-1, -1, 1]])))
     with pytest.raises(GeometryError, match="2-D, the image is 3-D"):
