@@ -319,7 +319,10 @@ def test_guides_come_from_files_and_are_recorded(pair, call, tmp_path) -> None:
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "out/record.json").read_text(encoding="utf-8"))
     assert [(g["kind"], g["weight"]) for g in record["measures"]["guides"]] == [
-        ("labels", 0.5), ("points", 0.1), ("surface", 0.2)]  # fmt: skip
+        ("labels", 0.5), ("points", 0.01), ("surface", 0.2)]  # fmt: skip
+    from regista.cli._summary import summary_of
+
+    assert "cost (NCC + GUIDES)" in summary_of(record)[2]
     assert record["inputs"]["fixed_points"]["path"] == str(tmp_path / "here.csv")
     assert record["inputs"]["moving_surface"]["path"] == str(tmp_path / "moving_labels.nii.gz")
     forward = read_transform(tmp_path / "out/fixed2moving.h5")

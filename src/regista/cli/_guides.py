@@ -34,7 +34,7 @@ PointsConvention = Annotated[
     ),
 ]
 PointsWeight = Annotated[
-    float | None, typer.Option(help="Weight of the mean squared distance, per mm² (default: 0.1).")
+    float | None, typer.Option(help="Weight of the mean squared distance, per mm² (default: 0.01).")
 ]
 FixedSurface = Annotated[
     Path | None,

@@ -143,13 +143,13 @@ class LandmarkGuide:
     --------
     >>> points = PointSet(np.array([[1.0, 2.0, 3.0], [4.0, 0.0, 1.0]]))
     >>> LandmarkGuide(fixed=points, moving=points).settings()
-    {'kind': 'points', 'weight': 0.1, 'landmarks': 2, 'robust_mm': None}
+    {'kind': 'points', 'weight': 0.01, 'landmarks': 2, 'robust_mm': None}
     """
 
     kind: ClassVar[str] = "points"
     fixed: PointSet
     moving: PointSet
-    weight: float = 0.1
+    weight: float = 0.01
     weights: ArrayLike | None = None
     robust_mm: float | None = None
 
