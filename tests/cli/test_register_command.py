@@ -325,3 +325,41 @@ def test_a_penalty_mask_says_what_is_rigid(pair, call, tmp_path) -> None:
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "o/record.json").read_text(encoding="utf-8"))
     assert record["inputs"]["region"]["path"] == str(pair / "mask.nii.gz")
+
+
+def test_guides_come_from_files_and_are_recorded(pair, call, tmp_path) -> None:
+    mask = read(pair / "mask.nii.gz")
+    there = read(pair / "moving.nii.gz").grid
+    write(tmp_path / "moving_labels.nii.gz", Image(mask.data, there))
+    places = np.array([[20.0, -5.0, 50.0], [25.0, -10.0, 55.0], [22.0, -8.0, 50.0]])
+    for name, points in (("here", places), ("there", places + SHIFT_MM)):
+        lines = ["x,y,z", *(",".join(map(str, p)) for p in points * (-1, -1, 1))]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines), encoding="utf-8")
+    words = ["register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "--preset", "translation"]
+    labels = ["--fixed-labels", pair / "mask.nii.gz", "--moving-labels", tmp_path / "moving_labels.nii.gz"]
+    points = ["--fixed-points", tmp_path / "here.csv", "--moving-points", tmp_path / "there.csv"]
+    surface = ["--fixed-surface-mask", pair / "mask.nii.gz"]
+    surface += ["--moving-surface-mask", tmp_path / "moving_labels.nii.gz", "--surface-weight", 0.2]
+    done = call(*words, *labels, "--guide-labels", "1", *points, "--points-convention", "lps", *surface,
+                "-o", tmp_path / "out", "--quiet")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "out/record.json").read_text(encoding="utf-8"))
+    assert [(g["kind"], g["weight"]) for g in record["measures"]["guides"]] == [
+        ("labels", 0.5), ("points", 0.01), ("surface", 0.2)]  # fmt: skip
+    from regista.cli._summary import summary_of
+
+    assert "cost (NCC + GUIDES)" in summary_of(record)[2]
+    assert record["inputs"]["fixed_points"]["path"] == str(tmp_path / "here.csv")
+    assert record["inputs"]["moving_surface"]["path"] == str(tmp_path / "moving_labels.nii.gz")
+    forward = read_transform(tmp_path / "out/fixed2moving.h5")
+    assert np.abs(forward.map_points(places) - places - SHIFT_MM).max() < 0.05
+    for bad, text in (
+        (labels[:2], "--fixed-labels guides only together with --moving-labels"),
+        (points[2:], "--moving-points guides only together with --fixed-points"),
+        (["--surface-weight", 2], "--surface-weight belongs to --fixed-surface-mask"),
+        ([*points, "--points-convention", "ras"], "lie outside the fixed image"),
+    ):
+        done = call(*words, *bad, "-o", tmp_path / "bad")
+        assert done.exit_code == 2
+        assert text in " ".join(done.stderr.split())
+        assert not (tmp_path / "bad").exists()

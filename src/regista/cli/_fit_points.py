@@ -73,7 +73,7 @@ def fit_points(
             "--like FIXED"
         )
     fixed, other = read_optional(like), read_optional(moving)
-    here, there = _read((fixed_points, moving_points), convention, (fixed, other))
+    here, there = read_landmarks((fixed_points, moving_points), convention, (fixed, other))
     weights = None if weights_column is None else read_point_values(fixed_points, weights_column)
     fit = fit_landmarks(
         here,
@@ -95,7 +95,7 @@ def fit_points(
     _show(fit, sampled, output, quiet)
 
 
-def _read(
+def read_landmarks(
     paths: tuple[Path, Path], convention: str | None, images: tuple[Image | None, Image | None]
 ) -> tuple[PointSet, PointSet]:
     """Return both sets of landmarks, in the spaces of their images where those are given."""

@@ -23,6 +23,20 @@ from regista.cli._console import (
     say,
     say_json,
 )
+from regista.cli._guides import (
+    FixedLabels,
+    FixedPoints,
+    FixedSurface,
+    GuideFiles,
+    LabelsUsed,
+    LabelsWeight,
+    MovingLabels,
+    MovingPoints,
+    MovingSurface,
+    PointsConvention,
+    PointsWeight,
+    SurfaceWeight,
+)
 from regista.cli._plans import Override, check_plan_file
 from regista.cli._stops import stops_deferred
 
@@ -58,6 +72,17 @@ def register(
     penalty_mask: Annotated[
         Path | None, typer.Option(help="Where penalties such as local-rigidity hold, on the grid of FIXED.")
     ] = None,
+    fixed_labels: FixedLabels = None,
+    moving_labels: MovingLabels = None,
+    guide_labels: LabelsUsed = None,
+    labels_weight: LabelsWeight = None,
+    fixed_points: FixedPoints = None,
+    moving_points: MovingPoints = None,
+    points_convention: PointsConvention = None,
+    points_weight: PointsWeight = None,
+    fixed_surface_mask: FixedSurface = None,
+    moving_surface_mask: MovingSurface = None,
+    surface_weight: SurfaceWeight = None,
     initial: Annotated[
         list[Path] | None,
         typer.Option(help="Transform fixed → moving to start from; repeat for a chain, applied in order."),
@@ -96,8 +121,22 @@ def register(
         "moving_mask": moving_mask,
         "region": penalty_mask,
     }
+    guides = GuideFiles(
+        fixed_labels=fixed_labels,
+        moving_labels=moving_labels,
+        labels=guide_labels,
+        labels_weight=labels_weight,
+        fixed_points=fixed_points,
+        moving_points=moving_points,
+        points_convention=points_convention,
+        points_weight=points_weight,
+        fixed_surface=fixed_surface_mask,
+        moving_surface=moving_surface_mask,
+        surface_weight=surface_weight,
+    )
+    inputs = [*files.values(), *guides.files.values(), plan, *(initial or [])]
     outputs = [output / name for name in RESULTS]
-    keep_inputs(outputs, [*files.values(), plan, *(initial or [])])
+    keep_inputs(outputs, inputs)
     with use_threads(threads), FolderWriter(output) as folder:
         voxels, outside = voxel_type(dtype), parse_fill(fill)
         with _reading(files, {"fixed": fixed_series, "moving": moving_series}) as images:
@@ -106,15 +145,17 @@ def register(
             )  # brings the engine in while files are read
             clock.lap("load")
         start = _initial(initial or [], images["fixed"], images["moving"])
+        told = guides.read(images["fixed"], images["moving"])
         clock.lap("read")
         if not (quiet or as_json):
             tell_compiling()
         options = {"seed": seed, "non_finite": non_finite, "fill": outside, "threads": get_threads()}
+        options["guides"] = told
         result = _run(images, chosen, start, options, show=not (quiet or as_json))
         clock.lap("register")
         paths = _write(folder, result, images["moving"], voxels)
         clock.lap("write")
-        result = replace(result, record=_full_record(result.record, clock, files))
+        result = replace(result, record=_full_record(result.record, clock, files | guides.files))
         folder.text(RESULTS[-1], result.record.to_json() + "\n")
         paths["record"] = folder.commit(RESULTS[-1])
     return _report(result.record, paths, quiet, as_json)

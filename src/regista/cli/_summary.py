@@ -62,6 +62,8 @@ def _similarity(record: Mapping[str, Any]) -> list[str]:
     stage = next(s for s in reversed(record["plan"]["stages"]) if s["model"] == level["stage"])
     names = _metrics(stage["similarity"])
     sign, what = (1, "difference") if set(names) <= _DIFFERENCES else (-1, "similarity")
+    if record["measures"].get("guides"):
+        sign, what, names = 1, "cost", [*names, "guides"]
     first, last = (sign * level["values"][n] + 0.0 for n in (0, -1))
     text = f"{what} ({' + '.join(names).upper()}) {first:.4f} → {last:.4f}, {'lower' if sign > 0 else 'higher'} is better"
     return [f"{level['stage']}, finest level: {text}"]

@@ -1,5 +1,6 @@
 """The registration engine: plans in, results out."""
 
+from regista.registration._guides import Guide, LabelGuide, LandmarkGuide, SurfaceGuide
 from regista.registration._landmarks import (
     LANDMARK_MODELS,
     LandmarkFit,
@@ -37,14 +38,18 @@ __all__ = [
     "DemonsStage",
     "DenseStage",
     "FreeFormStage",
+    "Guide",
     "IterativeStage",
+    "LabelGuide",
     "LandmarkFit",
+    "LandmarkGuide",
     "LandmarkModel",
     "LinearStage",
     "MotionResult",
     "Plan",
     "Result",
     "Start",
+    "SurfaceGuide",
     "VelocityStage",
     "correct_motion",
     "fit_landmarks",

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from regista.kernels.cpu.rows import ranges_of, rows_of
+from regista.kernels.cpu.rows import all_rows, ranges_of, rows_of
+from regista.kernels.cpu.update import resist
 from regista.kernels.cpu.warp import warp_gradient
+from regista.registration._guide_terms import GuideTerm
 from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, check_overlap
 from regista.regularization import Incompressibility, LocalRigidity, Penalty
 from regista.similarity import Similarity
@@ -40,6 +42,8 @@ class LevelCost:
     penalties : sequence of Penalty
         What is added to the dissimilarity; regional ones hold in the fixed scan's `region`. Where a force is asked
         for on other fields than the fixed image's (half of a map, the exchanged problem), they hold there as they are.
+    guides : sequence of GuideTerm
+        What else is added: from data besides the images.
     """
 
     def __init__(
@@ -49,11 +53,13 @@ class LevelCost:
         fixed2moving: Matrix,
         symmetric_force: bool = True,
         penalties: Sequence[Penalty] = (),
+        guides: Sequence[GuideTerm] = (),
     ) -> None:
         self._level, self._similarity, self._symmetric = level, similarity, symmetric_force
         self._warper = Warper(level)
         self._metric = similarity.prepare(level.fixed.data, level.fixed.weight)
         self._affine = level.voxel_map(fixed2moving)
+        self._guides, self._fixed2moving = tuple(guides), fixed2moving
         spacing = level.fixed.spacing
         # steepest descent in mm: a voxel that is long in one axis moves fewer voxels along it
         in_use = np.array(level.fixed.grid.shape) > 1
@@ -65,6 +71,7 @@ class LevelCost:
         ]
         self._gradient: Volume | None = None
         self._stiffness: Volume | None = None
+        self._pulls: tuple[Volume, Volume] | None = None
         self._rows: NDArray[np.int32] | None = None
         self._active: NDArray[np.bool_] | None = None
         self._exchanged: LevelCost | None = None
@@ -74,7 +81,7 @@ class LevelCost:
         """Check that the images overlap under a field, and return the rows where anything is to be done.
 
         They are where either image differs from its surround, with room for it to move and for filters that
-        reach `reach` voxels.
+        reach `reach` voxels; with guides, which may pull anywhere, all.
         """
         level, (warped, weight) = self._level, self._warper(self._affine, field)
         check_overlap(weight, level)
@@ -82,7 +89,8 @@ class LevelCost:
         one, other = ranges_of(fixed, fixed.flat[0], _SURROUND), ranges_of(warped, moving.flat[0], _SURROUND)
         ranges = np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
         reach = max(reach, self._metric.reach_vox)
-        self._rows = rows = rows_of(ranges, fixed.shape[2], reach + _ROOM, max(reach, _ROOM))
+        rows = rows_of(ranges, fixed.shape[2], reach + _ROOM, max(reach, _ROOM))
+        self._rows = rows = all_rows(fixed.shape) if self._guides else rows
         depth = np.arange(fixed.shape[2])
         self._active = (
             (depth >= rows[0, ..., None]) & (depth < rows[1, ..., None]) if self._penalties else None
@@ -94,7 +102,7 @@ class LevelCost:
         warped, weight = self._warper(self._affine, field, self._rows)
         arguments = (weight, self.axis_scale, self._symmetric, scratch)
         value = self._metric.force(warped, *arguments, out, self._rows)
-        return value + self._resist(field, out)
+        return value + self._resist(field, out) + self._pull((field,), (out,))
 
     def forces(
         self, to_fixed: Volume, to_moving: Volume, scratch: Volume, on_fixed: Volume, on_moving: Volume
@@ -118,7 +126,7 @@ class LevelCost:
         arguments = (weight, self.axis_scale, self._symmetric, scratch)
         value = self._similarity.prepare(fixed, weight).force(warped, *arguments, on_moving, self._rows)
         other = self._similarity.prepare(warped, weight).force(fixed, *arguments, on_fixed, self._rows)
-        value = 0.5 * (value + other)
+        value = 0.5 * (value + other) + self._pull((to_fixed, to_moving), (on_fixed, on_moving))
         return value + self._resist(to_fixed, on_fixed) + self._resist(to_moving, on_moving)
 
     def exchanged_force(self, field: Volume, scratch: Volume, out: Volume) -> float:
@@ -129,9 +137,12 @@ class LevelCost:
         if self._exchanged is None:
             level = self._level
             there, weight = Warper(level)(self._affine)
-            placed = Scan(there, level.fixed.grid, weight, level.fixed.region)
+            placed = replace(level.fixed, data=there, weight=weight)
             exchanged = replace(level, fixed=placed, moving=level.fixed)
-            self._exchanged = LevelCost(exchanged, self._similarity, np.eye(4), self._symmetric, self._terms)
+            guides = [one.exchanged(self._fixed2moving) for one in self._guides]
+            self._exchanged = LevelCost(
+                exchanged, self._similarity, np.eye(4), self._symmetric, self._terms, guides
+            )
             self._exchanged._rows, self._exchanged._active = self._rows, self._active
         return self._exchanged.force(field, scratch, out)
 
@@ -143,6 +154,7 @@ class LevelCost:
         value = self._metric.value_and_gradient(warped, weight, self._gradient)
         warp_gradient(self._level.moving.data, self._affine, field, self._gradient, out=out)
         value += sum(one.value_and_gradient(field, out) for one in self._penalties)
+        value += sum(one.value_and_gradient(self._fixed2moving, field, out) for one in self._guides)
         out[self.axis_scale == 0] = 0
         return value
 
@@ -158,4 +170,23 @@ class LevelCost:
         if self._active is not None:
             self._stiffness[:, ~self._active] = 0
         force -= self._stiffness
+        return value
+
+    def _pull(self, fields: tuple[Volume, ...], forces: tuple[Volume, ...]) -> float:
+        """Return the guides' value at a field, or at both halves of a map, and add their forces."""
+        if not self._guides:
+            return 0.0
+        if self._pulls is None:
+            self._pulls = np.empty_like(fields[0]), np.empty_like(fields[0])
+        for gradient in self._pulls[: len(fields)]:
+            gradient[...] = 0
+        if len(fields) == 2:
+            halves = (fields[0], fields[1])
+            value = sum(one.halfway(self._fixed2moving, halves, self._pulls) for one in self._guides)
+        else:
+            value = sum(
+                one.value_and_gradient(self._fixed2moving, fields[0], self._pulls[0]) for one in self._guides
+            )
+        for gradient, field, force in zip(self._pulls, fields, forces, strict=False):
+            resist(gradient, field, self.axis_scale, out=force)
         return value

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from regista.core import GeometryError, Grid, LevelHistory, Status
 from regista.kernels.cpu.warp import warp
 from regista.registration._cost import LevelCost
+from regista.registration._guide_terms import Guidance
 from regista.registration._levels import Level, Matrix, Scan, Volume, levels
 from regista.registration._stages import IterativeStage
 
@@ -56,6 +57,7 @@ def run_deformable(
     fixed2moving: Matrix,
     base: Base | None,
     report: Callable[[Level, int, float], None],
+    guides: Sequence[Guidance] = (),
 ) -> tuple[VoxelField, list[LevelHistory]]:
     """Run one deformable stage; return the field on the fixed grid and the course of its levels."""
     solver = stage.solver(0)
@@ -70,7 +72,7 @@ def run_deformable(
         began = time.perf_counter()
         solver = stage.solver(level.index)
         carried = pyramid.begin(level.fixed.grid)
-        fields, values, status = _run_level(level, stage, fixed2moving, carried, report)
+        fields, values, status = _run_level(level, stage, fixed2moving, carried, report, guides)
         pyramid.end(fields, level.fixed.grid)
         seconds = time.perf_counter() - began
         history.append(LevelHistory(stage.model, level.index, level.shrink, tuple(values), status, seconds))
@@ -124,8 +126,10 @@ def _run_level(
     fixed2moving: Matrix,
     carried: Callable[[], list[Volume]],
     report: Callable[[Level, int, float], None],
+    guides: Sequence[Guidance],
 ) -> tuple[Sequence[Volume], list[float], Status]:
-    cost = LevelCost(level, stage.similarity, fixed2moving, stage.symmetric_force, stage.penalties)
+    terms = [guide(level.fixed.grid, level.moving.grid) for guide in guides]
+    cost = LevelCost(level, stage.similarity, fixed2moving, stage.symmetric_force, stage.penalties, terms)
     solver, rule = stage.solver(level.index), stage.convergence
     fields = carried()
     rows: NDArray[np.int32] = cost.begin(fields[-1], solver.reach_vox)

@@ -13,7 +13,7 @@ from regista.kernels.cpu.warp import warp
 from regista.preprocessing import Reorient
 from regista.registration._levels import Scan, content_box
 from regista.registration._plan import Plan
-from regista.registration._stages import DenseStage, IterativeStage
+from regista.registration._stages import ConvexStage, DenseStage, IterativeStage
 from regista.regularization import LocalRigidity
 from regista.transforms import DisplacementField
 
@@ -119,6 +119,22 @@ def masks_warning(plan: Plan, fixed_mask: Image | None, moving_mask: Image | Non
     ]
 
 
+def guides_warning(plan: Plan) -> list[str]:
+    """Refuse guides where a stage cannot follow them, and return what to say where one leaves them aside."""
+    for stage in plan.stages:
+        if isinstance(stage, IterativeStage) and stage.forces_are_steps:
+            raise PlanError(
+                f"{stage.model}: demons' forces are steps, to which no guide can be added; take another model or metric "
+                "(preset 'deformable'), or leave the guides out"
+            )
+    aside = [stage.model for stage in plan.stages if isinstance(stage, ConvexStage)]
+    if len(aside) == len(plan.stages):
+        raise PlanError(
+            f"the plan {plan.name!r} has no stage that can follow guides: 'convex' compares images alone"
+        )
+    return ["the stage 'convex' compares images alone; the other stages follow the guides"] if aside else []
+
+
 def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite: str) -> Scan:
     """Return a scan: channels averaged, intensities clipped and scaled to 0 … 1, bad voxels weighted 0."""
     data = image.as_float32()
@@ -188,8 +204,8 @@ def region_on(region: Image, grid: Grid) -> NDArray[np.float32]:
     return np.asarray(warp(inside, (own.world2grid @ grid.grid2world)[:3], shape=grid.shape))
 
 
-def check_memory(fixed: Scan, moving: Scan, plan: Plan) -> int:
-    """Return the predicted peak in bytes; refuse what will not fit."""
+def check_memory(fixed: Scan, moving: Scan, plan: Plan, guides: int = 0) -> int:
+    """Return the predicted peak in bytes, with a number of guides; refuse what will not fit."""
     start, stop = content_box(fixed)
 
     def voxels_at(shrink: int) -> int:
@@ -200,7 +216,9 @@ def check_memory(fixed: Scan, moving: Scan, plan: Plan) -> int:
     deformable = any(isinstance(s, DenseStage) for s in plan.stages)
     outputs = _OUTPUT_BYTES_PER_VOXEL * fixed.data.size + 12 * voxels if deformable else 0
     images = 4 * (6 * fixed.data.size + 3 * moving.data.size)
-    need = max(voxels * _BYTES_PER_VOXEL + metric, outputs) + images + 250_000_000
+    # guides: gradients of both halves of a map and labels; these lie on all voxels, not on the content alone
+    guided = 4 * (6 + 4 * guides) * fixed.data.size if guides else 0
+    need = max(voxels * _BYTES_PER_VOXEL + metric, outputs) + images + guided + 250_000_000
     have = available_bytes()
     if have is not None and need > have:
         raise RegistrationError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,12 +13,14 @@ from scipy.linalg import expm
 from regista.core import LevelHistory, Status
 from regista.kernels.cpu.intensity import linear_gradient
 from regista.optimization import BFGS
+from regista.registration._guide_terms import Guidance, GuideTerm
 from regista.registration._levels import (
     MIN_OVERLAP,
     Level,
     Matrix,
     Report,
     Scan,
+    Volume,
     Warper,
     check_overlap,
     content,
@@ -64,8 +66,10 @@ def generators(model: str, center_mm: Matrix, radius_mm: float, frame: Matrix) -
 class LinearCost:
     """Dissimilarity of a level as a function of the world matrix, with its gradient along generators."""
 
-    def __init__(self, level: Level, similarity: Similarity, basis: Matrix) -> None:
-        self._level, self._basis = level, basis
+    def __init__(
+        self, level: Level, similarity: Similarity, basis: Matrix, guides: Sequence[GuideTerm] = ()
+    ) -> None:
+        self._level, self._basis, self._guides = level, basis, tuple(guides)
         self._warper = Warper(level)
         self._metric = similarity.prepare(level.fixed.data, level.fixed.weight)
         self._gradient = np.empty(level.fixed.data.shape, np.float32)
@@ -79,11 +83,26 @@ class LinearCost:
             return float("inf"), np.zeros(len(self._basis))
         value = self._metric.value_and_gradient(warped, weight, self._gradient)
         voxel = linear_gradient(self._gradient, warped)
+        if self._guides:
+            pull = np.zeros((3, *warped.shape), np.float32)
+            still = np.zeros_like(pull)
+            value += sum(one.value_and_gradient(fixed2moving, still, pull) for one in self._guides)
+            voxel = voxel + _moments(pull)
         return value, np.einsum("pab,ab->p", self._to_voxels[:, :3, :], voxel)
 
     def overlap(self) -> float:
         """Return the share of the fixed weight that lay inside the moving image at the last call."""
         return float(self._warper.weight.sum()) / max(self._total, 1e-30)
+
+
+def _moments(pull: Volume) -> Matrix:
+    """Return ``Σ g_a(x) (x, 1)_b`` over voxels x of a gradient by the displacement: that by a linear map."""
+    found = np.empty((3, 4))
+    for axis in range(3):
+        others = tuple(n + 1 for n in range(3) if n != axis)
+        found[:, axis] = pull.sum(axis=others, dtype=np.float64) @ np.arange(pull.shape[axis + 1])
+    found[:, 3] = pull.sum(axis=(1, 2, 3), dtype=np.float64)
+    return found
 
 
 def basis_for(model: str, fixed: Scan) -> Matrix:
@@ -108,6 +127,7 @@ def minimize(
     start: Matrix,
     tolerance_vox: float,
     report: Report,
+    guides: Sequence[GuideTerm] = (),
 ) -> tuple[Matrix, list[float], Status]:
     """Minimize one level from a start; return the matrix, the values and why it ended."""
     voxel = float(level.fixed.grid.spacing[np.array(level.fixed.grid.shape) > 1].min())
@@ -116,7 +136,7 @@ def minimize(
         return np.asarray(point @ expm(np.einsum("p,pab->ab", step, basis)))
 
     solver = BFGS(retract=retract, first_step=0.5 * voxel, max_step=4 * voxel)
-    cost = LinearCost(level, similarity, basis)
+    cost = LinearCost(level, similarity, basis, guides)
     state = solver.init(start, cost)
     values = [state.value]
     if not np.isfinite(state.value):
@@ -133,10 +153,15 @@ def minimize(
 
 
 def run_linear(
-    fixed: Scan, moving: Scan, stage: LinearStage, start: Matrix, report: Callable[[Level, int, float], None]
+    fixed: Scan,
+    moving: Scan,
+    stage: LinearStage,
+    start: Matrix,
+    report: Callable[[Level, int, float], None],
+    guides: Sequence[Guidance] = (),
 ) -> tuple[Matrix, list[LevelHistory]]:
     """Run one linear stage; return the world matrix and the course of its levels."""
-    fixed = content(fixed, 0.1)
+    fixed = fixed if guides else content(fixed, 0.1)  # guides may lie outside the content
     basis = basis_for(stage.model, fixed)
     history = []
     for level in levels(fixed, moving, stage.shrink, stage.steps):
@@ -147,7 +172,7 @@ def run_linear(
         check_overlap(Warper(level)(level.voxel_map(start))[1], level)
         start, values, status = minimize(
             level, stage.similarity, basis, start, stage.tolerance_vox,
-            partial(report, level),
+            partial(report, level), [guide(level.fixed.grid, level.moving.grid) for guide in guides],
         )  # fmt: skip
         seconds = time.perf_counter() - began
         history.append(LevelHistory(stage.model, level.index, level.shrink, tuple(values), status, seconds))

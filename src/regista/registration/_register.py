@@ -27,6 +27,8 @@ from regista.core import (
 )
 from regista.registration._convex import run_convex
 from regista.registration._deformable import Base, VoxelField, run_deformable
+from regista.registration._guide_terms import Guidance
+from regista.registration._guides import Guide, check_guides, recorded_inputs
 from regista.registration._initial import find_start
 from regista.registration._inputs import (
     canonical,
@@ -34,6 +36,7 @@ from regista.registration._inputs import (
     check_memory,
     check_pair,
     check_region,
+    guides_warning,
     masks_warning,
     overlap_warning,
     plane,
@@ -46,7 +49,7 @@ from regista.registration._linear import run_linear
 from regista.registration._plan import Plan
 from regista.registration._plan_file import load_plan, plan_to_dict
 from regista.registration._result import Result
-from regista.registration._stages import ConvexStage, DenseStage, LinearStage
+from regista.registration._stages import ConvexStage, DenseStage, IterativeStage, LinearStage
 from regista.transforms import (
     Affine,
     Composite,
@@ -75,6 +78,7 @@ def register(
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
     region: Image | None = None,
+    guides: Sequence[Guide] = (),
     threads: int | None = None,
     seed: int = 0,
     progress: ProgressCallback = silent,
@@ -96,6 +100,8 @@ def register(
         On the grid of their image; voxels at 0 are not compared.
     region : Image, optional
         Where penalties such as ``local-rigidity`` hold, on the grid of the fixed image: all voxels above 0 alike.
+    guides : sequence of LabelGuide, LandmarkGuide or SurfaceGuide
+        What is known besides intensities; joins the cost of all linear and dense stages but demons and 'convex'.
     threads : int, optional
         Number of threads (default: `regista.core.get_threads`).
     seed : int
@@ -138,6 +144,7 @@ def register(
             fixed_mask,
             moving_mask,
             region,
+            tuple(guides),
             seed,
             progress,
             non_finite,
@@ -157,6 +164,7 @@ class _Run:
     fixed_mask: Image | None
     moving_mask: Image | None
     region: Image | None
+    guides: tuple[Guide, ...]
     seed: int
     progress: ProgressCallback
     non_finite: str
@@ -165,6 +173,7 @@ class _Run:
     history: list[LevelHistory] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     measures: dict[str, Any] = field(default_factory=dict)
+    _guidance: tuple[Guidance, ...] = ()
     _done: float = 0.0
 
     def result(self) -> Result:
@@ -187,6 +196,7 @@ class _Run:
         self.measures["fill"] = "edge" if self.fill == "edge" else fill_value(self.moving, self.fill)
         self.warnings += masks_warning(self.plan, self.fixed_mask, self.moving_mask)
         region = check_region(self.region, self.fixed, self.plan)
+        self._prepare_guides()
         scans = []
         for role, image, mask in (
             ("fixed", self.fixed, self.fixed_mask),
@@ -212,9 +222,19 @@ class _Run:
         if region is not None:
             scans[0] = replace(scans[0], region=region_on(region, scans[0].grid))
         scans[1] = scans[1].filled()  # the fixed image keeps its surround: the edge of a mask is a landmark
-        self.measures["predicted_memory_bytes"] = check_memory(scans[0], scans[1], self.plan)
+        self.measures["predicted_memory_bytes"] = check_memory(
+            scans[0], scans[1], self.plan, len(self.guides)
+        )
         self._time("prepare", began)
         return scans[0], scans[1]
+
+    def _prepare_guides(self) -> None:
+        if not self.guides:
+            return
+        check_guides(self.guides, self.fixed, self.moving)
+        self.warnings += guides_warning(self.plan)
+        self.measures["guides"] = [guide.settings() for guide in self.guides]
+        self._guidance = tuple(guide.prepare() for guide in self.guides)
 
     def _start(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Base | None]:
         began = time.perf_counter()
@@ -254,7 +274,9 @@ class _Run:
         for stage in self.plan.stages:
             if isinstance(stage, LinearStage):
                 began = time.perf_counter()
-                matrix, history = run_linear(fixed, moving, stage, matrix, self._reporter(stage))
+                matrix, history = run_linear(
+                    fixed, moving, stage, matrix, self._reporter(stage), self._guidance
+                )
                 self.history += history
                 self._time(stage.model, began)
         return matrix
@@ -269,7 +291,8 @@ class _Run:
                 if vectors is not None:
                     base = VoxelField(_to_voxels(vectors, fixed.grid), fixed.grid).resampled
                 run: Any = run_convex if isinstance(stage, ConvexStage) else run_deformable
-                found, history = run(fixed, moving, stage, matrix, base, self._reporter(stage))
+                more = (self._guidance,) if isinstance(stage, IterativeStage) else ()
+                found, history = run(fixed, moving, stage, matrix, base, self._reporter(stage), *more)
                 self.history += history
                 vectors = found.vectors_mm(fixed.grid)
                 self._time(stage.model, began)
@@ -310,7 +333,8 @@ class _Run:
             inputs={
                 role: {"space": image.space, "grid": image.grid.describe(), "sha256": hash_array(image.data)}
                 for role, image in self._inputs().items()
-            },
+            }
+            | recorded_inputs(self.guides),
             measures=dict(self.measures),
             warnings=tuple(self.warnings),
             peak_memory_bytes=peak_memory_bytes(),

@@ -130,7 +130,7 @@ class IterativeStage(DenseStage, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.penalties and (not self.takes_penalties or isinstance(self.similarity, DemonsSSD)):
+        if self.penalties and self.forces_are_steps:
             raise PlanError(
                 f"{self.model}: demons' forces are steps, to which no penalty can be added; smooth the field more "
                 "(field_sigma_vox), or take another metric and model"
@@ -138,6 +138,11 @@ class IterativeStage(DenseStage, ABC):
         for level in range(len(self.shrink)):
             self.solver(level)  # its own checks
         _ = self.convergence
+
+    @property
+    def forces_are_steps(self) -> bool:
+        """Whether forces are taken as steps, as in demons: nothing can then be added to the cost."""
+        return not self.takes_penalties or isinstance(self.similarity, DemonsSSD)
 
     @property
     def volumes(self) -> int:
@@ -250,6 +255,11 @@ class VelocityStage(IterativeStage):
     update_sigma_vox: tuple[float, ...] = (2.0,)
     field_sigma_vox: tuple[float, ...] = (0.0,)
     per_level: ClassVar[tuple[str, ...]] = ("update_sigma_vox", "field_sigma_vox")
+
+    @property
+    def forces_are_steps(self) -> bool:
+        """Whether forces are taken as steps, as in demons: nothing can then be added to the cost."""
+        return self.natural_step or super().forces_are_steps
 
     def solver(self, level: int) -> DenseSolver:
         """Return the solver of a level."""

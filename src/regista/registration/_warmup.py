@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 
-from regista.core import Grid, Image
+from regista.core import Grid, Image, LabelImage, PointSet
+from regista.registration._guides import Guide, LabelGuide, LandmarkGuide, SurfaceGuide
 from regista.registration._plan_file import list_presets, load_plan
 from regista.registration._register import register
 from regista.similarity import SIMILARITIES, Sum
 
 
 def warmup() -> float:
-    """Compile and cache the kernels of all presets and metrics; return the seconds it took (about 1 when cached)."""
+    """Compile and cache the kernels of all presets, metrics and guides; return the seconds it took (about 1 when cached)."""
     began = time.perf_counter()
     for shape in ((20, 18, 16), (24, 20)):
         place = np.indices(shape, dtype=np.float32)
@@ -27,6 +29,8 @@ def warmup() -> float:
             plan = load_plan(name)
             register(fixed, moving, plan)
             register(fixed, moving, plan, fixed_mask=mask, moving_mask=mask)
+        for name in ("deformable", "syn"):
+            register(fixed, moving, name, guides=_guides(blob > 0.5, fixed.grid))
     volume = np.random.default_rng(0).random((8, 9, 10), np.float32)
     terms = tuple((1.0, kind()) for kind in SIMILARITIES.values())
     metric, scale = Sum(terms=terms).prepare(volume, None), np.ones(3, np.float32)
@@ -34,3 +38,14 @@ def warmup() -> float:
     metric.force(volume, np.ones_like(volume), scale, True, scratch, out)
     metric.value_and_gradient(volume, None, out[0])
     return time.perf_counter() - began
+
+
+def _guides(inside: NDArray[np.bool_], grid: Grid) -> list[Guide]:
+    """Return a guide of each kind."""
+    labels = LabelImage(inside.astype(np.uint8), grid)
+    points = PointSet(grid.index2world([[4.0] * grid.ndim, [6.0] * grid.ndim]))
+    return [
+        LabelGuide(fixed=labels, moving=labels),
+        LandmarkGuide(fixed=points, moving=points),
+        SurfaceGuide(fixed=labels, moving=labels),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
 from regista.kernels.cpu.rows import all_rows, for_rows
 
@@ -57,6 +58,49 @@ def compose_small(disp, update, factor, *, out, rows=None):
     rows = all_rows(disp.shape[1:]) if rows is None else rows
     for_rows(lambda a, b: _compose(a, b, disp, update, np.float32(factor), rows, out), rows)
     return out
+
+
+def resist(gradient, disp, scale, *, out):
+    """Take from a force on a compositive update what a gradient by the displacement gives: ``s (I + Du)ᵀ g``.
+
+    To first order an update v changes u by ``(I + Du) v``, so this is the gradient by the update, scaled per axis.
+
+    Parameters
+    ----------
+    gradient : (3, I, J, K) float32 ndarray
+        Derivative ``g`` of a cost by the displacement.
+    disp : (3, I, J, K) float32 ndarray
+        The displacement ``u``, voxels; ``Du`` is by central differences, one-sided at the border.
+    scale : (3,) float32 ndarray
+        Factor ``s`` per axis.
+    out : (3, I, J, K) float32 ndarray
+        The force, changed in place.
+    """
+    parallel_for(lambda a, b: _resist(a, b, gradient, disp, scale, out), out.shape[1])
+    return out
+
+
+@njit
+def _resist(start, stop, gradient, u, scale, out):
+    inn, jn, kn = out.shape[1:]
+    for i in range(start, stop):
+        a, b = max(i - 1, 0), min(i + 1, inn - 1)
+        for j in range(jn):
+            c, d = max(j - 1, 0), min(j + 1, jn - 1)
+            for k in range(kn):
+                x, y, z = gradient[0, i, j, k], gradient[1, i, j, k], gradient[2, i, j, k]
+                if x == 0 and y == 0 and z == 0:
+                    continue
+                e, f = max(k - 1, 0), min(k + 1, kn - 1)
+                p, q, r = x, y, z
+                for n in range(3):
+                    g, v = gradient[n, i, j, k], u[n]
+                    p += g * (v[b, j, k] - v[a, j, k]) / max(b - a, 1)
+                    q += g * (v[i, d, k] - v[i, c, k]) / max(d - c, 1)
+                    r += g * (v[i, j, f] - v[i, j, e]) / max(f - e, 1)
+                out[0, i, j, k] -= scale[0] * p
+                out[1, i, j, k] -= scale[1] * q
+                out[2, i, j, k] -= scale[2] * r
 
 
 @njit

@@ -35,3 +35,16 @@ def compose_small(
 ) -> NDArray[np.floating]:
     """Return ``s v(x) + u(x + s v(x))`` by interpolation."""
     return put(compose(disp, factor * np.asarray(update, np.float64)), out, rows)
+
+
+def resist(
+    gradient: ArrayLike, disp: ArrayLike, scale: ArrayLike, *, out: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Take ``s (I + Du)ᵀ g`` from a force, with all derivatives of the field at hand."""
+    g, u = np.asarray(gradient, np.float64), np.asarray(disp, np.float64)
+    pulled = g.copy()
+    for axis in range(3):
+        if u.shape[axis + 1] > 1:
+            pulled[axis] += (np.gradient(u, axis=axis + 1) * g).sum(axis=0)
+    out -= np.asarray(scale, np.float64)[:, None, None, None] * pulled
+    return out
