@@ -25,6 +25,7 @@ from regista.core import (
     software_versions,
     threads,
 )
+from regista.registration._channels import Channels, flat_warning
 from regista.registration._convex import run_convex
 from regista.registration._deformable import Base, VoxelField, run_deformable
 from regista.registration._initial import find_start
@@ -83,7 +84,8 @@ def register(
     Parameters
     ----------
     fixed, moving : Image
-        Scalar or multi-channel images (channels are averaged), both 2-D or both 3-D.
+        Scalar or multi-channel images, both 2-D or both 3-D. Channel is compared with channel (see
+        `regista.core.stack_channels`); where one image has a single one, the other's are averaged.
     plan : Plan or str
         What to do; a name means a preset (see `regista.registration.list_presets`).
     initial : Transform, optional
@@ -179,6 +181,10 @@ class _Run:
         check_pair(self.fixed, self.moving, self.non_finite)
         self.measures["fill"] = "edge" if self.fill == "edge" else fill_value(self.moving, self.fill)
         self.warnings += masks_warning(self.plan, self.fixed_mask, self.moving_mask)
+        channels = Channels.of(self.fixed, self.moving)
+        channels.check(self.plan, search=self.initial is None)
+        told = channels.measure(self.plan)
+        self.measures |= {} if told is None else {"channels": told}
         scans = []
         for role, image, mask in (
             ("fixed", self.fixed, self.fixed_mask),
@@ -191,9 +197,10 @@ class _Run:
                 image, mask = done.image, None if mask is None else done.mask
                 self.measures.setdefault("preprocessing", {})[role] = dict(done.record)
             image, mask = canonical(image, mask)
-            scans.append(prepare(image, mask, self.plan, role, self.non_finite))
-            if image.kind == "channels":
-                self.warnings.append(f"the {len(image.data)} channels of the {role} image were averaged")
+            average = channels.averaged == role
+            scans.append(prepare(image, mask, self.plan, role, self.non_finite, average))
+            self.warnings += flat_warning(scans[-1], role)
+        self.warnings += channels.warning()
         scans[1] = scans[1].filled()  # the fixed image keeps its surround: the edge of a mask is a landmark
         self.measures["predicted_memory_bytes"] = check_memory(scans[0], scans[1], self.plan)
         self._time("prepare", began)
