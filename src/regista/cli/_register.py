@@ -53,6 +53,14 @@ def register(
     overrides: Override = None,
     fixed_mask: Annotated[Path | None, typer.Option(help="Voxels of the fixed image to compare.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Voxels of the moving image to compare.")] = None,
+    fixed_channel: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another contrast of FIXED, on its grid; repeat for more."),
+    ] = None,
+    moving_channel: Annotated[
+        list[Path] | None,
+        typer.Option(help="The like contrast of MOVING, on its grid; repeat, in the same order."),
+    ] = None,
     initial: Annotated[
         list[Path] | None,
         typer.Option(help="Transform fixed → moving to start from; repeat for a chain, applied in order."),
@@ -85,12 +93,15 @@ def register(
     from regista.core import threads as use_threads
 
     files = {"fixed": fixed, "moving": moving, "fixed_mask": fixed_mask, "moving_mask": moving_mask}
+    for role, more in (("fixed", fixed_channel), ("moving", moving_channel)):
+        files |= {f"{role}_channel_{n}": path for n, path in enumerate(more or [], 1)}
     keep_inputs([output / name for name in RESULTS], [*files.values(), plan, *(initial or [])])
     with use_threads(threads), FolderWriter(output) as folder:
         voxels, outside = _dtype(dtype), parse_fill(fill)
         with _reading(files, {"fixed": fixed_series, "moving": moving_series}) as images:
             chosen = _plan(preset, plan, overrides, output)  # brings the engine in while files are read
             clock.lap("load")
+        _stack(images)
         start = _initial(initial or [], images["fixed"], images["moving"])
         clock.lap("read")
         if not (quiet or as_json):
@@ -161,6 +172,30 @@ def _refuse_series(images: Mapping[str, Image | None], paths: Mapping[str, Path]
                 f"{role.replace('_', ' ')}: {paths[role]} is a series of {len(image.data)} frames, expected one image; "
                 f"take a frame of it: `regista convert {paths[role].name} frame.nii.gz --frame 0`"
             )
+
+
+def _stack(images: dict[str, Image | None]) -> None:
+    """Join the further contrasts of each image to it, as channels."""
+    from regista.core import GeometryError, stack_channels
+
+    counts, joined = {}, False
+    for role in ("fixed", "moving"):
+        parts = [image for name, image in images.items() if image and name.startswith(f"{role}_channel_")]
+        first = images[role]
+        assert first is not None
+        if parts:
+            joined = True
+            try:
+                first = images[role] = stack_channels([first, *parts])
+            except GeometryError as error:
+                raise GeometryError(f"--{role}-channel: {error}") from None
+        counts[role] = len(first.data) if first.kind == "channels" else 1
+    few = min(counts, key=lambda role: counts[role])
+    if joined and counts["fixed"] != counts["moving"] and counts[few] == 1:
+        raise GeometryError(
+            f"the fixed image has {counts['fixed']} and the moving image {counts['moving']} channels: give the {few} "
+            f"image's like contrasts too, by --{few}-channel"
+        )
 
 
 def _tell_apart(images: dict[str, Image | None], wanted: Mapping[str, Path]) -> None:
@@ -237,6 +272,9 @@ def _full_record(record: RunRecord, clock: Clock, files: Mapping[str, Path | Non
     from regista.core import peak_memory_bytes
 
     inputs = {role: {**tree, "path": str(files.get(role))} for role, tree in record.inputs.items()}
+    for role, tree in inputs.items():
+        more = [str(path) for name, path in files.items() if name.startswith(f"{role}_channel_")]
+        inputs[role] = {**tree, "channel_paths": more} if more else tree
     laps = clock.laps
     timings = {
         "load": laps["load"],
