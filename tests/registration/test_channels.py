@@ -15,7 +15,7 @@ from regista.registration import load_plan, plan_from_dict, plan_to_dict, plan_t
 from regista.registration._channels import in_use, metric_volumes
 from regista.registration._cost import LevelCost
 from regista.registration._inputs import prepare
-from regista.registration._levels import levels
+from regista.registration._levels import content_box, levels
 from regista.registration._linear import LinearCost, basis_for
 from regista.similarity import LNCC, MI, NCC, SIMILARITIES, SSD, Sum, channel_terms, prepare_channels
 from regista.transforms import Affine
@@ -357,6 +357,23 @@ def test_against_one_channel_the_others_are_averaged_and_said_so(role):
     assert said in result.record.warnings
     assert result.record.measures["channels"]["compared"] == "average"
     assert np.array_equal(result.transform.matrix, plain.transform.matrix)
+
+
+@pytest.mark.parametrize("role", ["fixed", "moving"])
+def test_content_of_any_channel_is_worked_on(level, role):
+    shape = (40, 36, 44)
+    empty, grid = np.zeros(shape, np.float32), Grid(shape, np.eye(4))
+    near, far = empty.copy(), empty.copy()
+    near[3:6, 3:6, 3:6], far[33:36, 30:33, 37:40] = 1, 1
+    sides = {"fixed": [near, empty], "moving": [near, empty], role: [near, far]}
+    scans = {name: replace(level.fixed, grid=grid).with_channels(parts) for name, parts in sides.items()}
+    cost = LevelCost(replace(level, **scans), SSD(), np.eye(4))
+    rows = cost.begin(np.zeros((3, *shape), np.float32), 1)
+    for i, j, k in ((4, 4, 4), (34, 31, 38)):
+        assert rows[0, i, j] <= k < rows[1, i, j]
+    assert rows[0, 20, 18] >= rows[1, 20, 18]
+    start, stop = content_box(scans[role])
+    assert (list(start), list(stop)) == ([3, 3, 3], [36, 33, 40])
 
 
 def test_only_the_channels_a_metric_names_are_kept(level):
