@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -363,3 +364,62 @@ def test_guides_come_from_files_and_are_recorded(pair, call, tmp_path) -> None:
         assert done.exit_code == 2
         assert text in " ".join(done.stderr.split())
         assert not (tmp_path / "bad").exists()
+
+
+def contrasts(pair, tmp_path) -> dict[str, Path]:
+    """Write another contrast of both images of the pair."""
+    files = {}
+    for role in ("fixed", "moving"):
+        image = read(pair / f"{role}.nii.gz")
+        files[role] = tmp_path / f"{role}_2.nii.gz"
+        write(files[role], image.with_data(np.sqrt(np.abs(image.data))))
+    return files
+
+
+def test_more_contrasts_are_compared_and_warped_as_channels(pair, call, tmp_path) -> None:
+    more = contrasts(pair, tmp_path)
+    words = ["register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "--preset", "translation"]
+    words += ["--fixed-channel", more["fixed"], "--moving-channel", more["moving"], "-o", tmp_path / "out"]
+    done = call(*words)
+    assert done.exit_code == 0, done.stderr
+    assert "2 channels, each compared with its like" in done.stdout
+    assert "averaged" not in done.stdout + done.stderr
+    assert read(tmp_path / "out/warped.nii.gz").data.shape == (2, *read(pair / "fixed.nii.gz").data.shape)
+    record = json.loads((tmp_path / "out/record.json").read_text(encoding="utf-8"))
+    assert record["measures"]["channels"]["compared"] == [0, 1]
+    assert record["inputs"]["moving"]["channel_paths"] == [str(more["moving"])]
+    moved = read_transform(tmp_path / "out/fixed2moving.h5").map_points(np.zeros((1, 3)))
+    assert np.allclose(moved[0], (3.0, -2.0, 2.5), atol=0.1)
+
+
+def test_contrasts_that_do_not_match_are_refused_with_the_mend(pair, call, tmp_path) -> None:
+    more = contrasts(pair, tmp_path)
+    words = [
+        "register",
+        pair / "fixed.nii.gz",
+        pair / "moving.nii.gz",
+        "-o",
+        tmp_path / "out",
+        "--fixed-channel",
+    ]
+    done = call(*words, more["fixed"])
+    assert done.exit_code == 2
+    assert "by --moving-channel" in done.stderr
+    done = call(*words, more["moving"], "--moving-channel", more["moving"])
+    assert done.exit_code == 2
+    assert "--fixed-channel: image 1 (moving_2) lies on another grid" in done.stderr
+    assert "regista apply" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_summary_tells_which_channels_were_compared() -> None:
+    from regista.cli._summary import _channels
+
+    def line(**told):
+        return _channels({"measures": {"channels": told}})
+
+    assert line(fixed=3, moving=1, compared="average") == [
+        "the 3 channels of the fixed image averaged, to compare with one"
+    ]
+    assert line(fixed=2, moving=3, compared=[1]) == ["channel 1 compared, from 0"]
+    assert _channels({"measures": {}}) == []

@@ -69,6 +69,14 @@ def register(
     overrides: Override = None,
     fixed_mask: Annotated[Path | None, typer.Option(help="Voxels of the fixed image to compare.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Voxels of the moving image to compare.")] = None,
+    fixed_channel: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another contrast of FIXED, on its grid; repeat for more."),
+    ] = None,
+    moving_channel: Annotated[
+        list[Path] | None,
+        typer.Option(help="The like contrast of MOVING, on its grid; repeat, in the same order."),
+    ] = None,
     penalty_mask: Annotated[
         Path | None, typer.Option(help="Where penalties such as local-rigidity hold, on the grid of FIXED.")
     ] = None,
@@ -121,6 +129,8 @@ def register(
         "moving_mask": moving_mask,
         "region": penalty_mask,
     }
+    for role, more in (("fixed", fixed_channel), ("moving", moving_channel)):
+        files |= {f"{role}_channel_{n}": path for n, path in enumerate(more or [], 1)}
     guides = GuideFiles(
         fixed_labels=fixed_labels,
         moving_labels=moving_labels,
@@ -144,6 +154,7 @@ def register(
                 preset or (None if plan else DEFAULT_PRESET), plan, overrides, outputs
             )  # brings the engine in while files are read
             clock.lap("load")
+        _stack(images)
         start = _initial(initial or [], images["fixed"], images["moving"])
         told = guides.read(images["fixed"], images["moving"])
         clock.lap("read")
@@ -222,6 +233,30 @@ def _refuse_series(images: Mapping[str, Image | None], paths: Mapping[str, Path]
             )
 
 
+def _stack(images: dict[str, Image | None]) -> None:
+    """Join the further contrasts of each image to it, as channels."""
+    from regista.core import GeometryError, stack_channels
+
+    counts, joined = {}, False
+    for role in ("fixed", "moving"):
+        parts = [image for name, image in images.items() if image and name.startswith(f"{role}_channel_")]
+        first = images[role]
+        assert first is not None
+        if parts:
+            joined = True
+            try:
+                first = images[role] = stack_channels([first, *parts])
+            except GeometryError as error:
+                raise GeometryError(f"--{role}-channel: {error}") from None
+        counts[role] = len(first.data) if first.kind == "channels" else 1
+    few = min(counts, key=lambda role: counts[role])
+    if joined and counts["fixed"] != counts["moving"] and counts[few] == 1:
+        raise GeometryError(
+            f"the fixed image has {counts['fixed']} and the moving image {counts['moving']} channels: give the {few} "
+            f"image's like contrasts too, by --{few}-channel"
+        )
+
+
 def _tell_apart(images: dict[str, Image | None], wanted: Mapping[str, Path]) -> None:
     """Give two scans of one file name their folders' names too."""
     from regista.cli._chains import with_folder
@@ -296,6 +331,9 @@ def _full_record(record: RunRecord, clock: Clock, files: Mapping[str, Path | Non
     from regista.core import peak_memory_bytes
 
     inputs = {role: {**tree, "path": str(files.get(role))} for role, tree in record.inputs.items()}
+    for role, tree in inputs.items():
+        more = [str(path) for name, path in files.items() if name.startswith(f"{role}_channel_")]
+        inputs[role] = {**tree, "channel_paths": more} if more else tree
     laps = clock.laps
     timings = {
         "load": laps["load"],

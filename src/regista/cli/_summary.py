@@ -39,7 +39,7 @@ def summary_of(record: Mapping[str, Any]) -> list[str]:
         f"{record['peak_memory_bytes'] / 1e9:.2f} GB at most",
         f"status {record['status']}: {why(record)}",
     ]
-    return [*lines, *_similarity(record)]
+    return [*lines, *_channels(record), *_similarity(record)]
 
 
 def why(record: Mapping[str, Any]) -> str:
@@ -52,6 +52,22 @@ def why(record: Mapping[str, Any]) -> str:
         which = "the last level" if last else "a level before the last"
         return f"{which} used all its steps, which is normal for the presets"
     return _WHY.get(status, status)
+
+
+def _channels(record: Mapping[str, Any]) -> list[str]:
+    """Return a line on what was compared, where an image has several channels."""
+    told = record["measures"].get("channels")
+    if told is None:
+        return []
+    compared, count = told["compared"], min(told["fixed"], told["moving"])
+    if compared == "average":
+        role = "fixed" if told["fixed"] > 1 else "moving"
+        return [f"the {told[role]} channels of the {role} image averaged, to compare with one"]
+    if told["fixed"] == told["moving"] == len(compared):
+        return [f"{count} channels, each compared with its like"]
+    return [
+        f"{'channel' if len(compared) == 1 else 'channels'} {', '.join(map(str, compared))} compared, from 0"
+    ]
 
 
 def _similarity(record: Mapping[str, Any]) -> list[str]:
@@ -72,4 +88,4 @@ def _similarity(record: Mapping[str, Any]) -> list[str]:
 def _metrics(similarity: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of a stage's metrics: of all terms of a sum."""
     terms = [similarity] if isinstance(similarity, Mapping) else similarity
-    return [name for term in terms for name in term if name != "weight"]
+    return [name for term in terms for name in term if name not in ("weight", "channel")]

@@ -9,7 +9,7 @@ from regista.core.errors import (
     RegistrationError,
 )
 from regista.core.grid import Grid
-from regista.core.image import Image, LabelImage
+from regista.core.image import Image, LabelImage, stack_channels
 from regista.core.points import Mesh, PointSet
 from regista.core.progress import Progress, ProgressCallback, silent
 from regista.core.record import (
@@ -53,5 +53,6 @@ __all__ = [
     "set_threads",
     "silent",
     "software_versions",
+    "stack_channels",
     "threads",
 ]

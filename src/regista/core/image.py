@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -112,3 +112,44 @@ class LabelImage(Image):
     def labels(self) -> list[int]:
         """Sorted labels present, without background."""
         return [int(v) for v in np.unique(self.data) if v != 0]
+
+
+def stack_channels(images: Sequence[Image]) -> Image:
+    """Return one image whose channels are those of several, in order: contrasts of one patient, for instance.
+
+    Parameters
+    ----------
+    images : sequence of Image
+        Scalar or multi-channel images on one grid.
+
+    Returns
+    -------
+    Image
+        Of kind 'channels', on the grid and in the space of the first.
+
+    Raises
+    ------
+    GeometryError
+        If there is no image, one is a series, or one lies on another grid than the first.
+
+    Examples
+    --------
+    >>> grid = Grid((3, 4), np.eye(3))
+    >>> t1, t2 = (Image(np.full((3, 4), n, np.float32), grid) for n in (1, 2))
+    >>> stack_channels([t1, t2]).data.shape
+    (2, 3, 4)
+    """
+    if not images:
+        raise GeometryError("channels are made from one image at least, got none")
+    first = images[0]
+    for number, image in enumerate(images):
+        name = f"image {number}" if image.space is None else f"image {number} ({image.space})"
+        if image.kind == "series":
+            raise GeometryError(f"{name} is a series: take one of its frames (in Python image.frames()[n])")
+        if image.ndim != first.ndim or not image.grid.same_as(first.grid):
+            raise GeometryError(
+                f"{name} lies on another grid ({image.grid.describe()}) than the first ({first.grid.describe()}); "
+                "resample it first: regista apply CONTRAST --like FIRST -o OUT"
+            )
+    data = [image.data if image.kind == "channels" else image.data[None] for image in images]
+    return Image(np.concatenate(data), first.grid, "channels", first.space)

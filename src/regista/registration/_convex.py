@@ -60,7 +60,7 @@ def _search_level(
     warped, weight = Warper(level)(level.voxel_map(fixed2moving), start.resampled(level.fixed.grid))
     check_overlap(weight, level)
     stride, radius = stage.at(level.index, "stride"), stage.at(level.index, "search")
-    there = Scan(warped, level.fixed.grid, weight)
+    there = Scan(warped[0], level.fixed.grid, weight, others=warped[1:])
     one, other = (_features(scan, stride, stage) for scan in (level.fixed, there))
     reach = tuple(min(int(radius), n - 1) for n in one[2].shape)
     # what a place beyond the known costs: as much as any wrong one
@@ -82,8 +82,11 @@ def _search_level(
 
 
 def _features(scan: Scan, stride: float, stage: ConvexStage) -> tuple[Volume, Volume | None, Grid]:
-    """Return MIND descriptors, averaged over blocks of `stride` voxels, their weights and their grid."""
+    """Return MIND descriptors of all channels, averaged over blocks of `stride` voxels, their weights and their grid."""
     features = mind_descriptors(scan.data, stage.radius, stage.dilation)
+    if scan.others:
+        more = [mind_descriptors(channel, stage.radius, stage.dilation) for channel in scan.others]
+        features = np.concatenate([features, *more])
     factors = [min(int(stride), max(1, n // 2)) if n > 1 else 1 for n in scan.data.shape]
     if max(factors) == 1:
         return features, scan.weight, scan.grid
@@ -97,7 +100,7 @@ def _features(scan: Scan, stride: float, stage: ConvexStage) -> tuple[Volume, Vo
         return result
 
     weight = None if scan.weight is None else pooled(scan.weight)
-    return np.stack([pooled(channel) for channel in features]), weight, grid
+    return np.stack([pooled(feature) for feature in features]), weight, grid
 
 
 def _coupled(costs: Volume, offsets: Volume, steps: int, stage: ConvexStage) -> tuple[Volume, list[float]]:

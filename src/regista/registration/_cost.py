@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from regista.kernels.cpu.intensity import add_weighted
 from regista.kernels.cpu.rows import all_rows, ranges_of, rows_of
 from regista.kernels.cpu.update import resist
 from regista.kernels.cpu.warp import warp_gradient
 from regista.registration._guide_terms import GuideTerm
 from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, check_overlap
 from regista.regularization import Incompressibility, LocalRigidity, Penalty
-from regista.similarity import Similarity
+from regista.similarity import Similarity, prepare_channels
 
 _SURROUND = 1e-3
 """Intensity difference (of the range 0 … 1) from the corner voxel that still counts as surround."""
@@ -32,7 +33,7 @@ class LevelCost:
     Parameters
     ----------
     level : Level
-        Both images.
+        Both images, with equally many channels or with all that the metric names.
     similarity : Similarity
         Metric.
     fixed2moving : (4, 4) float64 ndarray
@@ -57,7 +58,7 @@ class LevelCost:
     ) -> None:
         self._level, self._similarity, self._symmetric = level, similarity, symmetric_force
         self._warper = Warper(level)
-        self._metric = similarity.prepare(level.fixed.data, level.fixed.weight)
+        self._metric = prepare_channels(similarity, level.fixed.channels, level.fixed.weight)
         self._affine = level.voxel_map(fixed2moving)
         self._guides, self._fixed2moving = tuple(guides), fixed2moving
         spacing = level.fixed.spacing
@@ -69,7 +70,8 @@ class LevelCost:
             one.prepare(level.fixed.grid, level.fixed.region if isinstance(one, REGIONAL) else None)
             for one in penalties
         ]
-        self._gradient: Volume | None = None
+        self._gradients: list[Volume] = []
+        self._partial: Volume | None = None
         self._stiffness: Volume | None = None
         self._pulls: tuple[Volume, Volume] | None = None
         self._rows: NDArray[np.int32] | None = None
@@ -80,18 +82,19 @@ class LevelCost:
     def begin(self, field: Volume, reach: int) -> NDArray[np.int32]:
         """Check that the images overlap under a field, and return the rows where anything is to be done.
 
-        They are where either image differs from its surround, with room for it to move and for filters that
-        reach `reach` voxels; with guides, which may pull anywhere, all.
+        They are where either image, in any channel, differs from its surround, with room for it to move
+        and for filters that reach `reach` voxels; with guides, which may pull anywhere, all.
         """
         level, (warped, weight) = self._level, self._warper(self._affine, field)
         check_overlap(weight, level)
-        fixed, moving = level.fixed.data, level.moving.data
-        one, other = ranges_of(fixed, fixed.flat[0], _SURROUND), ranges_of(warped, moving.flat[0], _SURROUND)
-        ranges = np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
-        reach = max(reach, self._metric.reach_vox)
-        rows = rows_of(ranges, fixed.shape[2], reach + _ROOM, max(reach, _ROOM))
-        self._rows = rows = all_rows(fixed.shape) if self._guides else rows
-        depth = np.arange(fixed.shape[2])
+        each = [ranges_of(channel, channel.flat[0], _SURROUND) for channel in level.fixed.channels]
+        pairs = zip(warped, level.moving.channels, strict=True)
+        each += [ranges_of(there, moving.flat[0], _SURROUND) for there, moving in pairs]
+        first, last = zip(*each, strict=True)
+        ranges = np.stack([np.minimum.reduce(first), np.maximum.reduce(last)])
+        reach, depth = max(reach, self._metric.reach_vox), np.arange(level.fixed.data.shape[2])
+        rows = rows_of(ranges, len(depth), reach + _ROOM, max(reach, _ROOM))
+        self._rows = rows = all_rows(level.fixed.data.shape) if self._guides else rows
         self._active = (
             (depth >= rows[0, ..., None]) & (depth < rows[1, ..., None]) if self._penalties else None
         )
@@ -124,8 +127,9 @@ class LevelCost:
         warped, weight = self._halves[1](self._affine, to_moving, self._rows)
         np.multiply(weight, fixed_weight, out=weight)
         arguments = (weight, self.axis_scale, self._symmetric, scratch)
-        value = self._similarity.prepare(fixed, weight).force(warped, *arguments, on_moving, self._rows)
-        other = self._similarity.prepare(warped, weight).force(fixed, *arguments, on_fixed, self._rows)
+        ahead, back = (prepare_channels(self._similarity, one, weight) for one in (fixed, warped))
+        value = ahead.force(warped, *arguments, on_moving, self._rows)
+        other = back.force(fixed, *arguments, on_fixed, self._rows)
         value = 0.5 * (value + other) + self._pull((to_fixed, to_moving), (on_fixed, on_moving))
         return value + self._resist(to_fixed, on_fixed) + self._resist(to_moving, on_moving)
 
@@ -137,7 +141,7 @@ class LevelCost:
         if self._exchanged is None:
             level = self._level
             there, weight = Warper(level)(self._affine)
-            placed = replace(level.fixed, data=there, weight=weight)
+            placed = replace(level.fixed.with_channels(there), weight=weight)
             exchanged = replace(level, fixed=placed, moving=level.fixed)
             guides = [one.exchanged(self._fixed2moving) for one in self._guides]
             self._exchanged = LevelCost(
@@ -148,11 +152,17 @@ class LevelCost:
 
     def value_and_gradient(self, field: Volume, out: Volume) -> float:
         """Return the value at a field and write its derivative by every displacement (in voxels)."""
-        if self._gradient is None:
-            self._gradient = np.empty(field.shape[1:], np.float32)
+        moving = self._level.moving
+        if not self._gradients:
+            self._gradients = [np.empty(field.shape[1:], np.float32) for _ in moving.channels]
+            self._partial = np.empty_like(field) if moving.others else None
         warped, weight = self._warper(self._affine, field)
-        value = self._metric.value_and_gradient(warped, weight, self._gradient)
-        warp_gradient(self._level.moving.data, self._affine, field, self._gradient, out=out)
+        value = self._metric.value_and_gradient(warped, weight, self._gradients)
+        warp_gradient(moving.data, self._affine, field, self._gradients[0], out=out)
+        for channel, gradient in zip(moving.others, self._gradients[1:], strict=True):
+            add_weighted(
+                out, warp_gradient(channel, self._affine, field, gradient, out=self._partial), 1.0, 1.0
+            )
         value += sum(one.value_and_gradient(field, out) for one in self._penalties)
         value += sum(one.value_and_gradient(self._fixed2moving, field, out) for one in self._guides)
         out[self.axis_scale == 0] = 0

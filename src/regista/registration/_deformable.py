@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from regista.core import GeometryError, Grid, LevelHistory, Status
 from regista.kernels.cpu.warp import warp
+from regista.registration._channels import in_use
 from regista.registration._cost import LevelCost
 from regista.registration._guide_terms import Guidance
 from regista.registration._levels import Level, Matrix, Scan, Volume, levels
@@ -66,6 +67,8 @@ def run_deformable(
             f"{stage.model!r} starts from a linear map, and the start given holds a displacement field: use a model "
             "that refines one ('diffeomorphic', 'syn', 'demons', 'bspline')"
         )
+    fixed, moving, similarity = in_use(fixed, moving, stage.similarity)
+    stage = replace(stage, similarity=similarity)
     pyramid = _Pyramid(base, solver.parts)
     history = []
     for level in levels(fixed, moving, stage.shrink, stage.steps):

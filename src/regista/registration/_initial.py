@@ -9,6 +9,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from regista.core import Status
+from regista.registration._channels import in_use
 from regista.registration._levels import Level, Matrix, Scan, content, levels
 from regista.registration._linear import LinearCost, basis_for, minimize, orthonormal
 from regista.registration._plan import Start
@@ -21,12 +22,13 @@ def find_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
     """Return a first world matrix fixed → moving, as `start` asks."""
     if start.search == "none":
         return np.eye(4)
+    fixed, moving, similarity = in_use(fixed, moving, start.similarity)
     centers = _center_of_mass(fixed), _center_of_mass(moving)
     if start.search == "centers":
         return _about(np.eye(3), *centers)
     level = _coarse_level(content(fixed, 0.15), moving)
     basis = basis_for("rigid", level.fixed)
-    cost = LinearCost(level, start.similarity, basis)
+    cost = LinearCost(level, similarity, basis)
     flat = [axis for axis, n in enumerate(fixed.grid.shape) if n == 1]
     middles = fixed.grid.center_mm, moving.grid.center_mm
     candidates = [np.eye(4)]
@@ -39,9 +41,7 @@ def find_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
     # the headers' own orientation is always among those refined: most headers are right
     chosen = dict.fromkeys([n for _, n in scored[: start.candidates]] + [0, 1, 2])
     for number in chosen:
-        matrix, values, status = minimize(
-            level, start.similarity, basis, candidates[number], 0.02, lambda *_: None
-        )
+        matrix, values, status = minimize(level, similarity, basis, candidates[number], 0.02, lambda *_: None)
         # a turn away from the headers must be worth it
         value = values[-1] if number < 3 else values[-1] + 0.02 * abs(values[-1])
         if status is not Status.NON_FINITE and value < best[0]:
@@ -57,7 +57,8 @@ def _coarse_level(fixed: Scan, moving: Scan) -> Level:
 
 
 def _center_of_mass(scan: Scan) -> Matrix:
-    mass = scan.data if scan.weight is None else scan.data * scan.weight
+    mass = np.mean(scan.channels, axis=0) if scan.others else scan.data
+    mass = mass if scan.weight is None else mass * scan.weight
     total = float(mass.sum(dtype=np.float64))
     if total <= 0:
         return scan.grid.center_mm

@@ -11,6 +11,7 @@ from regista.core import GeometryError, Grid, Image, PlanError, RegistrationErro
 from regista.core.memory import available_bytes
 from regista.kernels.cpu.warp import warp
 from regista.preprocessing import Reorient
+from regista.registration._channels import metric_volumes
 from regista.registration._levels import Scan, content_box
 from regista.registration._plan import Plan
 from regista.registration._stages import ConvexStage, DenseStage, IterativeStage
@@ -135,52 +136,76 @@ def guides_warning(plan: Plan) -> list[str]:
     return ["the stage 'convex' compares images alone; the other stages follow the guides"] if aside else []
 
 
-def prepare(image: Image, mask: Image | None, plan: Plan, role: str, non_finite: str) -> Scan:
-    """Return a scan: channels averaged, intensities clipped and scaled to 0 … 1, bad voxels weighted 0."""
+def prepare(
+    image: Image, mask: Image | None, plan: Plan, role: str, non_finite: str, average: bool = False
+) -> Scan:
+    """Return a scan: every channel clipped and scaled to 0 … 1, bad voxels weighted 0.
+
+    With `average`, channels are averaged to one first. A voxel that is bad in one channel is so in all, and a channel
+    that is constant, where others are not, becomes 0.
+    """
     data = image.as_float32()
-    if image.kind == "channels":
+    if average and image.kind == "channels":
         data = data.mean(axis=0)
-    finite = np.isfinite(data)
-    bad = int(data.size - np.count_nonzero(finite))
+    channels = data if image.kind == "channels" and not average else data[None]
+    finite: NDArray[np.bool_] = np.isfinite(channels[0])
+    for channel in channels[1:]:
+        finite &= np.isfinite(channel)
+    bad = int(finite.size - np.count_nonzero(finite))
     if bad and non_finite == "error":
         raise GeometryError(
-            f"the {role} image has {bad} NaN or Inf voxels ({100 * bad / data.size:.3g} %); clean it, or treat "
+            f"the {role} image has {bad} NaN or Inf voxels ({100 * bad / finite.size:.3g} %); clean it, or treat "
             "them as masked out: --non-finite mask (in Python non_finite='mask')"
         )
-    use = finite
-    if mask is not None:
-        use = finite & (mask.as_float32() > 0)
-    else:
-        corner = data.flat[0]
-        surround = use & (data != corner)
-        use = surround if surround.any() else use
-    values = data[use]
-    if values.size > 2_000_000:  # percentiles of a regular sample are as good and ten times quicker
-        values = values[:: values.size // 1_000_000]
-    if values.size == 0 or float(values.max()) == float(values.min()):
+    use = finite if mask is None else finite & (mask.as_float32() > 0)
+    scaled = [_scaled(channel, finite if bad else None, use, mask is not None, plan) for channel in channels]
+    if all(one is None for one in scaled):
         raise GeometryError(
             f"the {role} image is constant{' inside its mask' if mask is not None else ''}: "
             "there is nothing to align"
         )
-    low, high = (float(v) for v in np.percentile(values, plan.clip_percentiles))
-    if not high > low:
-        low, high = float(values.min()), float(values.max())
-    surrounding = float(data.flat[0])
-    if mask is None and np.isfinite(surrounding) and surrounding < low:
-        low = max(surrounding, low - 0.5 * (high - low))  # an empty surround stays below the darkest tissue
-    scaled = np.clip(
-        (np.where(finite, data, low) if bad else data) * (1 / (high - low)) - low / (high - low), 0, 1
-    )
     weight: NDArray[np.float32] | None = None
     if mask is not None or bad:
         weight = use.astype(np.float32) if mask is not None else finite.astype(np.float32)
     grid = embedded(image.grid)
     shape = grid.shape
-    voxels = np.ascontiguousarray(scaled.reshape(shape), np.float32)
+    voxels = [
+        np.zeros(shape, np.float32) if one is None else np.ascontiguousarray(one.reshape(shape), np.float32)
+        for one in scaled
+    ]
     if bad:  # a hole must not look like an edge
-        voxels = Scan(voxels, grid, finite.reshape(shape).astype(np.float32)).filled().data
-    kept = None if weight is None else np.ascontiguousarray(weight.reshape(shape))
-    return Scan(voxels, grid, kept, thickness=thickness_of(grid, plan.slice_thickness))
+        known = finite.reshape(shape).astype(np.float32)
+        voxels = [Scan(one, grid, known).filled().data for one in voxels]
+    weight = None if weight is None else np.ascontiguousarray(weight.reshape(shape))
+    thickness = thickness_of(grid, plan.slice_thickness)
+    return Scan(voxels[0], grid, weight, others=tuple(voxels[1:]), thickness=thickness)
+
+
+def _scaled(
+    data: NDArray[np.float32],
+    finite: NDArray[np.bool_] | None,
+    use: NDArray[np.bool_],
+    masked: bool,
+    plan: Plan,
+) -> NDArray[np.float32] | None:
+    """Return a channel clipped and scaled to 0 … 1 by the voxels in use; None where these are constant."""
+    if not masked:
+        surround = use & (data != data.flat[0])
+        use = surround if surround.any() else use
+    values = data[use]
+    if values.size > 2_000_000:  # percentiles of a regular sample are as good and ten times quicker
+        values = values[:: values.size // 1_000_000]
+    if values.size == 0 or float(values.max()) == float(values.min()):
+        return None
+    low, high = (float(v) for v in np.percentile(values, plan.clip_percentiles))
+    if not high > low:
+        low, high = float(values.min()), float(values.max())
+    surrounding = float(data.flat[0])
+    if not masked and np.isfinite(surrounding) and surrounding < low:
+        low = max(surrounding, low - 0.5 * (high - low))  # an empty surround stays below the darkest tissue
+    clean = data if finite is None else np.where(finite, data, low)
+    result: NDArray[np.float32] = np.clip(clean * (1 / (high - low)) - low / (high - low), 0, 1)
+    return result
 
 
 def thickness_of(grid: Grid, factor: float) -> tuple[float, float, float]:
@@ -212,10 +237,11 @@ def check_memory(fixed: Scan, moving: Scan, plan: Plan, guides: int = 0) -> int:
         return int(np.prod((stop - start) / np.array(fixed.shrink_factors(shrink * fixed.finest_mm))))
 
     voxels = voxels_at(min((s.shrink[-1] for s in plan.stages if isinstance(s, DenseStage)), default=2))
-    metric = max(4 * s.volumes * voxels_at(s.shrink[-1]) for s in plan.stages)
+    count = len(fixed.channels)
+    metric = max(4 * metric_volumes(s, count) * voxels_at(s.shrink[-1]) for s in plan.stages)
     deformable = any(isinstance(s, DenseStage) for s in plan.stages)
     outputs = _OUTPUT_BYTES_PER_VOXEL * fixed.data.size + 12 * voxels if deformable else 0
-    images = 4 * (6 * fixed.data.size + 3 * moving.data.size)
+    images = 4 * (6 * fixed.data.size * count + 3 * moving.data.size * len(moving.channels))
     # guides: gradients of both halves of a map and labels; these lie on all voxels, not on the content alone
     guided = 4 * (6 + 4 * guides) * fixed.data.size if guides else 0
     need = max(voxels * _BYTES_PER_VOXEL + metric, outputs) + images + guided + 250_000_000

@@ -20,7 +20,8 @@ Matrix = NDArray[np.float64]
 class Scan:
     """One image made ready: intensities 0 … 1 on a 3-D grid, with an optional weight per voxel.
 
-    `region` tells where regional penalties hold, 0 … 1. `thickness` is how many times longer a voxel counts along
+    `region` tells where regional penalties hold, 0 … 1. `others` are the channels after the first, which is `data`.
+    `thickness` is how many times longer a voxel counts along
     each axis than the grid says, where the grid does not know.
     """
 
@@ -29,16 +30,26 @@ class Scan:
     weight: Volume | None = None
     region: Volume | None = None
     thickness: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    others: tuple[Volume, ...] = ()
+
+    @property
+    def channels(self) -> tuple[Volume, ...]:
+        """All channels: arrays of one shape."""
+        return (self.data, *self.others)
+
+    def with_channels(self, channels: Sequence[Volume]) -> Scan:
+        """Return the scan with other channels."""
+        return replace(self, data=channels[0], others=tuple(channels[1:]))
 
     def crop(self, start: Sequence[int], stop: Sequence[int]) -> Scan:
         """Return the voxels ``start <= index < stop``."""
         box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-        data, weight, region = (
-            None if one is None else np.ascontiguousarray(one[box])
-            for one in (self.data, self.weight, self.region)
+        data, *others = (np.ascontiguousarray(one[box]) for one in self.channels)
+        weight, region = (
+            None if one is None else np.ascontiguousarray(one[box]) for one in (self.weight, self.region)
         )
-        assert data is not None
-        return replace(self, data=data, grid=self.grid.crop(start, stop), weight=weight, region=region)
+        cut = replace(self, grid=self.grid.crop(start, stop), weight=weight, region=region)
+        return cut.with_channels([data, *others])
 
     @property
     def spacing(self) -> Matrix:
@@ -68,6 +79,8 @@ class Scan:
         known = self.weight > 0.5
         if known.all() or not known.any():
             return self
+        if self.others:
+            return self.with_channels([Scan(c, self.grid, self.weight).filled().data for c in self.channels])
         if max(self.data.shape) <= 4:
             return replace(self, data=np.where(known, self.data, self.data[known].mean()))
         factors = [2 if n > 1 else 1 for n in self.data.shape]
@@ -100,7 +113,8 @@ class Scan:
             return shrunk
 
         weight, region = (None if one is None else shrink(one) for one in (self.weight, self.region))
-        return replace(self, data=shrink(self.data), grid=grid, weight=weight, region=region)
+        small = replace(self, grid=grid, weight=weight, region=region)
+        return small.with_channels([shrink(one) for one in self.channels])
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +150,7 @@ def levels(fixed: Scan, moving: Scan, shrink: Sequence[int], steps: Sequence[int
 
 
 class Warper:
-    """Pulls a level's moving image through a linear map and a field, with the weight that goes with it.
+    """Pulls a level's moving channels through a linear map and a field, with the weight that goes with them.
 
     The weight is 1 inside the moving image, times the fixed weight, times the warped moving weight.
     """
@@ -144,18 +158,21 @@ class Warper:
     def __init__(self, level: Level) -> None:
         self._level = level
         shape = level.fixed.data.shape
-        self.warped = np.empty(shape, np.float32)
+        self.warped = tuple(np.empty(shape, np.float32) for _ in level.moving.channels)
         self.weight = np.empty(shape, np.float32)
         self._moved = None if level.moving.weight is None else np.empty(shape, np.float32)
 
     def __call__(
         self, affine: Matrix, field: Volume | None = None, rows: NDArray[np.int32] | None = None
-    ) -> tuple[Volume, Volume]:
-        """Return ``(warped, weight)``; both are reused by the next call, which may be for some rows only."""
-        level, shape = self._level, self.warped.shape
+    ) -> tuple[tuple[Volume, ...], Volume]:
+        """Return ``(warped channels, weight)``; all are reused by the next call, which may be for some rows only."""
+        level, shape = self._level, self.weight.shape
         if level.fixed.weight is not None or self._moved is not None:
             rows = None  # the weight is built up in place, so it must start anew everywhere
-        warp(level.moving.data, affine, field, shape=shape, out=self.warped, inside=self.weight, rows=rows)
+        first, *others = self.warped
+        warp(level.moving.data, affine, field, shape=shape, out=first, inside=self.weight, rows=rows)
+        for channel, out in zip(level.moving.others, others, strict=True):
+            warp(channel, affine, field, shape=shape, out=out, rows=rows)
         if level.fixed.weight is not None:
             np.multiply(self.weight, level.fixed.weight, out=self.weight)
         if self._moved is not None:
@@ -195,12 +212,14 @@ Report = Callable[[int, float], None]
 
 def content_box(scan: Scan) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return first and last+1 index of what differs from a constant surround (all, where it is not constant)."""
-    data, shape = scan.data, np.array(scan.data.shape)
-    corner = data.flat[0]
-    start, stop = np.zeros(3, np.int64), shape.astype(np.int64)
+    start, stop = np.zeros(3, np.int64), np.array(scan.data.shape, np.int64)
     for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        used = np.flatnonzero((data.max(axis=others) != corner) | (data.min(axis=others) != corner))
+        rest = tuple(a for a in range(3) if a != axis)
+        differs = [
+            (data.max(axis=rest) != data.flat[0]) | (data.min(axis=rest) != data.flat[0])
+            for data in scan.channels
+        ]
+        used = np.flatnonzero(np.any(differs, axis=0))
         if used.size:
             start[axis], stop[axis] = used[0], used[-1] + 1
     return start, stop

@@ -13,6 +13,7 @@ from scipy.linalg import expm
 from regista.core import LevelHistory, Status
 from regista.kernels.cpu.intensity import linear_gradient
 from regista.optimization import BFGS
+from regista.registration._channels import in_use
 from regista.registration._guide_terms import Guidance, GuideTerm
 from regista.registration._levels import (
     MIN_OVERLAP,
@@ -28,7 +29,7 @@ from regista.registration._levels import (
     usable_voxels,
 )
 from regista.registration._stages import LinearStage
-from regista.similarity import Similarity
+from regista.similarity import Similarity, prepare_channels
 
 
 def generators(model: str, center_mm: Matrix, radius_mm: float, frame: Matrix) -> Matrix:
@@ -71,8 +72,8 @@ class LinearCost:
     ) -> None:
         self._level, self._basis, self._guides = level, basis, tuple(guides)
         self._warper = Warper(level)
-        self._metric = similarity.prepare(level.fixed.data, level.fixed.weight)
-        self._gradient = np.empty(level.fixed.data.shape, np.float32)
+        self._metric = prepare_channels(similarity, level.fixed.channels, level.fixed.weight)
+        self._gradients = [np.empty(channel.shape, np.float32) for channel in level.fixed.channels]
         self._to_voxels = level.fixed.grid.world2grid @ basis @ level.fixed.grid.grid2world
         self._total = usable_voxels(level)
 
@@ -81,10 +82,12 @@ class LinearCost:
         warped, weight = self._warper(self._level.voxel_map(fixed2moving))
         if float(weight.sum()) < MIN_OVERLAP * self._total:
             return float("inf"), np.zeros(len(self._basis))
-        value = self._metric.value_and_gradient(warped, weight, self._gradient)
-        voxel = linear_gradient(self._gradient, warped)
+        value = self._metric.value_and_gradient(warped, weight, self._gradients)
+        voxel = linear_gradient(self._gradients[0], warped[0])
+        for gradient, channel in zip(self._gradients[1:], warped[1:], strict=True):
+            voxel += linear_gradient(gradient, channel)
         if self._guides:
-            pull = np.zeros((3, *warped.shape), np.float32)
+            pull = np.zeros((3, *warped[0].shape), np.float32)
             still = np.zeros_like(pull)
             value += sum(one.value_and_gradient(fixed2moving, still, pull) for one in self._guides)
             voxel = voxel + _moments(pull)
@@ -161,6 +164,7 @@ def run_linear(
     guides: Sequence[Guidance] = (),
 ) -> tuple[Matrix, list[LevelHistory]]:
     """Run one linear stage; return the world matrix and the course of its levels."""
+    fixed, moving, similarity = in_use(fixed, moving, stage.similarity)
     fixed = fixed if guides else content(fixed, 0.1)  # guides may lie outside the content
     basis = basis_for(stage.model, fixed)
     history = []
@@ -171,7 +175,7 @@ def run_linear(
             level = replace(level, fixed=smooth[0], moving=smooth[1])
         check_overlap(Warper(level)(level.voxel_map(start))[1], level)
         start, values, status = minimize(
-            level, stage.similarity, basis, start, stage.tolerance_vox,
+            level, similarity, basis, start, stage.tolerance_vox,
             partial(report, level), [guide(level.fixed.grid, level.moving.grid) for guide in guides],
         )  # fmt: skip
         seconds = time.perf_counter() - began

@@ -203,7 +203,8 @@ def _build(kind: type, tree: Mapping[str, Any], where: str) -> Any:
 def _similarity(spec: Any, where: str) -> Similarity:
     if isinstance(spec, list | tuple):
         terms = [_term(term, f"{where}.{number}") for number, term in enumerate(spec)]
-        total: Similarity = _validate(Sum, {"terms": tuple(terms)}, where)
+        parts = {"terms": tuple(term[:2] for term in terms), "channels": tuple(term[2] for term in terms)}
+        total: Similarity = _validate(Sum, parts, where)
         return total
     if isinstance(spec, str):
         spec = {spec: {}}
@@ -218,14 +219,17 @@ def _similarity(spec: Any, where: str) -> Similarity:
     return similarity
 
 
-def _term(spec: Any, where: str) -> tuple[float, Similarity]:
+def _term(spec: Any, where: str) -> tuple[float, Similarity, int | None]:
+    """Return weight, metric and channel (None: all of them) of a term of a sum."""
     if not isinstance(spec, Mapping) or "weight" not in spec:
         raise PlanError(f"{where} reads like {{weight = 0.5, lncc = {{radius = 2}}}}, got {spec!r}")
     rest = dict(spec)
-    weight = rest.pop("weight")
+    weight, channel = rest.pop("weight"), rest.pop("channel", None)
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise PlanError(f"{where}.weight is a number above 0, got {weight!r}")
-    return float(weight), _similarity(rest, where)
+    if "channel" in spec and (type(channel) is not int or channel < 0):
+        raise PlanError(f"{where}.channel is a whole number from 0, got {channel!r}")
+    return float(weight), _similarity(rest, where), channel
 
 
 def _validate(kind: type, tree: dict[str, Any], where: str) -> Any:
@@ -260,7 +264,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Start | LinearStage | DenseStage):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Sum):
-        return [{"weight": weight, **_plain(term)} for weight, term in value.terms]
+        return [
+            {"weight": weight, **({} if channel is None else {"channel": channel}), **_plain(term)}
+            for (weight, term), channel in zip(value.terms, value.named, strict=True)
+        ]
     for name, kind in (SIMILARITIES | PENALTIES).items():
         if type(value) is kind:
             return {name: {f.name: _plain(getattr(value, f.name)) for f in fields(value)}}

@@ -25,6 +25,7 @@ from regista.core import (
     software_versions,
     threads,
 )
+from regista.registration._channels import Channels, flat_warning
 from regista.registration._convex import run_convex
 from regista.registration._deformable import Base, VoxelField, run_deformable
 from regista.registration._guide_terms import Guidance
@@ -90,7 +91,8 @@ def register(
     Parameters
     ----------
     fixed, moving : Image
-        Scalar or multi-channel images (channels are averaged), both 2-D or both 3-D.
+        Scalar or multi-channel images, both 2-D or both 3-D. Channel is compared with channel (see
+        `regista.core.stack_channels`); where one image has a single one, the other's are averaged.
     plan : Plan or str
         What to do; a name means a preset (see `regista.registration.list_presets`).
     initial : Transform, optional
@@ -197,6 +199,10 @@ class _Run:
         self.warnings += masks_warning(self.plan, self.fixed_mask, self.moving_mask)
         region = check_region(self.region, self.fixed, self.plan)
         self._prepare_guides()
+        channels = Channels.of(self.fixed, self.moving)
+        channels.check(self.plan, search=self.initial is None)
+        told = channels.measure(self.plan)
+        self.measures |= {} if told is None else {"channels": told}
         scans = []
         for role, image, mask in (
             ("fixed", self.fixed, self.fixed_mask),
@@ -209,7 +215,9 @@ class _Run:
                 image, mask = done.image, None if mask is None else done.mask
                 self.measures.setdefault("preprocessing", {})[role] = dict(done.record)
             image, mask = canonical(image, mask)
-            scans.append(prepare(image, mask, self.plan, role, self.non_finite))
+            average = channels.averaged == role
+            scans.append(prepare(image, mask, self.plan, role, self.non_finite, average))
+            self.warnings += flat_warning(scans[-1], role)
             thickness = max(scans[-1].thickness)
             if thickness > 1:
                 self.measures["slice_thickness"] = thickness
@@ -217,8 +225,7 @@ class _Run:
                     f"the {role} image has few slices and equal spacing along all axes: its slices count as "
                     f"{thickness:g} voxels thick (plan key slice_thickness); give the header its spacing if you know it"
                 )
-            if image.kind == "channels":
-                self.warnings.append(f"the {len(image.data)} channels of the {role} image were averaged")
+        self.warnings += channels.warning()
         if region is not None:
             scans[0] = replace(scans[0], region=region_on(region, scans[0].grid))
         scans[1] = scans[1].filled()  # the fixed image keeps its surround: the edge of a mask is a landmark

@@ -3,6 +3,7 @@
 from typing import Any
 
 from regista.similarity._base import Prepared, Similarity
+from regista.similarity._channels import ChannelTerm, PreparedChannels
 from regista.similarity._correlation import NCC, SSD
 from regista.similarity._demons import DemonsSSD
 from regista.similarity._information import MI, NMI
@@ -10,7 +11,7 @@ from regista.similarity._lncc import LNCC
 from regista.similarity._mind import MIND
 from regista.similarity._ngf import NGF
 from regista.similarity._ratio import CorrelationRatio
-from regista.similarity._sum import Sum
+from regista.similarity._sum import Sum, channel_terms, prepare_channels
 
 SIMILARITIES: dict[str, type[Any]] = {
     kind.name: kind for kind in (SSD, NCC, LNCC, MI, NMI, DemonsSSD, MIND, NGF, CorrelationRatio)
@@ -26,9 +27,13 @@ __all__ = [
     "NMI",
     "SIMILARITIES",
     "SSD",
+    "ChannelTerm",
     "CorrelationRatio",
     "DemonsSSD",
     "Prepared",
+    "PreparedChannels",
     "Similarity",
     "Sum",
+    "channel_terms",
+    "prepare_channels",
 ]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import PlanError
-from regista.kernels.cpu.intensity import add_weighted
 from regista.similarity._base import Prepared, Similarity, Volume
+from regista.similarity._channels import ChannelTerm, PreparedChannels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Sum:
     ----------
     terms : tuple of (float, Similarity)
         Weights, above 0, and metrics.
+    channels : tuple of (int or None)
+        The channel that each term is for, from 0; None, or no entries at all, for the mean over all channels.
 
     Examples
     --------
@@ -34,6 +37,7 @@ class Sum:
     """
 
     terms: tuple[tuple[float, Similarity], ...]
+    channels: tuple[int | None, ...] = ()
     name: ClassVar[str] = "sum"
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "arbitrary_types_allowed": True}
 
@@ -45,34 +49,43 @@ class Sum:
                 raise PlanError(f"the weight of a metric in a sum is a number above 0, got {weight!r}")
             if isinstance(term, Sum) or not isinstance(term, Similarity):
                 raise PlanError(f"a term of a sum is a single metric, got {term!r}")
+        if len(self.channels) not in (0, len(self.terms)):
+            raise PlanError(
+                f"a sum of metrics has one channel per term ({len(self.terms)}), got {len(self.channels)}"
+            )
+        for channel in self.channels:
+            if channel is not None and (type(channel) is not int or channel < 0):
+                raise PlanError(f"the channel of a metric is a whole number from 0, got {channel!r}")
+        if all(channel is None for channel in self.channels):
+            object.__setattr__(self, "channels", ())  # said in one way only
 
     @property
     def volumes(self) -> int:
         """Volumes of the image's size held at once, beyond what every metric needs."""
         return 4 + sum(term.volumes for _, term in self.terms)
 
+    @property
+    def named(self) -> tuple[int | None, ...]:
+        """The channel of every term, None for all of them."""
+        return self.channels or (None,) * len(self.terms)
+
+    def renumbered(self, kept: Sequence[int]) -> Sum:
+        """Return the sum for images of which the channels `kept` are left, in this order."""
+        return replace(self, channels=tuple(None if c is None else kept.index(c) for c in self.named))
+
     def prepare(self, fixed: Volume, weight: Volume | None) -> Prepared:
-        """Bind every term to a fixed image."""
-        return _PreparedSum(fixed, [(share, term.prepare(fixed, weight)) for share, term in self.terms])
+        """Bind every term to a fixed image of one channel."""
+        return _PreparedSum(fixed, prepare_channels(self, (fixed,), weight))
 
 
 class _PreparedSum(Prepared):
-    def __init__(self, fixed: Volume, terms: list[tuple[float, Prepared]]) -> None:
+    def __init__(self, fixed: Volume, terms: PreparedChannels) -> None:
         super().__init__(fixed)
         self._terms = terms
-        self.reach_vox = max(term.reach_vox for _, term in terms)
-        self._one: Volume | None = None
-        self._force: Volume | None = None
+        self.reach_vox = terms.reach_vox
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
-        if self._one is None:
-            self._one = np.empty((1, *warped.shape), np.float32)
-        value = 0.0
-        for number, (share, term) in enumerate(self._terms):
-            target = self._one[0] if number else out
-            value += share * term.value_and_gradient(warped, weight, target)
-            add_weighted(out[None], self._one, 1.0 if number else share, share if number else 0.0)
-        return value
+        return self._terms.value_and_gradient((warped,), weight, (out,))
 
     def force(
         self,
@@ -84,11 +97,41 @@ class _PreparedSum(Prepared):
         out: Volume,
         rows: NDArray[np.int32] | None = None,
     ) -> float:
-        if self._force is None:
-            self._force = np.empty(out.shape, np.float32)
-        value = 0.0
-        for number, (share, term) in enumerate(self._terms):
-            target = self._force if number else out
-            value += share * term.force(warped, weight, axis_scale, symmetric, scratch, target, rows)
-            add_weighted(out, self._force, 1.0 if number else share, share if number else 0.0, rows=rows)
-        return value
+        return self._terms.force((warped,), weight, axis_scale, symmetric, scratch, out, rows)
+
+
+def channel_terms(similarity: Similarity, count: int) -> list[ChannelTerm]:
+    """Return what a metric is on images of `count` channels: single metrics, each on one channel.
+
+    A metric, or a term of a sum, that names no channel is the mean of its values on all of them.
+
+    Examples
+    --------
+    >>> from regista.similarity import MI, NCC
+    >>> both = Sum(terms=((1.0, NCC()), (0.4, MI())), channels=(1, None))
+    >>> [(term.weight, term.channel, term.metric.name) for term in channel_terms(both, 2)]
+    [(1.0, 1, 'ncc'), (0.2, 0, 'mi'), (0.2, 1, 'mi')]
+    """
+    parts: tuple[tuple[float, Similarity], ...] = ((1.0, similarity),)
+    named: tuple[int | None, ...] = (None,)
+    if isinstance(similarity, Sum):
+        parts, named = similarity.terms, similarity.named
+    terms = []
+    for (weight, metric), channel in zip(parts, named, strict=True):
+        if channel is not None and channel >= count:
+            raise PlanError(
+                f"{metric.name} is asked for on channel {channel}, and the images have {count} "
+                f"{'channels, 0 to ' + str(count - 1) if count > 1 else 'channel, 0'}"
+            )
+        if channel is None:
+            terms += [ChannelTerm(weight / count, one, metric) for one in range(count)]
+        else:
+            terms.append(ChannelTerm(weight, channel, metric))
+    return terms
+
+
+def prepare_channels(
+    similarity: Similarity, fixed: Sequence[Volume], weight: Volume | None
+) -> PreparedChannels:
+    """Bind a metric to the channels of a fixed image, and to the weight that they share."""
+    return PreparedChannels(channel_terms(similarity, len(fixed)), fixed, weight)
