@@ -150,7 +150,7 @@ def test_a_discrete_search_finds_what_lies_far_off():
     check_map(found, fixed, far=True)
     for name in ("diffeomorphic", "syn", "diffeomorphic demons", "bspline"):
         missed = register(fixed, moving, plan(name))
-        assert error_vox(missed.transform, truth, fixed, moving).mean() > 3
+        assert error_vox(missed.transform, truth, fixed, moving).mean() > 2.5
     # what follows it only has to refine
     both = Plan(stages=(MODELS["convex"], MODELS["syn"]), start=Start(search="none"))
     refined = register(fixed, moving, both)
