@@ -198,7 +198,7 @@ def test_penalties_survive_the_round_trip_and_single_changes(tmp_path):
         terms = '[{log-jacobian = {weight = 0.5}}, "bending"]'
         changed = load_plan(preset, [f"stages.{stage.model}.penalties={terms}"])
         assert changed.stages[-1].penalties == (LogJacobian(weight=0.5), Bending())
-        assert stage.penalties == ()
+        assert stage.penalties == load_plan(preset).stages[-1].penalties
         assert plan_from_dict(tomllib.loads(plan_to_toml(changed))) == changed
     with pytest.raises(PlanError, match=r"stages.*no penalty 'bend'; penalties are diffusion, bending"):
         load_plan("svf", ["stages.svf.penalties=['bend']"])
