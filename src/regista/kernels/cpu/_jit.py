@@ -57,11 +57,20 @@ CACHE_DIR = _choose_cache()
 """Where compiled kernels are kept."""
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
+_FINITE_CHECKED = {"contract", "reassoc", "nsz", "arcp", "afn"}
 
 njit = functools.partial(numba.njit, fastmath=True, **_OPTIONS)
-"""Decorator of kernels whose inputs are finite: ``@njit`` or ``@njit(inline="always")``."""
+"""Decorator of kernels, called from Python, whose inputs are finite."""
 
-njit_finite_checked = functools.partial(
-    numba.njit, fastmath={"contract", "reassoc", "nsz", "arcp", "afn"}, **_OPTIONS
-)
+njit_finite_checked = functools.partial(numba.njit, fastmath=_FINITE_CHECKED, **_OPTIONS)
 """The same for kernels that meet NaN or Inf and must tell them apart."""
+
+inlined = functools.partial(njit, forceinline=True)
+"""Decorator of parts of kernels, called from other compiled code only.
+
+A part that is not inlined has two compiled forms, its own and the copy in the kernel's module. Which of them runs
+depends on whether this process compiled the part or loaded the kernel from the cache, and the last bits with it.
+"""
+
+inlined_finite_checked = functools.partial(njit_finite_checked, forceinline=True)
+"""The same for parts of kernels that meet NaN or Inf."""

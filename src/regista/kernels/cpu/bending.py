@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 from regista.kernels.cpu.penalties import _B, _is_diagonal, _weights
 
 _NONE = np.ones((1, 1, 1), np.float32)
@@ -72,7 +72,7 @@ def _cleaned(metric):
     return np.where(np.abs(metric) < 1e-9 * np.outer(size, size), 0, metric).astype(np.float32)
 
 
-@njit
+@inlined
 def _inner(size):
     """Return the range of indices that have neighbours on both sides; all of an axis that is too short."""
     return (1, size - 1) if size > 2 else (0, size)
@@ -109,7 +109,7 @@ def _bending(start, stop, u, weight, has_weight, vectors, directions, factor, sp
                         _spread(out[a], i, j, first, n, start, stop, factor, t[p : p + 6 * _B])
 
 
-@njit
+@inlined
 def _hessian(v, i, j, first, n, h):
     """Write the central second differences of one component; those along a flat axis stay 0."""
     x, y, z = v.shape[0] > 2, v.shape[1] > 2, v.shape[2] > 2
@@ -149,19 +149,19 @@ def _hessian(v, i, j, first, n, h):
         )
 
 
-@njit
+@inlined
 def _second(low, here, high, to):
     for k in range(len(to)):
         to[k] = (high[k] - here[k]) - (here[k] - low[k])
 
 
-@njit
+@inlined
 def _cross(pp, pm, mp, mm, to):
     for k in range(len(to)):
         to[k] = np.float32(0.25) * ((pp[k] - pm[k]) - (mp[k] - mm[k]))
 
 
-@njit
+@inlined
 def _mix(n, metric, h, t):
     """Write the second differences of all components, mixed by the metric of the vectors."""
     if _is_diagonal(metric):
@@ -182,7 +182,7 @@ def _mix(n, metric, h, t):
                 r[k] = f0 * x[k] + f1 * y[k] + f2 * z[k]
 
 
-@njit
+@inlined
 def _stress(n, q, w, h, t):
     """Return ``Σ w ⟨H, Q T Q⟩`` of one component and replace T by the derivative by each of the six differences."""
     value, two, four = np.float32(0), np.float32(2), np.float32(4)
@@ -216,7 +216,7 @@ def _stress(n, q, w, h, t):
     return value
 
 
-@njit
+@inlined
 def _spread(out, i, j, first, n, start, stop, factor, t):
     """Add the derivatives by the second differences of a block to the rows that these were taken from."""
     x, y, z = out.shape[0] > 2, out.shape[1] > 2, out.shape[2] > 2
@@ -252,7 +252,7 @@ def _spread(out, i, j, first, n, start, stop, factor, t):
         _add(here[first - 1 : end - 1], factor, zz)
 
 
-@njit
+@inlined
 def _add(row, factor, values):
     f = np.float32(factor)
     for k in range(len(row)):

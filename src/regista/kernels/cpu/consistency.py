@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 from regista.kernels.cpu.fields import _at, _cell, _slopes, _strides
 
 
@@ -59,7 +59,7 @@ def loop_adjoint(forward, backward, to_other, to_own, slope, *, out_forward, out
     parallel_for(gather, shape[0])
 
 
-@njit(inline="always")
+@inlined
 def _image(u, i, j, k, b):
     x = i + np.float64(u[0, i, j, k])
     y = j + np.float64(u[1, i, j, k])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 from regista.kernels.cpu.sampling import sample_points
 
 
@@ -164,14 +164,14 @@ def _field(disp: ArrayLike) -> NDArray[np.float32]:
     return np.ascontiguousarray(disp, np.float32)
 
 
-@njit
+@inlined
 def _cell(x, size):
     x = min(max(x, 0.0), size - 1.0)
     low = min(int(x), max(size - 2, 0))
     return low, np.float32(x - low)
 
 
-@njit
+@inlined
 def _strides(shape):
     return (
         shape[1] * shape[2] if shape[0] > 1 else 0,
@@ -180,12 +180,12 @@ def _strides(shape):
     )
 
 
-@njit
+@inlined
 def _outside(x, y, z, shape):
     return x < -0.5 or y < -0.5 or z < -0.5 or x > shape[0] - 0.5 or y > shape[1] - 0.5 or z > shape[2] - 0.5
 
 
-@njit
+@inlined
 def _trilinear(v, base, si, sj, sk, fx, fy, fz):
     c00 = v[base] + fz * (v[base + sk] - v[base])
     c01 = v[base + sj] + fz * (v[base + sj + sk] - v[base + sj])
@@ -196,7 +196,7 @@ def _trilinear(v, base, si, sj, sk, fx, fy, fz):
     return c0 + fx * (c1 - c0)
 
 
-@njit
+@inlined
 def _at(flat, shape, x, y, z):
     si, sj, sk = _strides(shape)
     p, fx = _cell(x, shape[0])
@@ -268,7 +268,7 @@ def _square_adjoint(edges, flat, u, gradient, parts, first, last):
                         target[2, m] += w * g2
 
 
-@njit
+@inlined
 def _slopes(v, base, si, sj, sk, fx, fy, fz):
     """Return the trilinear value and its three derivatives within the cell."""
     z00 = v[base + sk] - v[base]
@@ -285,7 +285,7 @@ def _slopes(v, base, si, sj, sk, fx, fy, fz):
     return c0 + fx * (c1 - c0), c1 - c0, y0 + fx * (y1 - y0), z0 + fx * (z1 - z0)
 
 
-@njit
+@inlined
 def _newton(flat, shape, i, j, k, a, b, c):
     """Return the misfit ``r = w + u(y + w)`` at ``w = (a, b, c)`` and the step that should remove it."""
     si, sj, sk = _strides(shape)
@@ -316,7 +316,7 @@ def _newton(flat, shape, i, j, k, a, b, c):
     return r0, r1, r2, d0, d1, d2
 
 
-@njit
+@inlined
 def _solve(flat, shape, i, j, k, a, b, c, square, limit):
     """Iterate from ``(a, b, c)``; return the best ``w``, its squared misfit."""
     best, t = np.inf, 1.0
@@ -362,7 +362,7 @@ def _invert(start, stop, flat, shape, square, limit, w, unsolved):
                 unsolved[i, j, k] = not good and not _outside(i + a, j + b, k + c, shape)
 
 
-@njit
+@inlined
 def _misfit(flat, shape, i, j, k, a, b, c):
     d, e, f = _at(flat, shape, i + a, j + b, k + c)
     return (a + d) ** 2 + (b + e) ** 2 + (c + f) ** 2
@@ -432,7 +432,7 @@ def _residual(start, stop, flat, shape, w, peaks):
         peaks[i] = peak
 
 
-@njit
+@inlined
 def _ends(i, size):
     """Return the indices a difference is taken between, and one over their distance (0 for one voxel)."""
     low, high = max(i - 1, 0), min(i + 1, size - 1)

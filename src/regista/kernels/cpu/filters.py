@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 from regista.kernels.cpu.rows import all_rows, for_rows
 
 _TAIL_SIGMAS = 2.81
@@ -100,7 +100,7 @@ def _contiguous(stack, out):
 # short row.
 
 
-@njit
+@inlined
 def _weigh(
     target,
     target_offset,
@@ -163,7 +163,7 @@ def _weigh(
         done += 4
 
 
-@njit
+@inlined
 def _filter_plane(plane, tj, tk, nearest, lows, highs, padded, out):
     """Filter the rows ``lows[j] <= k < highs[j]`` of one (J, K) plane along both axes into `out`.
 
@@ -190,7 +190,7 @@ def _filter_plane(plane, tj, tk, nearest, lows, highs, padded, out):
         first = last
 
 
-@njit
+@inlined
 def _taps(index, count, taps, nearest, stride, offset, starts, weights):
     """Write where the `count` neighbours read at `index` begin, and their weights: none beyond a border of zeros."""
     radius = taps.shape[0] - 1
@@ -201,7 +201,7 @@ def _taps(index, count, taps, nearest, stride, offset, starts, weights):
         weights[n] = taps[abs(n - radius)] if nearest or place == wanted else np.float32(0)
 
 
-@njit
+@inlined
 def _sum_ring(total, ring, i, inn, ti, nearest, lows, highs):
     """Write the weighted sum of the planes around plane `i` in `ring` to the rows of `total` (J, K)."""
     width, jn, kn = ring.shape

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 
 
 def non_diffeomorphic_volume(u: ArrayLike, weight: ArrayLike) -> float:
@@ -37,12 +37,12 @@ def non_diffeomorphic_volume(u: ArrayLike, weight: ArrayLike) -> float:
     return float(out.sum())
 
 
-@njit
+@inlined
 def _det(a0, a1, a2, b0, b1, b2, c0, c1, c2):
     return a0 * (b1 * c2 - b2 * c1) - a1 * (b0 * c2 - b2 * c0) + a2 * (b0 * c1 - b1 * c0)
 
 
-@njit
+@inlined
 def _edge(u, c, i, j, k, p, q, r):
     """Return component c of the image of the edge from a voxel to the one (p, q, r) away."""
     x = min(max(i + p, 0), u.shape[1] - 1)
@@ -52,7 +52,7 @@ def _edge(u, c, i, j, k, p, q, r):
     return step + np.float64(u[c, x, y, z]) - np.float64(u[c, i, j, k])
 
 
-@njit
+@inlined
 def _middle(u, i, j, k, s):
     """Return six times the volume of the middle tetrahedron on the side s = ±1 of a voxel."""
     return s * _det(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 
 
 def overlap_counts(a: NDArray[Any], b: NDArray[Any], count: int) -> NDArray[np.int64]:
@@ -119,7 +119,7 @@ def _overlap(start, stop, a, b, out, shared):
                     table[2, p] += 1
 
 
-@njit
+@inlined
 def _is_border(codes, i, j, k):
     here = codes[i, j, k]
     ni, nj, nk = codes.shape
@@ -152,14 +152,14 @@ def _fill_borders(start, stop, codes, places, index):
                     places[i, here] += 1
 
 
-@njit
+@inlined
 def _corner(codes, i, j, k):
     if i < 0 or j < 0 or k < 0 or i >= codes.shape[0] or j >= codes.shape[1] or k >= codes.shape[2]:
         return np.int64(0)
     return np.int64(codes[i, j, k])
 
 
-@njit
+@inlined
 def _corners(codes, p, q, r, out):
     """Write the codes at the corners of a cell; return whether they differ."""
     differ = False
@@ -172,7 +172,7 @@ def _corners(codes, p, q, r, out):
     return differ
 
 
-@njit
+@inlined
 def _first_of(corner, c):
     """Tell whether corner c holds a label that no earlier corner holds."""
     fresh = corner[c] != 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 from regista.kernels.cpu.filters import _filter_plane, _sum_ring
 from regista.kernels.cpu.rows import all_rows, for_rows
 
@@ -99,7 +99,7 @@ def _window(shape, radius):
     return tuple(np.ones(radius + 1 if n > 1 else 1, np.float32) for n in shape)
 
 
-@njit
+@inlined
 def _count(i, n, r):
     return min(i + r, n - 1) - max(i - r, 0) + 1
 
@@ -135,7 +135,7 @@ def _fixed_statistics(start, stop, fixed, ti, tj, tk, rows, mean, spread):
                 spread[i, j, k] = max(spread[i, j, k] - s * s * inverse, np.float32(0))
 
 
-@njit
+@inlined
 def _products(fixed, warped, rj, rk, low, high, square, cross):
     """Write W² and F·W wherever a window of the given rows reaches."""
     jn, kn = fixed.shape
@@ -223,7 +223,7 @@ def _coefficients(
         values[0, i], values[1, i] = plane_value, plane_weight
 
 
-@njit
+@inlined
 def _box_coefficients(done, i, inn, coefficients, ti, tj, tk, rows, padded, ring, sums):
     width = ring.shape[1]
     while done <= min(i + ti.shape[0] - 1, inn - 1):
@@ -307,13 +307,13 @@ def _force(start, stop, fixed, warped, coefficients, ti, tj, tk, scale, symmetri
                     ok[k - a] = two * wk * g[k - a] * d
 
 
-@njit
+@inlined
 def _set_product(target, push, high, low, weight):
     for n in range(target.shape[0]):
         target[n] = weight * push[n] * (high[n] - low[n])
 
 
-@njit
+@inlined
 def _add_product(target, push, high, low, weight):
     for n in range(target.shape[0]):
         target[n] += weight * push[n] * (high[n] - low[n])

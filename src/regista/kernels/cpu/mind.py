@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 from regista.kernels.cpu.filters import _filter_plane, _sum_ring
 
 _NONE = np.ones((1, 1, 1), np.float32)
@@ -220,7 +220,7 @@ def _pad(start, stop, volume, pi, pj, pk, out):
             row[pk : pk + kn] = source
 
 
-@njit
+@inlined
 def _squared_differences(padded, z, edge, square):
     """Write ``(W(z) − W(z + e))²`` of plane z: 0 where ``z + e`` is outside."""
     inn, jn, kn = padded.shape
@@ -294,7 +294,7 @@ def _planes(
                 values[i] += total
 
 
-@njit
+@inlined
 def _variances(distances, low, high, work):
     """Write a row's smallest distance, 1 / variance, if it is free of its bounds, the variance and the channel."""
     channels, kn = distances.shape
@@ -318,7 +318,7 @@ def _variances(distances, low, high, work):
         free[k] = one if low < v < high else zero
 
 
-@njit(inline="always")
+@inlined
 def _exp_minus(q):
     """Return ``exp(−q)`` for ``q ≥ 0``, to 4e-6 at most: a polynomial, squared six times. It vectorizes."""
     one = np.float32(1)
@@ -333,7 +333,7 @@ def _exp_minus(q):
     return y * y
 
 
-@njit
+@inlined
 def _coefficients_of_row(distances, descriptors, weight, work, i, j, out):
     """Write the derivative of a row's sum by its distances; return the sum.
 
@@ -370,7 +370,7 @@ def _coefficients_of_row(distances, descriptors, weight, work, i, j, out):
     return value
 
 
-@njit
+@inlined
 def _spread(plane, coefficients, z, e, starts, pi, pj, pk):
     """Write what the two channels of volume e say about its plane z."""
     inn, jn, kn = coefficients.shape[1:]
@@ -427,7 +427,7 @@ def _gradient(start, stop, padded, coefficients, starts, edges, ti, tj, tk, pi, 
                 row[k] += factor * inner[k]
 
 
-@njit
+@inlined
 def _pull_row(line, padded, boxes, edge, z, j):
     """Add ``H(x) (W(x) − W(x + e)) + H(x − e) (W(x) − W(x − e))`` along a row."""
     pin, pjn, pkn = padded.shape

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 
 _NONE = np.ones((1, 1, 1), np.float32)
 
@@ -78,7 +78,7 @@ def ngf_gradient(field, warped, weight, edge, scale, *, out):
     return float(values.sum())
 
 
-@njit
+@inlined
 def _differences(volume, i, j, slope):
     """Write a row's central differences along the three axes, one-sided at borders."""
     inn, jn, kn = volume.shape
@@ -101,7 +101,7 @@ def _differences(volume, i, j, slope):
             inner[k] = half * (up[k] - down[k])
 
 
-@njit
+@inlined
 def _squares(slope, edge2, total):
     a, b, c = slope[0], slope[1], slope[2]
     for k in range(total.shape[0]):
@@ -141,7 +141,7 @@ def _field(start, stop, volume, edge2, out):
                     target[k] = source[k] * total[k]
 
 
-@njit
+@inlined
 def _fluxes(field, warped, weight, has_weight, edge2, scale, i, slope, work, ones, ring):
     """Write the derivative by each difference of plane i, the difference's own factor included; return the value."""
     inn, jn, kn = warped.shape
@@ -179,7 +179,7 @@ def _fluxes(field, warped, weight, has_weight, edge2, scale, i, slope, work, one
     return value
 
 
-@njit
+@inlined
 def _add_adjoint(target, flux, other, lower, upper):
     """Add what two neighbouring differences say: one's upper end less the other's lower."""
     for k in range(target.shape[0]):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 
 
 def soft_dice(fixed, moving, affine, disp, sizes, *, factor=0.0, out=None):
@@ -85,7 +85,7 @@ def majority(codes, affine, shape, samples, count):
     return out
 
 
-@njit
+@inlined
 def _along(x, size):
     """Return the cell of a coordinate, the place within it, and 1 where the axis has cells, else 0."""
     if size == 1:
@@ -95,14 +95,14 @@ def _along(x, size):
     return low, x - low, 1.0
 
 
-@njit
+@inlined
 def _code(moving, i, j, k):
     if i < 0 or j < 0 or k < 0 or i >= moving.shape[0] or j >= moving.shape[1] or k >= moving.shape[2]:
         return np.int32(0)
     return moving[i, j, k]
 
 
-@njit
+@inlined
 def _cell(moving, affine, a, b, c, codes, place, steps):
     """Write codes, places and steps of the cell that a place of the fixed grid lies in; tell whether codes differ."""
     low = np.empty(3, np.int64)
@@ -193,7 +193,7 @@ def _majority(start, stop, codes, affine, samples, count, out):
                     votes[seen[n]] = 0
 
 
-@njit
+@inlined
 def _nearest(codes, affine, a, b, c):
     at = np.empty(3, np.int64)
     for n in range(3):

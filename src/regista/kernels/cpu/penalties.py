@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 
 _B = 160  # voxels of a row worked on at a time; a constant, so that the compiler knows rows of a block apart
 _DIFFUSION, _ELASTIC, _VARIATION, _DETERMINANT, _RIGIDITY = range(5)
@@ -129,7 +129,7 @@ def _walk(start, stop, u, weight, has_weight, turn, back, kind, parameters, fact
                 _spread(i, j, first, n, start, stop, factor, c, s, out)
 
 
-@njit
+@inlined
 def _weights(row, first, n, w):
     """Copy the weights of a block; tell whether any differs from 0."""
     largest = np.float32(0)
@@ -139,7 +139,7 @@ def _weights(row, first, n, w):
     return largest > 0
 
 
-@njit
+@inlined
 def _differences(u, i, j, first, n, c, s):
     """Write central and half second differences in voxels, component by component, axis by axis."""
     _, inn, jn, kn = u.shape
@@ -164,7 +164,7 @@ def _differences(u, i, j, first, n, c, s):
             c[p + n - 1], s[p + n - 1] = row[kn - 1] - row[max(kn - 2, 0)], 0
 
 
-@njit
+@inlined
 def _across(low, here, high, end, c, s):
     """Write the differences from three neighbouring rows; at the end of an axis two of them are the same."""
     n, half = len(c), np.float32(0.5)
@@ -179,7 +179,7 @@ def _across(low, here, high, end, c, s):
             s[k] = half * (high[k] + low[k]) - here[k]
 
 
-@njit
+@inlined
 def _spread(i, j, first, n, start, stop, factor, c, s, out):
     """Add the derivatives by the differences of a block to the rows that the differences were taken from."""
     _, inn, jn, kn = out.shape
@@ -209,7 +209,7 @@ def _spread(i, j, first, n, start, stop, factor, c, s, out):
             _spread_along(out[a, i, j], first, n, factor, c[p : p + n], s[p : p + n])
 
 
-@njit
+@inlined
 def _spread_along(row, first, n, factor, c, s):
     last, left, right = len(row) - 1, int(first == 0), int(first + n == len(row))
     if n > left + right:
@@ -226,7 +226,7 @@ def _spread_along(row, first, n, factor, c, s):
         row[last - 1] -= factor * c[n - 1]
 
 
-@njit
+@inlined
 def _add(row, factor, side, end, c, s):
     """Add what differences give to the row on one side (±1) of the one they were taken at."""
     if end:
@@ -239,13 +239,13 @@ def _add(row, factor, side, end, c, s):
             row[k] += f * c[k] + g * s[k]
 
 
-@njit
+@inlined
 def _take(row, factor, s):
     for k in range(len(row)):
         row[k] -= factor * s[k]
 
 
-@njit
+@inlined
 def _densities(kind, n, turn, back, parameters, w, c, s):
     """Return the penalty of a block and turn its differences into derivatives by them."""
     _turn(n, turn, back, c)
@@ -265,7 +265,7 @@ def _densities(kind, n, turn, back, parameters, w, c, s):
     return value
 
 
-@njit
+@inlined
 def _turn(n, left, right, c):
     """Replace the matrix at each voxel by ``left · c · right``."""
     if _is_diagonal(left):
@@ -284,12 +284,12 @@ def _turn(n, left, right, c):
             c[2 * _B + k] = x * right[0, 2] + y * right[1, 2] + z * right[2, 2]
 
 
-@njit
+@inlined
 def _is_diagonal(m):
     return m[0, 1] == m[1, 0] == m[0, 2] == m[2, 0] == m[1, 2] == m[2, 1] == 0
 
 
-@njit
+@inlined
 def _turn_vectors(n, left, s):
     """Multiply the vectors of a block by a matrix."""
     for d in range(3):
@@ -300,7 +300,7 @@ def _turn_vectors(n, left, s):
             s[6 * _B + k] = left[2, 0] * x + left[2, 1] * y + left[2, 2] * z
 
 
-@njit
+@inlined
 def _length(n, root, epsilon, back, w, c, s):
     """Squared length of the gradient, or its root."""
     b0 = back[0, 0] ** 2 + back[0, 1] ** 2 + back[0, 2] ** 2
@@ -336,7 +336,7 @@ def _length(n, root, epsilon, back, w, c, s):
     return value
 
 
-@njit
+@inlined
 def _strain(n, mu, lam, back, w, c, s):
     """Linear elastic energy; the second differences are strains along one direction, a row of `back`."""
     value = np.float32(0)
@@ -365,7 +365,7 @@ def _strain(n, mu, lam, back, w, c, s):
     return value
 
 
-@njit
+@inlined
 def _rigid(n, a, b, w, c):
     """Orthonormality ``‖JᵀJ − I‖²`` and properness ``(det J − 1)²``."""
     value, one = np.float32(0), np.float32(1)
@@ -402,7 +402,7 @@ def _rigid(n, a, b, w, c):
     return value
 
 
-@njit(inline="always")
+@inlined
 def _column(c, s, axis, sign, k):
     """Return a column of the Jacobian at a corner."""
     one = np.float32(1)
@@ -412,7 +412,7 @@ def _column(c, s, axis, sign, k):
     return (x + one if axis == 0 else x), (y + one if axis == 1 else y), (z + one if axis == 2 else z)
 
 
-@njit
+@inlined
 def _corners(n, parameters, w, c, s, dets, slopes):
     """Return the penalty on the determinants at all corners; turn differences into derivatives by them."""
     for corner in range(8):
@@ -464,7 +464,7 @@ def _corners(n, parameters, w, c, s, dets, slopes):
     return value, folded
 
 
-@njit
+@inlined
 def _of_determinants(n, logarithm, threshold, w, dets, slopes):
     """Return the mean penalty over corners and write its derivative by each determinant."""
     value, folded = np.float32(0), 0

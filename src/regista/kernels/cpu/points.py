@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit_finite_checked
+from regista.kernels.cpu._jit import inlined_finite_checked, njit_finite_checked
 from regista.kernels.cpu.sampling import _cell, _inside
 
 _GRAIN = 4096
@@ -102,7 +102,7 @@ def value_and_slope(volume, points_vox):
     return value, slope
 
 
-@njit_finite_checked
+@inlined_finite_checked
 def _apply(m, x, y, z):
     return (
         m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3],
@@ -144,7 +144,7 @@ def _add_field(start, stop, points, flat, shape, matrix, out):
             out[n, c] = points[n, c] + (c0 + fx * (c1 - c0))
 
 
-@njit_finite_checked
+@inlined_finite_checked
 def _axis(x, size):
     """Return the two voxels around a coordinate, the weight of the second, and 1 where it may move, else 0."""
     free = 1.0 if 0 <= x <= size - 1 and size > 1 else 0.0

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit_finite_checked
+from regista.kernels.cpu._jit import inlined_finite_checked, njit_finite_checked
 
 LANCZOS_RADIUS = 5
 """Half width of the windowed sinc in voxels, as in SimpleITK."""
@@ -170,7 +170,7 @@ def _pull(first, last, start, jn, kn, affine, field, has_field, linear, out):
             out[n + k, 2] = z
 
 
-@njit_finite_checked
+@inlined_finite_checked
 def _inside(x, y, z, shape):
     return (
         (x >= -0.5)
@@ -182,7 +182,7 @@ def _inside(x, y, z, shape):
     )
 
 
-@njit_finite_checked
+@inlined_finite_checked
 def _nearest_one(x, y, z, shape):
     if not _inside(x, y, z, shape):
         return -1
@@ -206,7 +206,7 @@ def _nearest(start, stop, flat, shape, coords, fill, out):
             out[c, n] = flat[c, at] if at >= 0 else fill
 
 
-@njit_finite_checked
+@inlined_finite_checked
 def _cell(x, size):
     """Return the lower corner of the cell around `x` (clamped to the lattice) and the fraction within it."""
     x = min(max(x, 0.0), size - 1.0)
@@ -278,7 +278,7 @@ def _vote(start, stop, flat, shape, coords, background, out):
         out[n] = found[best]
 
 
-@njit_finite_checked
+@inlined_finite_checked
 def _mirror(i, size):
     """Return the index that lies at `i` when the lattice is mirrored about its outermost centres."""
     if size == 1:
@@ -288,7 +288,7 @@ def _mirror(i, size):
     return min(i, period - i)
 
 
-@njit_finite_checked
+@inlined_finite_checked
 def _spline_axis(x, size, stride, weight, at):
     """Fill the 4 weights and offsets of one axis; a single voxel has all its weight on itself."""
     if size == 1:
@@ -306,7 +306,7 @@ def _spline_axis(x, size, stride, weight, at):
         at[tap] = _mirror(low - 1 + tap, size) * stride
 
 
-@njit_finite_checked
+@inlined_finite_checked
 def _lanczos_axis(x, size, stride, weight, at):
     """Fill the 10 weights and offsets of one axis; the edge voxel continues outside."""
     radius = LANCZOS_RADIUS
@@ -323,7 +323,7 @@ def _lanczos_axis(x, size, stride, weight, at):
         weight[tap] /= total
 
 
-@njit_finite_checked
+@inlined_finite_checked
 def _weighted_sum(flat, weights, offsets, taps, c):
     total = np.float32(0)
     for a in range(taps[0]):

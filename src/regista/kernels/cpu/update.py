@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 from regista.kernels.cpu.rows import all_rows, for_rows
 
 
@@ -179,7 +179,7 @@ def _compose(start, stop, disp, update, factor, rows, out):
                         target[k] = lines[9, k]
 
 
-@njit
+@inlined
 def _at_end(disp, update, factor, i, j, k, out):
     """Compose one voxel by its 8 corners, the outermost values continuing beyond the lattice."""
     inn, jn, kn = disp.shape[1:]

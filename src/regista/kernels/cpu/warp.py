@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from regista.core import parallel_for
-from regista.kernels.cpu._jit import njit
+from regista.kernels.cpu._jit import inlined, njit
 from regista.kernels.cpu.rows import all_rows, for_rows
 
 
@@ -107,7 +107,7 @@ def _warp(start, stop, moving, affine, disp, has_disp, rows, out, inside, has_in
             _values(flat, strides, base[:n], fx[:n], fy[:n], fz[:n], out[i, j, p:q])
 
 
-@njit
+@inlined
 def _places(origin, linear, d0, d1, d2, top, last, base, fx, fy, fz, inside, mj, mk):
     """Write the cell, the place within it and whether it lies inside, for each voxel of a row."""
     zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
@@ -126,7 +126,7 @@ def _places(origin, linear, d0, d1, d2, top, last, base, fx, fy, fz, inside, mj,
         base[n] = (p * columns + q) * depth + r
 
 
-@njit
+@inlined
 def _values(flat, strides, base, fx, fy, fz, row):
     """Interpolate the moving image at each voxel of a row."""
     si, sj, sk = strides
@@ -142,7 +142,7 @@ def _values(flat, strides, base, fx, fy, fz, row):
         row[n] = c0 + x * (c1 - c0)
 
 
-@njit
+@inlined
 def _along(x, size):
     """Return the cell of a coordinate, the place within it, and 1 where the coordinate may move, else 0.
 
