@@ -61,7 +61,7 @@ _BRAIN = ("--names", "{data}/brain_t1/label_names.csv", "--names", "tissues=1:CS
 SETS = {
     "brain": Set(
         images="brain_t1",
-        ours=("brain-t1", "fast", "affine"),
+        ours=("brain-t1", "syn-cc", "diffeomorphic-demons", "bspline-mi", "fast", "affine"),
         peers=PEERS,
         slow=("dipy:syn", "ants:syn-cc"),
         options=_BRAIN,
@@ -74,10 +74,10 @@ SETS = {
         quick=("fast", "sitk:demons"),
         options=(*_BRAIN, "--equal-affine", "ants:affine"),
     ),
-    "mouse": Set(images="mouse_brain", ours=("brain-t1", "fast", "affine")),
+    "mouse": Set(images="mouse_brain", ours=("mouse-brain", "brain-t1", "affine")),
     "cardiac": Set(
         images="cardiac_cine",
-        ours=("brain-t1", "fast", "affine"),
+        ours=("cardiac-cine", "brain-t1", "affine"),
         options=("--unit", "px", "--names", "labels=1:RV,2:myocardium,3:LV"),
     ),
     "lung_ct": Set(images="lung_ct", ours=("lung-ct", "brain-t1", "affine")),
