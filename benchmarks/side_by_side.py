@@ -84,10 +84,10 @@ SETS = {
     "lung_mri": Set(images="lung_mri", ours=("lung-ct", "brain-t1", "affine")),
     "histology": Set(
         images="histology",
-        ours=("2d", "multimodal", "affine"),
+        ours=("histology", "2d", "affine"),
         peers=ALL,
         slow=(),
-        options=("--unit", "px", "--convention", "lps", "--repeats", "3"),
+        options=("--unit", "px", "--convention", "lps", "--repeats", "2"),
     ),
     "slices": Set(
         images="brain_slices_2d", ours=("2d", "affine"), peers=ALL, slow=(), options=("--unit", "px")

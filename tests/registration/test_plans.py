@@ -31,7 +31,7 @@ PRESETS = sorted(list_presets())
 
 
 def test_the_promised_presets_are_there_and_described():
-    promised = {"rigid", "affine", "fast", "brain-t1", "accurate", "multimodal", "lung-ct", "2d"}
+    promised = {"rigid", "affine", "fast", "brain-t1", "accurate", "multimodal", "lung-ct", "2d", "histology"}
     models = {"syn", "syn-cc", "demons", "diffeomorphic-demons", "log-demons", "svf", "bspline-mi", "convex"}
     assert promised | models <= set(PRESETS)
     assert all(list_presets().values())
