@@ -5,6 +5,7 @@ from regista.optimization._demons import Demons, DemonsState
 from regista.optimization._dense import DenseCost, DenseSolver
 from regista.optimization._freeform import FreeForm, FreeFormState
 from regista.optimization._greedy import GreedyDiffeomorphic, GreedyState
+from regista.optimization._stochastic import SampledCost, StochasticFreeForm, StochasticState
 from regista.optimization._stopping import Convergence
 from regista.optimization._symmetric import SymmetricDiffeomorphic, SymmetricState
 from regista.optimization._velocity import StationaryVelocity, VelocityState
@@ -21,7 +22,10 @@ __all__ = [
     "FreeFormState",
     "GreedyDiffeomorphic",
     "GreedyState",
+    "SampledCost",
     "StationaryVelocity",
+    "StochasticFreeForm",
+    "StochasticState",
     "SymmetricDiffeomorphic",
     "SymmetricState",
     "VelocityState",

@@ -37,7 +37,10 @@ class DenseCost(Protocol):
 
 
 class DenseSolver(Protocol):
-    """A solver of dense maps: pure ``init``, ``step``; ``displacement`` tells what its fields mean."""
+    """A solver of dense maps: pure ``init``, ``step``; ``displacement`` tells what its fields mean.
+
+    It asks for the cost as a `DenseCost`, or as what it names instead.
+    """
 
     parts: ClassVar[int]
     """Number of fields that describe a map, carried from level to level."""
@@ -53,14 +56,14 @@ class DenseSolver(Protocol):
         """Start from fields that are used as buffers from here on; `state.values` is the history."""
         ...
 
-    def step(self, state: Any, cost: DenseCost, rule: Convergence | None = None) -> bool:
+    def step(self, state: Any, cost: Any, rule: Convergence | None = None) -> bool:
         """Take one step in place; return False when there is nothing left to do.
 
         The step that meets `rule` is the last: as much of it is taken as the rule leaves.
         """
         ...
 
-    def value(self, state: Any, cost: DenseCost) -> float:
+    def value(self, state: Any, cost: Any) -> float:
         """Return the value where the state stands."""
         ...
 

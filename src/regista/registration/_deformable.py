@@ -16,6 +16,7 @@ from regista.registration._channels import in_use
 from regista.registration._cost import LevelCost
 from regista.registration._guide_terms import Guidance
 from regista.registration._levels import Level, Matrix, Scan, Volume, levels
+from regista.registration._sampled_cost import SampledCost
 from regista.registration._stages import IterativeStage
 
 Base = Callable[[Grid], Volume]
@@ -59,6 +60,7 @@ def run_deformable(
     base: Base | None,
     report: Callable[[Level, int, float], None],
     guides: Sequence[Guidance] = (),
+    seed: int = 0,
 ) -> tuple[VoxelField, list[LevelHistory]]:
     """Run one deformable stage; return the field on the fixed grid and the course of its levels."""
     solver = stage.solver(0)
@@ -75,7 +77,7 @@ def run_deformable(
         began = time.perf_counter()
         solver = stage.solver(level.index)
         carried = pyramid.begin(level.fixed.grid)
-        fields, values, status = _run_level(level, stage, fixed2moving, carried, report, guides)
+        fields, values, status = _run_level(level, stage, fixed2moving, carried, report, guides, seed)
         pyramid.end(fields, level.fixed.grid)
         seconds = time.perf_counter() - began
         history.append(LevelHistory(stage.model, level.index, level.shrink, tuple(values), status, seconds))
@@ -130,9 +132,11 @@ def _run_level(
     carried: Callable[[], list[Volume]],
     report: Callable[[Level, int, float], None],
     guides: Sequence[Guidance],
+    seed: int,
 ) -> tuple[Sequence[Volume], list[float], Status]:
     terms = [guide(level.fixed.grid, level.moving.grid) for guide in guides]
-    cost = LevelCost(level, stage.similarity, fixed2moving, stage.symmetric_force, stage.penalties, terms)
+    settings = (level, stage.similarity, fixed2moving, stage.symmetric_force, stage.penalties, terms)
+    cost = SampledCost(*settings, seed=seed) if stage.looks_at_samples else LevelCost(*settings)
     solver, rule = stage.solver(level.index), stage.convergence
     fields = carried()
     rows: NDArray[np.int32] = cost.begin(fields[-1], solver.reach_vox)

@@ -128,6 +128,11 @@ def guides_warning(plan: Plan) -> list[str]:
                 f"{stage.model}: demons' forces are steps, to which no guide can be added; take another model or metric "
                 "(preset 'deformable'), or leave the guides out"
             )
+        if isinstance(stage, IterativeStage) and stage.looks_at_samples:
+            raise PlanError(
+                f"{stage.model}: optimizer = 'asgd' looks at some voxels at a time, and guides need the whole map; take "
+                "optimizer = 'lbfgs', or leave the guides out"
+            )
     aside = [stage.model for stage in plan.stages if isinstance(stage, ConvexStage)]
     if len(aside) == len(plan.stages):
         raise PlanError(

@@ -107,7 +107,7 @@ def register(
     threads : int, optional
         Number of threads (default: `regista.core.get_threads`).
     seed : int
-        Recorded; the present stages draw no random numbers.
+        Of the voxels that ``optimizer="asgd"`` draws; recorded. Nothing else is random.
     progress : callable
         Gets a `Progress` after every step; may raise `Cancelled`.
     non_finite : {'error', 'mask'}
@@ -298,7 +298,7 @@ class _Run:
                 if vectors is not None:
                     base = VoxelField(_to_voxels(vectors, fixed.grid), fixed.grid).resampled
                 run: Any = run_convex if isinstance(stage, ConvexStage) else run_deformable
-                more = (self._guidance,) if isinstance(stage, IterativeStage) else ()
+                more = (self._guidance, self.seed) if isinstance(stage, IterativeStage) else ()
                 found, history = run(fixed, moving, stage, matrix, base, self._reporter(stage), *more)
                 self.history += history
                 vectors = found.vectors_mm(fixed.grid)

@@ -11,7 +11,7 @@ from regista.similarity._lncc import LNCC
 from regista.similarity._mind import MIND
 from regista.similarity._ngf import NGF
 from regista.similarity._ratio import CorrelationRatio
-from regista.similarity._sum import Sum, channel_terms, prepare_channels
+from regista.similarity._sum import Sum, channel_terms, is_pointwise, prepare_channels
 
 SIMILARITIES: dict[str, type[Any]] = {
     kind.name: kind for kind in (SSD, NCC, LNCC, MI, NMI, DemonsSSD, MIND, NGF, CorrelationRatio)
@@ -35,5 +35,6 @@ __all__ = [
     "Similarity",
     "Sum",
     "channel_terms",
+    "is_pointwise",
     "prepare_channels",
 ]

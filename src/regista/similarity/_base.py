@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,11 @@ from numpy.typing import NDArray
 from regista.kernels.cpu.intensity import image_force
 
 Volume = NDArray[np.float32]
+
+
+def gathered(volume: NDArray[Any], voxels: NDArray[np.int64]) -> NDArray[Any]:
+    """Return some voxels of a volume, by their flat indices, as one ``(N, 1, 1)``."""
+    return volume.reshape(-1)[voxels].reshape(-1, 1, 1)
 
 
 class Prepared(ABC):
@@ -30,6 +36,20 @@ class Prepared(ABC):
     def __init__(self, fixed: Volume) -> None:
         self.fixed = fixed
         self._gradient: Volume | None = None
+
+    def at(self, voxels: NDArray[np.int64]) -> Self:
+        """Return the metric bound to some voxels of the fixed image alone, as an image ``(N, 1, 1)``.
+
+        For metrics that compare voxel by voxel (`regista.similarity.is_pointwise`); neighbours are not kept.
+
+        Parameters
+        ----------
+        voxels : (N,) int64 ndarray
+            Flat indices; one may be named more than once.
+        """
+        few = copy.copy(self)
+        few.fixed, few._gradient = gathered(self.fixed, voxels), None
+        return few
 
     @abstractmethod
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,13 @@ class PreparedChannels:
         self.reach_vox = max(term.reach_vox for _, _, term in self._terms)
         self._gradient: Volume | None = None
         self._force: Volume | None = None
+
+    def at(self, voxels: NDArray[np.int64]) -> Self:
+        """Return the sum bound to some voxels of the fixed image alone; see `Prepared`."""
+        few = copy.copy(self)
+        few._terms = [(share, channel, term.at(voxels)) for share, channel, term in self._terms]
+        few._gradient = few._force = None
+        return few
 
     def value_and_gradient(
         self, warped: Sequence[Volume], weight: Volume | None, out: Sequence[Volume]

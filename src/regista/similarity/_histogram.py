@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regista.kernels.cpu.histogram import histogram_gradient, joint_histogram
-from regista.similarity._base import Prepared, Volume
+from regista.similarity._base import Prepared, Volume, gathered
 
 Table = NDArray[np.float64]
 Score = Callable[[Table], tuple[float, Table]]
@@ -37,6 +38,12 @@ class PreparedHistogram(Prepared):
         width = max(high - low, 1e-12) / (bins - 1)
         self._fixed_bins = np.clip((fixed - low) / width + 0.5, 0, bins - 1).astype(np.uint8)
         self._range: tuple[float, float] | None = None
+
+    def at(self, voxels: NDArray[np.int64]) -> Self:
+        """Return the metric bound to some voxels, with the bins of the whole image."""
+        few = super().at(voxels)
+        few._fixed_bins = gathered(self._fixed_bins, voxels)
+        return few
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         if self._range is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from regista.core import PlanError
 from regista.similarity._base import Prepared, Similarity, Volume
 from regista.similarity._channels import ChannelTerm, PreparedChannels
+from regista.similarity._correlation import NCC, SSD
+from regista.similarity._demons import DemonsSSD
+from regista.similarity._information import MI
+from regista.similarity._ratio import CorrelationRatio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,11 @@ class _PreparedSum(Prepared):
         self._terms = terms
         self.reach_vox = terms.reach_vox
 
+    def at(self, voxels: NDArray[np.int64]) -> Self:
+        few = super().at(voxels)
+        few._terms = self._terms.at(voxels)
+        return few
+
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         return self._terms.value_and_gradient((warped,), weight, (out,))
 
@@ -98,6 +107,22 @@ class _PreparedSum(Prepared):
         rows: NDArray[np.int32] | None = None,
     ) -> float:
         return self._terms.force((warped,), weight, axis_scale, symmetric, scratch, out, rows)
+
+
+_POINTWISE = (SSD, NCC, MI, DemonsSSD, CorrelationRatio)
+
+
+def is_pointwise(similarity: Similarity) -> bool:
+    """Tell whether a metric compares voxel by voxel, so that it can be had from some voxels alone (`Prepared.at`).
+
+    Examples
+    --------
+    >>> from regista.similarity import LNCC, NMI
+    >>> is_pointwise(NMI()), is_pointwise(Sum(terms=((1.0, NMI()), (1.0, LNCC()))))
+    (True, False)
+    """
+    terms = [term for _, term in similarity.terms] if isinstance(similarity, Sum) else [similarity]
+    return all(isinstance(term, _POINTWISE) for term in terms)
 
 
 def channel_terms(similarity: Similarity, count: int) -> list[ChannelTerm]:
