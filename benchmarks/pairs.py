@@ -83,6 +83,32 @@ def lung_ct(data: Path, folder: Path) -> list[Row]:
     return rows
 
 
+def lung_ct_moved(data: Path, folder: Path) -> list[Row]:
+    """Return `lung_ct` with the moving scan, its mask and landmarks 40 mm and 25° further away, about each axis."""
+    rows = []
+    for pair in lung_ct(data, folder):
+        for axis in range(3):
+            image = sitk.ReadImage(str(pair["moving"]))
+            center = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
+            turn, shift = [0.0] * 3, [0.0] * 3
+            turn[axis], shift[(axis + 1) % 3] = np.radians(25), 40.0
+            away = sitk.Euler3DTransform(center, *turn, shift)
+            row = pair | {"case": f"{pair['case']}-{'xyz'[axis]}"}
+            for part in ("moving", "moving_mask"):
+                moved = sitk.ReadImage(str(pair[part]))
+                moved.SetOrigin(away.TransformPoint(moved.GetOrigin()))
+                direction = np.reshape(away.GetMatrix(), (3, 3)) @ np.reshape(moved.GetDirection(), (3, 3))
+                moved.SetDirection(direction.ravel().tolist())
+                row[part] = folder / f"{row['case']}_{part}.nii.gz"
+                sitk.WriteImage(moved, str(row[part]))
+            head, points = _elastix_points(pair["moving_points"])
+            row["moving_points"] = folder / f"{row['case']}_landmarks.txt"
+            lines = [" ".join(map(str, away.TransformPoint(point))) for point in points]
+            row["moving_points"].write_text("\n".join([*head, *lines]) + "\n", encoding="utf-8")
+            rows.append(row)
+    return rows
+
+
 def lung_mri(data: Path, folder: Path) -> list[Row]:
     """Return all ordered pairs of three people, with five lobes and masks of the lungs."""
     parts = {"": "h1", "_labels": "lobes", "_mask": "mask"}
@@ -118,7 +144,16 @@ def brain_slices_2d(data: Path, folder: Path) -> list[Row]:
 
 TABLES: dict[str, Callable[[Path, Path], list[Row]]] = {
     function.__name__: function
-    for function in (brain_t1, mouse_brain, cardiac_cine, lung_ct, lung_mri, histology, brain_slices_2d)
+    for function in (
+        brain_t1,
+        mouse_brain,
+        cardiac_cine,
+        lung_ct,
+        lung_ct_moved,
+        lung_mri,
+        histology,
+        brain_slices_2d,
+    )
 }
 
 
@@ -133,6 +168,12 @@ def write_pairs(images: str, data: Path, folder: Path, pairs: int | None = None)
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def _elastix_points(path: Path) -> tuple[list[str], list[list[float]]]:
+    """Return the two lines above the points of an elastix file, and the points (mm, LPS)."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return lines[:2], [[float(x) for x in line.split()] for line in lines[2:] if line.strip()]
 
 
 def _row(folder: Path, pair: Sequence[str], pattern: str, parts: dict[str, str]) -> Row:

@@ -81,6 +81,12 @@ SETS = {
         options=("--unit", "px", "--names", "labels=1:RV,2:myocardium,3:LV"),
     ),
     "lung_ct": Set(images="lung_ct", ours=("lung-ct", "brain-t1", "affine")),
+    "lung_ct_moved": Set(
+        images="lung_ct_moved",
+        ours=("lung-ct", "convex"),
+        peers=("ants:affine", "ants:syn-mi", "greedy"),
+        quick=("lung-ct",),
+    ),
     "lung_mri": Set(images="lung_mri", ours=("lung-ct", "brain-t1", "affine")),
     "histology": Set(
         images="histology",

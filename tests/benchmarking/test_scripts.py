@@ -100,6 +100,7 @@ def test_figures_of_other_sources_are_refused(script, monkeypatch, tmp_path):
         ("brain_t1", 12),
         ("mouse_brain", 12),
         ("lung_ct", 2),
+        ("lung_ct_moved", 6),
         ("lung_mri", 6),
         ("histology", 4),
         ("cardiac_cine", 24),
