@@ -262,6 +262,21 @@ def test_every_repeat_is_run_and_measured(workplace):
     assert "| my:truth | 0.0000 | 0.0000 | 0.00 | 0.00 |" in text
 
 
+@pytest.mark.parametrize("preset", ["demons", "svf", "bspline-mi", "convex", "syn", "fast"])
+def test_seconds_are_told_apart_by_the_kind_of_stage(preset):
+    from regista.benchmarking._register import parts_of
+    from regista.registration import load_plan
+
+    plan = load_plan(preset)
+    plan = replace(plan, stages=(*plan.stages, plan.stages[-1]))  # two stages of one model, timed as one
+    linear = {s.model for s in plan.stages} & {"translation", "rigid", "similarity", "affine"}
+    dense = {s.model for s in plan.stages} - linear
+    assert dense
+    timings = {"prepare": 1e3, "start": 1.0, "inverse and resampling": 1e4, "registration": 1e5}
+    timings |= dict.fromkeys(linear, 2.0) | dict.fromkeys(dense, 30.0)
+    assert parts_of(plan, timings) == (1.0 + 2 * len(linear), 30.0 * len(dense))
+
+
 def test_the_folder_and_the_settings_are_checked(workplace, tmp_path):
     (method,) = find_methods(["my:truth"], workplace.own)
     cases = read_cases(workplace.table)
