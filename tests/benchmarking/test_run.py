@@ -14,7 +14,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from regista.benchmarking import Setup, find_methods, read_cases, run_benchmark, write_report
+from regista.benchmarking import (
+    Setup,
+    _machine,
+    _run,
+    find_methods,
+    read_cases,
+    run_benchmark,
+    write_report,
+)
+from regista.benchmarking._process import Outcome
 from regista.core import FormatError, PlanError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="benchmarks run on Unix")
@@ -275,6 +284,49 @@ def test_seconds_are_told_apart_by_the_kind_of_stage(preset):
     timings = {"prepare": 1e3, "start": 1.0, "inverse and resampling": 1e4, "registration": 1e5}
     timings |= dict.fromkeys(linear, 2.0) | dict.fromkeys(dense, 30.0)
     assert parts_of(plan, timings) == (1.0 + 2 * len(linear), 30.0 * len(dense))
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """Return the jobs that would run: none does, and all end well."""
+    asked = []
+
+    def run_job(module, job, folder, threads, limit_s=None):
+        folder.mkdir(parents=True, exist_ok=True)
+        asked.append((module, job.get("tool"), limit_s))
+        content = {"rows": [], "pair": {"ndim": 3}, "transforms": [], "seconds": {"stage": 1.0}}
+        return Outcome(seconds=1.0, peak_mb=1.0, error="", content=content)
+
+    monkeypatch.setattr(_run, "run_job", run_job)
+    return asked
+
+
+def test_results_of_other_sources_are_kept_and_told_apart(workplace, jobs, monkeypatch):
+    methods = find_methods(["translation", "my:truth"], workplace.own)
+    setup = Setup(output=workplace.out, threads=1)
+    cases = read_cases(workplace.table, convention="ras")
+
+    def done(tally):
+        rows = [row for row in tally.rows if row["kind"] == "run"]
+        return tally.kept, [row["sources"] for row in rows if row["method"] == "regista:translation"]
+
+    now = _machine.sources()
+    first = run_benchmark(cases, methods, setup)
+    assert done(first) == (0, [now] * 2)
+    assert "Origin of the results" not in write_report(first, methods, setup)["summary"].read_text("utf-8")
+    for path in workplace.out.glob("runs/one/*/result.json"):  # one case as an earlier version left it
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content.pop("machine", None)
+        path.write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setattr(_machine, "sources", lambda: "other")
+    kept = run_benchmark(cases, methods, setup)
+    assert done(kept) == (4, ["not recorded", now])
+    assert kept.warnings[0].startswith("2 kept results of Regista")
+    page = write_report(kept, methods, setup)["summary"].read_text("utf-8")
+    assert "| 2 | not recorded |" in page
+    assert f"sources of Regista {now}" in page
+    assert done(run_benchmark(cases, methods, replace(setup, retry_changed=True))) == (2, ["other"] * 2)
+    assert run_benchmark(cases, methods, replace(setup, retry_changed=True)).kept == 4
 
 
 def test_the_folder_and_the_settings_are_checked(workplace, tmp_path):

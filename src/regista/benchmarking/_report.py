@@ -45,7 +45,7 @@ th,td{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:left;vertical-
 th{vertical-align:bottom}td{overflow-wrap:anywhere}.figures td,th,td:first-child{overflow-wrap:normal}
 .figures td,td:first-child{white-space:nowrap}.figures td+td{font-variant-numeric:tabular-nums}
 img{max-width:100%}.note{color:#555;font-size:13px}.scroll{overflow-x:auto}"""
-_TEXTS = ("Failures", "Warnings", "Methods")
+_TEXTS = ("Failures", "Warnings", "Methods", "Origin of the results")
 
 
 def write_report(
@@ -104,6 +104,7 @@ def write_report(
     pictures = _plots.draw(rows, setup.output / "plots") if _plots.available() else []
     tables.append(_settings(methods))
     intro = _intro(tally, methods, setup)
+    tables += _origins(tally, setup)
     paths = {"raw": tally.raw, "summary": setup.output / "summary.md", "html": setup.output / "summary.html"}
     write_text(paths["summary"], _markdown(title, intro, tables, pictures, setup.output))
     write_text(paths["html"], _html(title, intro, tables, pictures))
@@ -132,6 +133,7 @@ def _intro(tally: Tally, methods: Sequence[Method], setup: Setup) -> list[str]:
             f"Every method starts from the result of {setup.equal_affine.name}: its own linear part is left out, and "
             "the seconds are those from there on."
         )
+    lines += [f"{warning}." for warning in tally.warnings]
     if tally.failed:
         lines.append("Means are over the cases a method finished: where cases differ, they do not compare.")
     return lines
@@ -159,6 +161,15 @@ def _troubles(tally: Tally) -> list[Table]:
     if warned:
         tables.append(Table(title="Warnings", head=("case", "method", "warning"), body=tuple(warned)))
     return tables
+
+
+def _origins(tally: Tally, setup: Setup) -> list[Table]:
+    """Return where the results were made, unless all of them are of the machine, versions and sources named above."""
+    if set(tally.origins) <= {describe(_known_machine(setup))}:
+        return []
+    note = "These results were not made in one go by the same sources on the same machine: seconds may not compare."
+    body = tuple((str(count), origin) for origin, count in tally.origins.items())
+    return [Table(title="Origin of the results", head=("results", "made on and with"), body=body, note=note)]
 
 
 def _settings(methods: Sequence[Method]) -> Table:

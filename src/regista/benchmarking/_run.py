@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from regista.benchmarking._cases import Case, check_files
-from regista.benchmarking._machine import machine
+from regista.benchmarking._machine import describe, machine
 from regista.benchmarking._methods import UNREGISTERED, Method
 from regista.benchmarking._process import Outcome, run_job
 from regista.benchmarking._store import Row, Store, key_of, write_table
@@ -22,6 +23,8 @@ FORMAT = 1
 
 Tell = Callable[[str], None]
 _SHARED = "the shared affine"
+NOT_RECORDED = "not recorded"
+"""Stands for machine and sources of results that an earlier version left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,8 @@ class Setup:
         Methods to run anew.
     retry_failed : bool
         Whether to run anew what failed.
+    retry_changed : bool
+        Whether to run anew the results of Regista that other sources made, or sources not recorded.
     """
 
     output: Path
@@ -72,6 +77,7 @@ class Setup:
     keep_transforms: bool = False
     redo: tuple[str, ...] = ()
     retry_failed: bool = False
+    retry_changed: bool = False
 
     def __post_init__(self) -> None:
         if not self.limit_s > 0:
@@ -105,6 +111,10 @@ class Tally:
         Case, method and reason of each failure.
     raw : Path
         The table.
+    origins : mapping of str to int
+        Machines, versions and sources that results were made on and with, and how many results each.
+    warnings : tuple of str
+        What to know about results that were kept.
     """
 
     rows: tuple[Row, ...]
@@ -113,6 +123,8 @@ class Tally:
     kept: int
     failures: tuple[tuple[str, str, str], ...]
     raw: Path
+    origins: Mapping[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def run_benchmark(
@@ -183,12 +195,13 @@ class _Run:
         # the shared start comes first, whatever its place in the list
         self.methods = (*first, *sorted(methods, key=lambda m: shared is None or m.name != shared.name))
         self.threads = setup.threads or available_threads()
+        self.machine = machine(self.threads)
         self.results: dict[tuple[str, str], dict[str, Any]] = {}
-        self.kept, self.count, self.warm = 0, 0, set[str]()
+        self.kept, self.changed, self.count, self.warm = 0, 0, 0, set[str]()
         self.raw = setup.output / "raw.csv"
 
     def all(self) -> Tally:
-        write_text(self.setup.output / "machine.json", json.dumps(machine(self.threads), indent=1) + "\n")
+        write_text(self.setup.output / "machine.json", json.dumps(self.machine, indent=1) + "\n")
         # all inputs first: what is wrong with them shows before hours are spent
         for case in self.cases:
             self._look_at(case)
@@ -232,19 +245,22 @@ class _Run:
         known = self.store.read(case.name, method.name)
         if known is not None and known["key"] == key and self._keeps(known, method, case):
             self.kept += 1
+            changed = self._changed(known, method)
+            self.changed += changed
             self.results[case.name, method.name] = known
-            self.tell(f"{place}kept, {known['error'] or _dice(known['rows']) or 'done'}")
+            kept = "kept, of other sources" if changed else "kept"
+            self.tell(f"{place}{kept}, {known['error'] or _dice(known['rows']) or 'done'}")
             return
         began = _failure(key, self._obstacle(case, method))
         result = began if began["error"] else self._register(case, method, key)
-        result["limit_s"] = self.setup.limit_s
+        result |= {"limit_s": self.setup.limit_s, "machine": self.machine}
         self.store.write(case.name, method.name, result)
         self.results[case.name, method.name] = result
         self._write()
         self.tell(place + (result["error"] or _summary(result["rows"])))
 
     def _keeps(self, known: Mapping[str, Any], method: Method, case: Case) -> bool:
-        if method.name in self.setup.redo:
+        if method.name in self.setup.redo or (self.setup.retry_changed and self._changed(known, method)):
             return False
         if known["status"] == "done":
             return not self._is_shared(method) or (self._shared_files(case) is not None)
@@ -253,6 +269,11 @@ class _Run:
             self.setup.retry_failed or not known.get("tried") or known.get("limit_s") != self.setup.limit_s
         )
         return not again
+
+    def _changed(self, known: Mapping[str, Any], method: Method) -> bool:
+        """Tell whether a result is of other sources of Regista than the present ones."""
+        made = known.get("machine", {}).get("sources")
+        return method.tool == "regista" and made != self.machine["sources"]
 
     def _obstacle(self, case: Case, method: Method) -> str:
         """Return why a method cannot even start on a case; empty where it can."""
@@ -372,7 +393,10 @@ class _Run:
                 found = result["rows"]
                 if name == UNREGISTERED and result["error"]:
                     found = [*found, {"kind": "run", "error": result["error"]}]
-                rows += [{"case": case.name, "method": name, "status": status, **row} for row in found]
+                made = {} if name == UNREGISTERED else _made(result)
+                for row in found:
+                    more = made if row["kind"] == "run" else {}
+                    rows.append({"case": case.name, "method": name, "status": status, **row, **more})
         return rows
 
     def _write(self) -> None:
@@ -390,12 +414,32 @@ class _Run:
             kept=self.kept,
             failures=failures,
             raw=self.raw,
+            origins=Counter(_origin(result) for result in asked.values()),
+            warnings=self._warnings(),
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        changed = (
+            f"{self.changed} kept results of Regista were made by other sources than the present ones, or by sources "
+            "not recorded; --retry-changed (in Python retry_changed=) runs them anew"
+        )
+        return (changed,) if self.changed else ()
 
 
 def _failure(key: str, error: str) -> dict[str, Any]:
     rows = [{"kind": "run", "error": error}]
     return {"key": key, "status": "failed", "error": error, "rows": rows, "tried": False}
+
+
+def _made(result: Mapping[str, Any]) -> Row:
+    """Return what a run's row says about where it was made."""
+    made = result.get("machine", {})
+    return {name: made.get(name, NOT_RECORDED) for name in ("processor", "sources")}
+
+
+def _origin(result: Mapping[str, Any]) -> str:
+    made = result.get("machine")
+    return describe(made) if made else NOT_RECORDED
 
 
 def _pair_exists(known: Mapping[str, Any]) -> bool:

@@ -33,7 +33,7 @@ _FIRST = (
     "seconds_process",
     "peak_mb",
 )
-_LAST = ("version", "threads", "repeats", "warning", "error")
+_LAST = ("version", "threads", "repeats", "processor", "sources", "warning", "error")
 _KEPT = (".json", ".log", "affine.mat", "affine_ras.txt")
 
 

@@ -73,6 +73,9 @@ def benchmark(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run anew what failed in an earlier run.")
     ] = False,
+    retry_changed: Annotated[
+        bool, typer.Option("--retry-changed", help="Run anew results of Regista made by other sources.")
+    ] = False,
     reference: Annotated[
         str | None, typer.Option(metavar="METHOD", help="Stars and ratios refer to it (default: the best).")
     ] = None,
@@ -121,6 +124,7 @@ def benchmark(
         keep_transforms=keep_transforms,
         redo=tuple(m.name for m in find_methods(redo or (), methods_file)),
         retry_failed=retry_failed,
+        retry_changed=retry_changed,
     )
     named = None if reference is None else find_methods([reference], methods_file)[0].name
     _check_report((*chosen, *([shared] if shared else ())), named, test, alpha)
@@ -237,6 +241,8 @@ def _report(tally: Tally, paths: Mapping[str, Path], quiet: bool, as_json: bool)
         say(f"{tally.done} done, {tally.failed} failed{kept}")
         for name in ("summary", "html", "raw"):
             say(f"  {paths[name]}")
+    for warning in () if quiet else tally.warnings:
+        complain(f"Warning: {warning}")
     if not tally.failed:
         return 0
     complain(
