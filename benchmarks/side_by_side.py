@@ -18,7 +18,6 @@ from pathlib import Path
 
 from harness.machine import RESULTS, ROOT, data_folder
 from pairs import write_pairs
-
 from regista.benchmarking._machine import sources
 from regista.benchmarking._store import Store
 from regista.core import RegistaError
@@ -61,7 +60,15 @@ class Set:
     options: Sequence[str] = ()
 
 
-_BRAIN = ("--names", "{data}/brain_t1/label_names.csv", "--names", "tissues=1:CSF,2:GM,3:WM")
+# lesions, vessels and a vitamin capsule are in some of the maps only
+_BRAIN = (
+    "--labels",
+    "common",
+    "--names",
+    "{data}/brain_t1/label_names.csv",
+    "--names",
+    "tissues=1:CSF,2:GM,3:WM",
+)
 SETS = {
     "brain": Set(
         images="brain_t1",

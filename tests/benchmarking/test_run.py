@@ -25,6 +25,7 @@ from regista.benchmarking import (
 )
 from regista.benchmarking._process import Outcome
 from regista.core import FormatError, PlanError
+from regista.io import read_labels, write
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="benchmarks run on Unix")
 
@@ -284,6 +285,47 @@ def test_seconds_are_told_apart_by_the_kind_of_stage(preset):
     timings = {"prepare": 1e3, "start": 1.0, "inverse and resampling": 1e4, "registration": 1e5}
     timings |= dict.fromkeys(linear, 2.0) | dict.fromkeys(dense, 30.0)
     assert parts_of(plan, timings) == (1.0 + 2 * len(linear), 30.0 * len(dense))
+
+
+def test_labels_are_chosen_among_those_measured(workplace, make_grid):
+    path = workplace.folder / "two" / "moving_labels.nii.gz"
+    labels = read_labels(path)
+    data = labels.data.copy()
+    data[0, 0, 0] = 7  # in one map only
+    write(path, labels.with_data(data))
+    (method,) = find_methods(["my:truth"], workplace.own)
+    cases = read_cases(workplace.table, convention="ras")
+    setup = Setup(output=workplace.out, threads=1, surface=None)
+
+    def chosen(**labels):
+        tally = run_benchmark(cases, [method], replace(setup, labels=labels))
+        text = write_report(tally, [method], replace(setup, labels=labels))["summary"].read_text("utf-8")
+        rows = [row for row in tally.rows if row["kind"] == "labels" and row["method"] == "my:truth"]
+        return {case: [row["label"] for row in rows if row["case"] == case] for case in ("one", "two")}, text
+
+    assert chosen()[0] == {"one": [1, 2], "two": [1, 2, 7]}
+    found, text = chosen(labels="common")
+    assert found == {"one": [1, 2], "two": [1, 2]}
+    assert "2 count: those that every map has" in text
+    assert "Labels, mean over 2" in text
+    assert chosen(labels=[2, 7])[0] == {"one": [2], "two": [2, 7]}
+    with pytest.raises(PlanError, match="no map of the set 'labels' has 9; there are 1, 2, 7"):
+        chosen(labels=[1, 9])
+    assert workplace.calls() == ["truth"] * 2  # none ran again
+    words = ["benchmark", workplace.table, "-o", workplace.out, "-m", "my:truth", "--convention", "ras"]
+    words += [
+        "--methods-file",
+        workplace.own,
+        "--surface",
+        "none",
+        "--threads",
+        1,
+        "--labels",
+        "1-2",
+        "--json",
+    ]
+    assert json.loads(regista(*words).stdout)["kept"] == 2
+    assert {row["label"] for row in rows_of(workplace.out) if row["label"]} == {"1", "2"}
 
 
 @pytest.fixture

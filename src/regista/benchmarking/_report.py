@@ -133,6 +133,12 @@ def _intro(tally: Tally, methods: Sequence[Method], setup: Setup) -> list[str]:
             f"Every method starts from the result of {setup.equal_affine.name}: its own linear part is left out, and "
             "the seconds are those from there on."
         )
+    for name in setup.labels:
+        count = len(
+            {row["label"] for row in tally.rows if row.get("kind") == "labels" and row["set"] == name}
+        )
+        which = "those that every map has" if setup.labels[name] == "common" else "those asked for"
+        lines.append(f"Of the labels of the set {name}, {count} count: {which}.")
     lines += [f"{warning}." for warning in tally.warnings]
     if tally.failed:
         lines.append("Means are over the cases a method finished: where cases differ, they do not compare.")

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from regista.benchmarking._cases import Case, check_files
 from regista.benchmarking._machine import describe, machine
 from regista.benchmarking._methods import UNREGISTERED, Method
 from regista.benchmarking._process import Outcome, run_job
 from regista.benchmarking._store import Row, Store, key_of, write_table
 from regista.core import FormatError, PlanError, available_threads
-from regista.io import write_text
+from regista.io import read_labels, write_text
 
 FORMAT = 1
 """Changed when results of an earlier version can no longer be kept."""
@@ -45,6 +47,9 @@ class Setup:
         Linear method whose result every other method starts from.
     names, groups : mapping
         By set of labels: names of labels, and labels to be taken as one.
+    labels : mapping of str to sequence of int or 'common'
+        By set of labels: which of them the tables count; 'common' are those that every map of the cases has. All are
+        measured, so that another choice runs nothing anew.
     surface : {'voxels', 'surfels'} or None
         How surface distances are measured; see `regista.evaluation.label_measures`.
     unit : {'mm', 'px'}
@@ -70,6 +75,7 @@ class Setup:
     equal_affine: Method | None = None
     names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
+    labels: Mapping[str, Sequence[int] | str] = field(default_factory=dict)
     surface: str | None = "voxels"
     unit: str = "mm"
     before: bool = True
@@ -159,7 +165,7 @@ def run_benchmark(
         If files are missing (all of them are named, before anything starts), the folder cannot be written, or
         another benchmark runs in it.
     PlanError
-        If there are no cases or methods, or `redo` names another method.
+        If there are no cases or methods, `redo` names another method, or `labels` names labels that no map has.
     """
     if not cases or not methods:
         raise PlanError("a benchmark needs at least one case and one method")
@@ -197,6 +203,7 @@ class _Run:
         self.threads = setup.threads or available_threads()
         self.machine = machine(self.threads)
         self.results: dict[tuple[str, str], dict[str, Any]] = {}
+        self.chosen: dict[str, set[int]] = {}
         self.kept, self.changed, self.count, self.warm = 0, 0, 0, set[str]()
         self.raw = setup.output / "raw.csv"
 
@@ -205,6 +212,7 @@ class _Run:
         # all inputs first: what is wrong with them shows before hours are spent
         for case in self.cases:
             self._look_at(case)
+        self.chosen = {name: self._choose(name) for name in self.setup.labels}
         self._write()
         for case in self.cases:
             for method in self.methods:
@@ -238,6 +246,28 @@ class _Run:
         self.results[case.name, UNREGISTERED] = result
         self.tell(f"looked at {case.name}: " + (result["error"] or _dice(result["rows"]) or "fine"))
 
+    def _choose(self, name: str) -> set[int]:
+        """Return the labels of a set that the tables count."""
+        cases = [c for c in self.cases if self.results[c.name, UNREGISTERED]["status"] == "done"]
+        files = dict.fromkeys(path for case in cases for path in case.labels.get(name, ()))
+        found = [set(np.unique(read_labels(path).data).tolist()) - {0} for path in files]
+        wanted = self.setup.labels[name]
+        if wanted == "common":
+            shared = set[int].intersection(*found) if found else set[int]()
+            if found and not shared:
+                raise PlanError(f"no label of the set {name!r} is in every map: name labels with --labels")
+            return shared
+        chosen = {int(label) for label in wanted}
+        absent = chosen - set[int]().union(*found)
+        if found and absent:
+            texts = [", ".join(map(str, sorted(labels))) for labels in (absent, set[int]().union(*found))]
+            raise PlanError(f"--labels: no map of the set {name!r} has {texts[0]}; there are {texts[1]}")
+        return chosen
+
+    def _counts(self, row: Row) -> bool:
+        chosen = self.chosen.get(row["set"]) if row["kind"] == "labels" else None
+        return chosen is None or row["label"] in chosen
+
     def _one(self, case: Case, method: Method) -> None:
         self.count += 1
         place = f"[{self.count}/{len(self.cases) * len(self.methods)}] {case.name}, {method.name}: "
@@ -249,7 +279,8 @@ class _Run:
             self.changed += changed
             self.results[case.name, method.name] = known
             kept = "kept, of other sources" if changed else "kept"
-            self.tell(f"{place}{kept}, {known['error'] or _dice(known['rows']) or 'done'}")
+            rows = list(filter(self._counts, known["rows"]))
+            self.tell(f"{place}{kept}, {known['error'] or _dice(rows) or 'done'}")
             return
         began = _failure(key, self._obstacle(case, method))
         result = began if began["error"] else self._register(case, method, key)
@@ -257,7 +288,7 @@ class _Run:
         self.store.write(case.name, method.name, result)
         self.results[case.name, method.name] = result
         self._write()
-        self.tell(place + (result["error"] or _summary(result["rows"])))
+        self.tell(place + (result["error"] or _summary(list(filter(self._counts, result["rows"])))))
 
     def _keeps(self, known: Mapping[str, Any], method: Method, case: Case) -> bool:
         if method.name in self.setup.redo or (self.setup.retry_changed and self._changed(known, method)):
@@ -394,7 +425,7 @@ class _Run:
                 if name == UNREGISTERED and result["error"]:
                     found = [*found, {"kind": "run", "error": result["error"]}]
                 made = {} if name == UNREGISTERED else _made(result)
-                for row in found:
+                for row in filter(self._counts, found):
                     more = made if row["kind"] == "run" else {}
                     rows.append({"case": case.name, "method": name, "status": status, **row, **more})
         return rows

@@ -44,6 +44,12 @@ def benchmark(
     groups: Annotated[
         Words, typer.Option(metavar="[SET=]FILE", help="Groups of labels: CSV with 'group', or JSON.")
     ] = None,
+    labels: Annotated[
+        Words,
+        typer.Option(
+            metavar="[SET=]LABELS", help="Count only these, e.g. 1,2,5-9; or 'common': in every map."
+        ),
+    ] = None,
     surface: Annotated[str, typer.Option(help="Surface distances: voxels, surfels, none.")] = "voxels",
     unit: Annotated[
         str, typer.Option(help="Distances in 'mm', or in 'px': voxels, where the spacing means nothing.")
@@ -117,6 +123,7 @@ def benchmark(
         equal_affine=shared,
         names=_tables(names or (), "--names"),
         groups=_tables(groups or (), "--groups"),
+        labels=_chosen(labels or ()),
         surface=None if surface == "none" else surface,
         unit=unit,
         before=before,
@@ -163,11 +170,28 @@ def _tables(words: Sequence[str], option: str) -> dict[str, Any]:
     return found
 
 
+def _chosen(words: Sequence[str]) -> dict[str, list[int] | str]:
+    """Read which labels of the sets count."""
+    from regista.core import PlanError
+    from regista.evaluation import parse_group
+
+    found: dict[str, list[int] | str] = {}
+    for word in words:
+        name, _, text = word.rpartition("=")
+        name = name or "labels"
+        if name in found:
+            raise PlanError(f"--labels is given twice for the set {name!r}")
+        found[name] = text if text == "common" else parse_group(f"{name}={text}")[1]
+    return found
+
+
 def _check_sets(cases: Sequence[Any], setup: Setup) -> None:
     from regista.core import PlanError
 
     known = list(dict.fromkeys(name for case in cases for name in case.labels))
-    for option, tables in (("--names", setup.names), ("--groups", setup.groups)):
+    options: dict[str, Mapping[str, Any]]
+    options = {"--names": setup.names, "--groups": setup.groups, "--labels": setup.labels}
+    for option, tables in options.items():
         for name in tables:
             if name not in known:
                 raise PlanError(
