@@ -24,6 +24,7 @@ from regista.benchmarking import (
     write_report,
 )
 from regista.benchmarking._process import Outcome
+from regista.benchmarking._store import Store
 from regista.core import FormatError, PlanError
 from regista.io import read_labels, write
 
@@ -113,7 +114,7 @@ def test_changed_files_and_threads_run_again(workplace):
     cases = read_cases(workplace.table, convention="ras")
     assert run_benchmark(cases, [method], setup).kept == 0
     points = workplace.folder / "two" / "moving.csv"
-    points.write_text(points.read_text(encoding="utf-8").replace("\n", "\n", 1) + "\n")
+    points.write_text(points.read_text(encoding="utf-8") + "\n")  # another content
     tally = run_benchmark(cases, [method], setup)
     assert (tally.kept, workplace.calls()) == (1, ["truth"] * 3)
     (workplace.folder / "moved").mkdir()
@@ -132,6 +133,9 @@ def test_shared_start_reaches_every_method(workplace):
     tre = {r["method"]: r["tre_mean"] for r in tally.rows if r["kind"] == "landmarks"}
     assert tre["regista:deformable"] < 0.8  # of 5.6 mm, with no search and no linear stage of its own
     assert tre["my:truth"] < 1e-3
+    inverse = {r["method"]: r.get("inverse_mean_mm") for r in tally.rows if r["kind"] == "transform"}
+    assert 0 < inverse["regista:deformable"] < 0.05
+    assert inverse["my:truth"] is None
     with pytest.raises(PlanError, match="deformable"):
         replace(setup, equal_affine=find_methods(["fast"])[0])
 
@@ -187,6 +191,9 @@ def test_bad_rows_are_found_before_the_first_registration(workplace):
     assert workplace.calls() == []
     assert not workplace.out.exists()
     assert "there is no method 'greedi'" in regista(*words, "-m", "greedi", code=2).stderr
+    head, *rows = workplace.table.read_text(encoding="utf-8").splitlines()
+    workplace.table.write_text("\n".join([f"{head},age", *(f"{row},7" for row in rows)]) + "\n")
+    assert "that are not read: age\n" in regista(*words, code=2).stderr
     whole = [*words, "--names", "tissues=1:CSF,2:GM"]
     assert "'tissues'; the table has labels" in regista(*whole, code=2).stderr
 
@@ -369,6 +376,28 @@ def test_results_of_other_sources_are_kept_and_told_apart(workplace, jobs, monke
     assert f"sources of Regista {now}" in page
     assert done(run_benchmark(cases, methods, replace(setup, retry_changed=True))) == (2, ["other"] * 2)
     assert run_benchmark(cases, methods, replace(setup, retry_changed=True)).kept == 4
+
+
+def test_every_process_has_a_time_limit(workplace, jobs):
+    methods = find_methods(["translation"])
+    cases = read_cases(workplace.table, convention="ras")[:1]
+    run_benchmark(cases, methods, Setup(output=workplace.out, threads=1, limit_s=50))
+    run_benchmark(cases, methods, Setup(output=workplace.out, threads=2, limit_s=5000))
+    expected = [("_measure", None), ("_register", "warmup"), ("_register", "regista"), ("_measure", None)]
+    assert [job[:2] for job in jobs] == expected * 2
+    # a limit too short to compile the measures in would fail every method
+    assert [job[2] for job in jobs] == [600, 600, 50, 600, 5000, 5000, 5000, 5000]
+
+
+def test_transforms_that_were_not_kept_are_told(workplace, jobs):
+    (method,) = find_methods(["my:truth"], workplace.own)
+    cases = read_cases(workplace.table, convention="ras")
+    setup = Setup(output=workplace.out, threads=1)
+    assert run_benchmark(cases, [method], setup).warnings == ()
+    (Store(workplace.out).place("one", "my:truth") / "map.tfm").touch()
+    assert run_benchmark(cases, [method], setup).warnings == ()
+    (told,) = run_benchmark(cases, [method], replace(setup, keep_transforms=True)).warnings
+    assert told.startswith("1 kept results have no transforms")
 
 
 def test_the_folder_and_the_settings_are_checked(workplace, tmp_path):

@@ -37,7 +37,7 @@ def run(job: Mapping[str, Any], folder: Path) -> Report:
     -------
     dict
         ``transforms``, files in the order in which they act on a fixed point; ``seconds`` of each part;
-        perhaps ``warning``.
+        perhaps ``inverse``, files in the order in which they act on a moving point, and ``warning``.
     """
     tool = job["tool"]
     if tool == "warmup":
@@ -75,12 +75,15 @@ def regista(job: Mapping[str, Any], folder: Path) -> Report:
     result = register(fixed, moving, plan, initial=initial, fixed_mask=masks[0], moving_mask=masks[1])
     seconds = time.perf_counter() - began
     write(folder / "fixed2moving.h5", result.transform)
+    if deformable:  # that of a linear map is exact
+        write(folder / "moving2fixed.h5", result.inverse)
     linear, dense = parts_of(plan, result.record.timings)
     warnings = [*result.record.warnings]
     if not result.record.status.ok:
         warnings.insert(0, f"its own verdict: {result.record.status}")
     return {
         "transforms": ["fixed2moving.h5"],
+        "inverse": ["moving2fixed.h5"] if deformable else [],
         "seconds": {"stage": seconds, "linear": linear, "deformable": dense},
         "warning": "; ".join(warnings),
     }

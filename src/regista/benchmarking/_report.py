@@ -14,7 +14,7 @@ from typing import Any
 from regista.benchmarking import _plots
 from regista.benchmarking._machine import describe, machine
 from regista.benchmarking._methods import Method
-from regista.benchmarking._run import Setup, Tally
+from regista.benchmarking._run import Setup, Tally, Tell
 from regista.benchmarking._store import write_table
 from regista.benchmarking._tables import (
     Row,
@@ -57,6 +57,7 @@ def write_report(
     reference: str | None = None,
     test: str = "wilcoxon",
     alpha: float = 0.05,
+    tell: Tell = lambda text: None,
 ) -> dict[str, Path]:
     """Write the tables and pictures of a benchmark into its folder.
 
@@ -77,6 +78,8 @@ def write_report(
         What stars go by.
     alpha : float
         Stars mark corrected p below it.
+    tell : callable
+        Gets a line where the plots could not be drawn.
 
     Returns
     -------
@@ -97,21 +100,35 @@ def write_report(
     rows = [_numbers(row) for row in tally.rows]
     how = (reference, test, alpha)
     tables = accuracy_tables(rows, *how)
-    timed = time_table(rows, reference)
+    timed = time_table(rows, reference, {m.name for m in methods if m.linear})
     tables += [table for table in (timed, repeat_table(rows)) if table]
     tables += other_tables(rows, *how)
     tables += _troubles(tally)
-    pictures = _plots.draw(rows, setup.output / "plots") if _plots.available() else []
     tables.append(_settings(methods))
     intro = _intro(tally, methods, setup)
     tables += _origins(tally, setup)
     paths = {"raw": tally.raw, "summary": setup.output / "summary.md", "html": setup.output / "summary.html"}
-    write_text(paths["summary"], _markdown(title, intro, tables, pictures, setup.output))
-    write_text(paths["html"], _html(title, intro, tables, pictures))
+
+    def write_pages(pictures: Sequence[Path]) -> None:
+        write_text(paths["summary"], _markdown(title, intro, tables, pictures, setup.output))
+        write_text(paths["html"], _html(title, intro, tables, pictures))
+
+    write_pages(())  # tables first: they do not depend on plots
     regions = _regions(rows)
     if regions:
         paths["regions"] = setup.output / "regions.csv"
         write_table(paths["regions"], regions)
+    if not _plots.available():
+        return paths
+    pictures: list[Path] = []
+    try:
+        pictures = _plots.draw(rows, setup.output / "plots")
+    except (
+        Exception
+    ) as error:  # whatever Matplotlib may raise: hours of registration are not lost for a picture
+        intro.append(f"The plots could not be drawn: {type(error).__name__}: {error}")
+        tell(intro[-1])
+    write_pages(pictures)
     return paths | {path.stem: path for path in pictures}
 
 
@@ -130,8 +147,8 @@ def _intro(tally: Tally, methods: Sequence[Method], setup: Setup) -> list[str]:
     ]
     if setup.equal_affine is not None:
         lines.append(
-            f"Every method starts from the result of {setup.equal_affine.name}: its own linear part is left out, and "
-            "the seconds are those from there on."
+            f"Every method starts from the result of {setup.equal_affine.name}: deformable ones leave their own linear "
+            "part out, linear ones go on from it; the seconds are those from there on."
         )
     for name in setup.labels:
         count = len(

@@ -14,14 +14,18 @@ import numpy as np
 
 from regista.benchmarking._cases import Case, check_files
 from regista.benchmarking._machine import describe, machine
-from regista.benchmarking._methods import UNREGISTERED, Method
+from regista.benchmarking._methods import Method
 from regista.benchmarking._process import Outcome, run_job
 from regista.benchmarking._store import Row, Store, key_of, write_table
 from regista.core import FormatError, PlanError, available_threads
+from regista.evaluation._names import UNREGISTERED
 from regista.io import read_labels, write_text
 
 FORMAT = 1
 """Changed when results of an earlier version can no longer be kept."""
+
+LEAST_LIMIT_S = 600.0
+"""Measuring and warming up get the time limit of a registration, but no less: kernels may have to be compiled."""
 
 Tell = Callable[[str], None]
 _SHARED = "the shared affine"
@@ -202,9 +206,10 @@ class _Run:
         self.methods = (*first, *sorted(methods, key=lambda m: shared is None or m.name != shared.name))
         self.threads = setup.threads or available_threads()
         self.machine = machine(self.threads)
+        self.patience_s = max(setup.limit_s, LEAST_LIMIT_S)
         self.results: dict[tuple[str, str], dict[str, Any]] = {}
         self.chosen: dict[str, set[int]] = {}
-        self.kept, self.changed, self.count, self.warm = 0, 0, 0, set[str]()
+        self.kept, self.changed, self.bare, self.count, self.warm = 0, 0, 0, 0, set[str]()
         self.raw = setup.output / "raw.csv"
 
     def all(self) -> Tally:
@@ -233,7 +238,7 @@ class _Run:
         self.store.clear(case.name, UNREGISTERED)
         folder = self.store.place(case.name, UNREGISTERED)
         job = {"case": case.to_dict(), "transforms": None, "prepare": True, **self._measuring()}
-        outcome = run_job("_measure", job, folder, self.threads)
+        outcome = run_job("_measure", job, folder, self.threads, self.patience_s)
         errors = outcome.error or "; ".join(outcome.content.get("errors", []))
         result = {
             "key": key,
@@ -277,6 +282,7 @@ class _Run:
             self.kept += 1
             changed = self._changed(known, method)
             self.changed += changed
+            self.bare += known["status"] == "done" and not self.store.has_transforms(case.name, method.name)
             self.results[case.name, method.name] = known
             kept = "kept, of other sources" if changed else "kept"
             rows = list(filter(self._counts, known["rows"]))
@@ -325,7 +331,7 @@ class _Run:
         job = self._job(case, method)
         if method.tool == "regista" and method.name not in self.warm:
             self.warm.add(method.name)  # compiled once, before any clock runs
-            run_job("_register", {**job, "tool": "warmup"}, folder, self.threads)
+            run_job("_register", {**job, "tool": "warmup"}, folder, self.threads, self.patience_s)
         outcomes: list[Outcome] = []
         found: list[Row] = []
         error = ""
@@ -372,10 +378,11 @@ class _Run:
         job = {
             "case": case.to_dict(),
             "transforms": [str(folder / name) for name in outcome.content["transforms"]],
+            "inverse": [str(folder / name) for name in outcome.content.get("inverse", [])],
             "linear": self._is_shared(method),
             **self._measuring(),
         }
-        return run_job("_measure", job, folder, self.threads)
+        return run_job("_measure", job, folder, self.threads, self.patience_s)
 
     def _measuring(self) -> dict[str, Any]:
         setup = self.setup
@@ -454,7 +461,12 @@ class _Run:
             f"{self.changed} kept results of Regista were made by other sources than the present ones, or by sources "
             "not recorded; --retry-changed (in Python retry_changed=) runs them anew"
         )
-        return (changed,) if self.changed else ()
+        bare = (
+            f"{self.bare} kept results have no transforms in the folder, since an earlier run did not keep them; run their "
+            "methods anew with --redo (in Python redo=)"
+        )
+        told = [changed] if self.changed else []
+        return (*told, bare) if self.bare and self.setup.keep_transforms else tuple(told)
 
 
 def _failure(key: str, error: str) -> dict[str, Any]:

@@ -141,11 +141,18 @@ def benchmark(
         [output / name for name in TABLES], [pairs, methods_file, *(f for c in cases for f in c.files())]
     )
     if not quiet:
-        _warn(chosen, complain)
+        _warn(pairs, chosen, complain)
     tell = (lambda text: None) if quiet or as_json else say
     tally = run_benchmark(cases, chosen, setup, tell=tell)
     paths = write_report(
-        tally, chosen, setup, title=title or pairs.stem, reference=named, test=test, alpha=alpha
+        tally,
+        chosen,
+        setup,
+        title=title or pairs.stem,
+        reference=named,
+        test=test,
+        alpha=alpha,
+        tell=lambda text: complain(f"Warning: {text}"),
     )
     return _report(tally, paths, quiet, as_json)
 
@@ -211,9 +218,13 @@ def _check_report(methods: Sequence[Method], reference: str | None, test: str, a
         raise PlanError(f"--alpha is between 0 and 1, got {alpha}")
 
 
-def _warn(methods: Sequence[Method], complain: Any) -> None:
+def _warn(pairs: Path, methods: Sequence[Method], complain: Any) -> None:
     from regista.benchmarking import _plots
+    from regista.benchmarking._cases import unread_columns
 
+    unread = unread_columns(pairs)
+    if unread:
+        complain(f"Warning: columns of {pairs} that are not read: {', '.join(unread)}")
     for method in methods:
         lacking = method.lacking()
         if lacking:
