@@ -60,7 +60,7 @@ class Set:
     options: Sequence[str] = ()
 
 
-# lesions, vessels and a vitamin capsule are in some of the maps only
+# the fifth ventricle, both insulae and a vitamin E tablet are in some of the maps only
 _BRAIN = (
     "--labels",
     "common",
