@@ -14,7 +14,8 @@ from typing import Any
 from regista.benchmarking import _plots
 from regista.benchmarking._machine import describe, machine
 from regista.benchmarking._methods import Method
-from regista.benchmarking._run import Setup, Tally, Tell
+from regista.benchmarking._run import Tell
+from regista.benchmarking._setup import Setup, Tally
 from regista.benchmarking._store import write_table
 from regista.benchmarking._tables import (
     Row,

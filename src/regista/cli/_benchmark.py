@@ -104,7 +104,7 @@ def benchmark(
     0 all done, 1 some failed (see raw.csv), 2 bad input.
     """
     from regista.benchmarking import find_methods, list_methods, read_cases, run_benchmark, write_report
-    from regista.benchmarking._run import Setup
+    from regista.benchmarking._setup import Setup
     from regista.cli._outputs import keep_inputs
     from regista.core import PlanError
 
