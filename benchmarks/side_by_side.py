@@ -18,6 +18,9 @@ from pathlib import Path
 
 from harness.machine import RESULTS, ROOT, data_folder
 from pairs import write_pairs
+from regista.benchmarking._machine import sources
+from regista.benchmarking._store import Store
+from regista.core import RegistaError
 
 PEERS = (
     "ants:affine",
@@ -57,7 +60,15 @@ class Set:
     options: Sequence[str] = ()
 
 
-_BRAIN = ("--names", "{data}/brain_t1/label_names.csv", "--names", "tissues=1:CSF,2:GM,3:WM")
+# the fifth ventricle, both insulae and a vitamin E tablet are in some of the maps only
+_BRAIN = (
+    "--labels",
+    "common",
+    "--names",
+    "{data}/brain_t1/label_names.csv",
+    "--names",
+    "tissues=1:CSF,2:GM,3:WM",
+)
 SETS = {
     "brain": Set(
         images="brain_t1",
@@ -106,7 +117,8 @@ def command(name: str, options: argparse.Namespace) -> tuple[list[str], Path]:
     chosen, data = SETS[name], data_folder(options.data).resolve()
     folder = RESULTS / "quick" / name if options.quick else RESULTS / name
     pairs = 1 if options.quick else options.pairs
-    table = write_pairs(chosen.images, data, folder / "pairs", pairs)
+    with Store(folder).locked():  # never under a benchmark that reads them
+        table = write_pairs(chosen.images, data, folder / "pairs", pairs)
     methods = (
         chosen.quick
         if options.quick
@@ -151,12 +163,18 @@ def main() -> None:
     own, _, extra = "\0".join(sys.argv[1:]).partition("\0--\0")
     options = parser.parse_args(own.split("\0") if own else [])
     options.extra = extra.split("\0") if extra else []
-    words, folder = command(options.set, options)
+    try:
+        words, folder = command(options.set, options)
+    except RegistaError as error:
+        sys.exit(f"Error: {error}")
+    made = {"commit": commit(), "sources": sources()}  # as they are now, not when the run has ended
     asked = ["python", "benchmarks/side_by_side.py", *_without_folder(sys.argv[1:])]
-    run = {"set": options.set, "command": shlex.join(asked), "commit": commit()}
-    (folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
     print(shlex.join(words), flush=True)
-    sys.exit(subprocess.run(words, check=False).returncode)
+    code = subprocess.run(words, check=False).returncode
+    if code in (0, 1):  # neither refused nor stopped
+        run = {"set": options.set, "command": shlex.join(asked), **made}
+        (folder / "run.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,9 @@ def test_peers_find_a_shift_between_oblique_grids(tmp_path, make_pair, make_grid
     errors = errors_of(tally)
     assert errors.pop("unregistered") > 5
     assert {name: error for name, error in errors.items() if not error < 1.2} == {}
+    inverse = {row["method"]: row["inverse_p95_mm"] for row in tally.rows if row.get("inverse_voxels")}
+    assert {name: error for name, error in inverse.items() if not error < 0.3} == {}
+    assert set(inverse) == {"ants:syn-mi"} & {method.name for method in methods}
     for row in tally.rows:
         if row["kind"] == "run":
             assert 0 < row["seconds_stage"] < row["seconds_process"]
@@ -63,4 +66,6 @@ def test_peers_start_from_a_given_affine_and_run_in_2d(tmp_path, make_pair, make
     tally = run_benchmark(read_cases(tmp_path / "pairs.csv", convention="ras"), methods, setup)
     errors = errors_of(tally)
     assert errors.pop("unregistered") > 4
+    inverse = [row["inverse_p95_mm"] for row in tally.rows if row.get("inverse_voxels")]
+    assert all(error < 0.3 for error in inverse)
     assert {name: error for name, error in errors.items() if not error < 0.5} == {}

@@ -14,8 +14,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from regista.benchmarking import Setup, find_methods, read_cases, run_benchmark, write_report
+from regista.benchmarking import (
+    Setup,
+    _machine,
+    _run,
+    find_methods,
+    read_cases,
+    run_benchmark,
+    write_report,
+)
+from regista.benchmarking._process import Outcome
+from regista.benchmarking._store import Store
 from regista.core import FormatError, PlanError
+from regista.io import read_labels, write
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="benchmarks run on Unix")
 
@@ -103,7 +114,7 @@ def test_changed_files_and_threads_run_again(workplace):
     cases = read_cases(workplace.table, convention="ras")
     assert run_benchmark(cases, [method], setup).kept == 0
     points = workplace.folder / "two" / "moving.csv"
-    points.write_text(points.read_text(encoding="utf-8").replace("\n", "\n", 1) + "\n")
+    points.write_text(points.read_text(encoding="utf-8") + "\n")  # another content
     tally = run_benchmark(cases, [method], setup)
     assert (tally.kept, workplace.calls()) == (1, ["truth"] * 3)
     (workplace.folder / "moved").mkdir()
@@ -122,6 +133,9 @@ def test_shared_start_reaches_every_method(workplace):
     tre = {r["method"]: r["tre_mean"] for r in tally.rows if r["kind"] == "landmarks"}
     assert tre["regista:deformable"] < 0.8  # of 5.6 mm, with no search and no linear stage of its own
     assert tre["my:truth"] < 1e-3
+    inverse = {r["method"]: r.get("inverse_mean_mm") for r in tally.rows if r["kind"] == "transform"}
+    assert 0 < inverse["regista:deformable"] < 0.05
+    assert inverse["my:truth"] is None
     with pytest.raises(PlanError, match="deformable"):
         replace(setup, equal_affine=find_methods(["fast"])[0])
 
@@ -177,6 +191,9 @@ def test_bad_rows_are_found_before_the_first_registration(workplace):
     assert workplace.calls() == []
     assert not workplace.out.exists()
     assert "there is no method 'greedi'" in regista(*words, "-m", "greedi", code=2).stderr
+    head, *rows = workplace.table.read_text(encoding="utf-8").splitlines()
+    workplace.table.write_text("\n".join([f"{head},age", *(f"{row},7" for row in rows)]) + "\n")
+    assert "that are not read: age\n" in regista(*words, code=2).stderr
     whole = [*words, "--names", "tissues=1:CSF,2:GM"]
     assert "'tissues'; the table has labels" in regista(*whole, code=2).stderr
 
@@ -260,6 +277,127 @@ def test_every_repeat_is_run_and_measured(workplace):
     assert run["seconds_stage_min"] <= run["seconds_stage"] <= run["seconds_stage_max"]
     text = write_report(tally, [method], setup)["summary"].read_text(encoding="utf-8")
     assert "| my:truth | 0.0000 | 0.0000 | 0.00 | 0.00 |" in text
+
+
+@pytest.mark.parametrize("preset", ["demons", "svf", "bspline-mi", "convex", "syn", "fast"])
+def test_seconds_are_told_apart_by_the_kind_of_stage(preset):
+    from regista.benchmarking._register import parts_of
+    from regista.registration import load_plan
+
+    plan = load_plan(preset)
+    plan = replace(plan, stages=(*plan.stages, plan.stages[-1]))  # two stages of one model, timed as one
+    linear = {s.model for s in plan.stages} & {"translation", "rigid", "similarity", "affine"}
+    dense = {s.model for s in plan.stages} - linear
+    assert dense
+    timings = {"prepare": 1e3, "start": 1.0, "inverse and resampling": 1e4, "registration": 1e5}
+    timings |= dict.fromkeys(linear, 2.0) | dict.fromkeys(dense, 30.0)
+    assert parts_of(plan, timings) == (1.0 + 2 * len(linear), 30.0 * len(dense))
+
+
+def test_labels_are_chosen_among_those_measured(workplace, make_grid):
+    path = workplace.folder / "two" / "moving_labels.nii.gz"
+    labels = read_labels(path)
+    data = labels.data.copy()
+    data[0, 0, 0] = 7  # in one map only
+    write(path, labels.with_data(data))
+    (method,) = find_methods(["my:truth"], workplace.own)
+    cases = read_cases(workplace.table, convention="ras")
+    setup = Setup(output=workplace.out, threads=1, surface=None)
+
+    def chosen(**labels):
+        tally = run_benchmark(cases, [method], replace(setup, labels=labels))
+        text = write_report(tally, [method], replace(setup, labels=labels))["summary"].read_text("utf-8")
+        rows = [row for row in tally.rows if row["kind"] == "labels" and row["method"] == "my:truth"]
+        return {case: [row["label"] for row in rows if row["case"] == case] for case in ("one", "two")}, text
+
+    assert chosen()[0] == {"one": [1, 2], "two": [1, 2, 7]}
+    found, text = chosen(labels="common")
+    assert found == {"one": [1, 2], "two": [1, 2]}
+    assert "2 count: those that every map has" in text
+    assert "Labels, mean over 2" in text
+    assert chosen(labels=[2, 7])[0] == {"one": [2], "two": [2, 7]}
+    with pytest.raises(PlanError, match="no map of the set 'labels' has 9; there are 1, 2, 7"):
+        chosen(labels=[1, 9])
+    assert workplace.calls() == ["truth"] * 2  # none ran again
+    words = ["benchmark", workplace.table, "-o", workplace.out, "-m", "my:truth", "--convention", "ras"]
+    words += [
+        "--methods-file",
+        workplace.own,
+        "--surface",
+        "none",
+        "--threads",
+        1,
+        "--labels",
+        "1-2",
+        "--json",
+    ]
+    assert json.loads(regista(*words).stdout)["kept"] == 2
+    assert {row["label"] for row in rows_of(workplace.out) if row["label"]} == {"1", "2"}
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """Return the jobs that would run: none does, and all end well."""
+    asked = []
+
+    def run_job(module, job, folder, threads, limit_s=None):
+        folder.mkdir(parents=True, exist_ok=True)
+        asked.append((module, job.get("tool"), limit_s))
+        content = {"rows": [], "pair": {"ndim": 3}, "transforms": [], "seconds": {"stage": 1.0}}
+        return Outcome(seconds=1.0, peak_mb=1.0, error="", content=content)
+
+    monkeypatch.setattr(_run, "run_job", run_job)
+    return asked
+
+
+def test_results_of_other_sources_are_kept_and_told_apart(workplace, jobs, monkeypatch):
+    methods = find_methods(["translation", "my:truth"], workplace.own)
+    setup = Setup(output=workplace.out, threads=1)
+    cases = read_cases(workplace.table, convention="ras")
+
+    def done(tally):
+        rows = [row for row in tally.rows if row["kind"] == "run"]
+        return tally.kept, [row["sources"] for row in rows if row["method"] == "regista:translation"]
+
+    now = _machine.sources()
+    first = run_benchmark(cases, methods, setup)
+    assert done(first) == (0, [now] * 2)
+    assert "Origin of the results" not in write_report(first, methods, setup)["summary"].read_text("utf-8")
+    for path in workplace.out.glob("runs/one/*/result.json"):  # one case as an earlier version left it
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content.pop("machine", None)
+        path.write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setattr(_machine, "sources", lambda: "other")
+    kept = run_benchmark(cases, methods, setup)
+    assert done(kept) == (4, ["not recorded", now])
+    assert kept.warnings[0].startswith("2 kept results of Regista")
+    page = write_report(kept, methods, setup)["summary"].read_text("utf-8")
+    assert "| 2 | not recorded |" in page
+    assert f"sources of Regista {now}" in page
+    assert done(run_benchmark(cases, methods, replace(setup, retry_changed=True))) == (2, ["other"] * 2)
+    assert run_benchmark(cases, methods, replace(setup, retry_changed=True)).kept == 4
+
+
+def test_every_process_has_a_time_limit(workplace, jobs):
+    methods = find_methods(["translation"])
+    cases = read_cases(workplace.table, convention="ras")[:1]
+    run_benchmark(cases, methods, Setup(output=workplace.out, threads=1, limit_s=50))
+    run_benchmark(cases, methods, Setup(output=workplace.out, threads=2, limit_s=5000))
+    expected = [("_measure", None), ("_register", "warmup"), ("_register", "regista"), ("_measure", None)]
+    assert [job[:2] for job in jobs] == expected * 2
+    # a limit too short to compile the measures in would fail every method
+    assert [job[2] for job in jobs] == [600, 600, 50, 600, 5000, 5000, 5000, 5000]
+
+
+def test_transforms_that_were_not_kept_are_told(workplace, jobs):
+    (method,) = find_methods(["my:truth"], workplace.own)
+    cases = read_cases(workplace.table, convention="ras")
+    setup = Setup(output=workplace.out, threads=1)
+    assert run_benchmark(cases, [method], setup).warnings == ()
+    (Store(workplace.out).place("one", "my:truth") / "map.tfm").touch()
+    assert run_benchmark(cases, [method], setup).warnings == ()
+    (told,) = run_benchmark(cases, [method], replace(setup, keep_transforms=True)).warnings
+    assert told.startswith("1 kept results have no transforms")
 
 
 def test_the_folder_and_the_settings_are_checked(workplace, tmp_path):

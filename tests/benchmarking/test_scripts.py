@@ -7,12 +7,15 @@ import importlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from regista import read
 from regista.benchmarking import check_files, find_methods, read_cases
+from regista.benchmarking._store import Store
+from regista.core import FormatError
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -83,6 +86,30 @@ def test_sets_name_methods_that_exist_and_pages_that_have_a_place(script):
         "mouse",
         "--quick",
     ]
+
+
+@pytest.mark.parametrize(("code", "written"), [(0, True), (1, True), (2, False), (130, False)])
+def test_only_a_run_that_ended_says_what_it_was_made_with(script, monkeypatch, tmp_path, code, written):
+    module = script("side_by_side")
+    monkeypatch.setattr(module, "command", lambda name, options: (["false"], tmp_path))
+    monkeypatch.setattr(module, "commit", lambda: "abc123")
+    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=code))
+    monkeypatch.setattr("sys.argv", ["side_by_side.py", "mouse"])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert (tmp_path / "run.json").exists() == written
+
+
+def test_tables_are_not_written_under_a_running_benchmark(script, monkeypatch, tmp_path):
+    module = script("side_by_side")
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    monkeypatch.setattr(module, "data_folder", lambda given: tmp_path)
+    options = SimpleNamespace(data=None, quick=False, slow=False, pairs=1, threads=1, extra=[])
+    with Store(tmp_path / "mouse").locked(), pytest.raises(FormatError, match="another benchmark"):
+        module.command("mouse", options)
+    assert not (tmp_path / "mouse" / "pairs").exists()
+    words, _ = module.command("mouse", options)
+    assert words[2] == str(tmp_path / "mouse" / "pairs" / "pairs.csv")
 
 
 def test_figures_of_other_sources_are_refused(script, monkeypatch, tmp_path):

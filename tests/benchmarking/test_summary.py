@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from regista.benchmarking import Setup, Tally, find_methods, write_report
+from regista.benchmarking import Setup, Tally, _plots, find_methods, write_report
 from regista.benchmarking._store import Store, write_table
 from regista.benchmarking._tables import accuracy_tables, other_tables, repeat_table, time_table
 
@@ -51,11 +51,29 @@ def test_tissues_get_columns_of_their_own_and_stars():
     assert head[2:] == ("Dice CSF", "Dice GM", "ASSD CSF, mm", "ASSD GM, mm")
     assert found["regista:fast"]["Dice GM"].startswith("**0.8")
     assert found["greedy"]["cases"] == "8"
-    assert found["sitk:demons"]["cases"] == "4"
+    assert found["sitk:demons"]["cases"] == "4 of 8"
     assert not found["unregistered"]["Dice GM"].endswith("*")
     stars = cells(table_named(accuracy_tables(make_rows(16), None, "t", 0.05), "Labels: tissues, one by one"))
     assert stars["greedy"]["Dice GM"].endswith(" *")
     assert not stars["regista:fast"]["Dice GM"].endswith("*")
+
+
+def test_a_method_that_failed_on_the_hard_cases_is_not_best():
+    rows = []
+    for n in range(8):
+        for method, gain in (("a", 0.0), ("b", 0.02), ("c", 0.01)):
+            if method == "b" and n >= 4:
+                continue
+            row = {"kind": "labels", "set": "labels", "label": 1, "name": "x", "dice": 0.9 - 0.1 * n + gain}
+            rows.append({"case": str(n), "method": method, **row})
+    (table,) = accuracy_tables(rows, None, "t", 0.05)
+    found = cells(table)
+    assert [found[m]["Dice"][:2] for m in "abc"] == ["0.", "0.", "**"]
+    assert [found[m]["cases"] for m in "abc"] == ["8", "4 of 8", "8"]
+    assert "differs from c," in table.note
+    assert "lacks cases" in table.note
+    (table,) = accuracy_tables(rows, "b", "t", 0.05)  # asked for
+    assert "differs from b," in table.note
 
 
 def test_too_few_cases_are_told():
@@ -70,6 +88,27 @@ def test_seconds_are_compared_with_the_reference():
     assert found["regista:fast"]["registration, ratio"] == "0.50"
     assert found["sitk:demons"]["process, ratio"] == "1.50"
     assert cells(time_table(make_rows(), None))["greedy"]["registration, ratio"] == "2.00"
+
+
+def test_seconds_are_of_runs_that_ended_well_and_no_linear_method_is_their_base():
+    rows = make_rows()
+    failed = {"case": "c1", "method": "sitk:demons", "status": "failed", "kind": "run"}
+    rows.append({**failed, "seconds_stage": 1e4, "seconds_process": 1e4, "peak_mb": 1.0})
+    assert cells(time_table(rows, None))["sitk:demons"]["cases"] == "4"
+    rows = [{**row, "method": row["method"].replace("greedy", "regista:syn")} for row in rows]
+    assert "ratio to regista:fast" in time_table(rows, None).note
+    assert "ratio to regista:syn" in time_table(rows, None, {"regista:fast"}).note
+
+
+def test_only_methods_with_an_inverse_are_in_its_table():
+    rows = [
+        {"case": str(n), "method": m, "kind": "transform", "folded_percent": 0.1, "inverse_mean_mm": error}
+        for n in range(3)
+        for m, error in (("a", 0.25), ("b", None))
+    ]
+    quality, inverse = other_tables(rows, None, "t", 0.05)
+    assert set(cells(quality)) == {"a", "b"}
+    assert {m: row["mean"] for m, row in cells(inverse).items()} == {"a": "0.250 (0.000)"}
 
 
 def test_runs_of_a_case_are_one_sample_and_their_spread_is_told():
@@ -127,8 +166,26 @@ def test_the_whole_report_draws_every_plot(tmp_path):
     page = paths["html"].read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == len(list((tmp_path / "plots").iterdir()))
     regions = paths["regions"].read_text(encoding="utf-8").splitlines()
-    assert regions[0].startswith("kind,set,name,method") or "dice_mean" in regions[0]
+    assert {"kind", "set", "name", "method", "dice_mean"} <= set(regions[0].split(","))
     assert len(regions) == 1 + 2 * 4
+
+
+def test_tables_are_written_though_plots_fail(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def fails(rows, folder):
+        assert (folder.parent / "summary.html").is_file()  # tables first
+        raise ValueError("no font")
+
+    monkeypatch.setattr(_plots, "draw", fails)
+    told = []
+    tally = Tally(rows=tuple(make_rows()), done=20, failed=0, kept=0, failures=(), raw=tmp_path / "raw.csv")
+    paths = write_report(tally, find_methods(["greedy"]), Setup(output=tmp_path), tell=told.append)
+    assert told == ["The plots could not be drawn: ValueError: no font"]
+    text = paths["summary"].read_text(encoding="utf-8")
+    assert told[0] in text
+    assert "## Landmark error, mm" in text
+    assert paths["regions"].is_file()
 
 
 def test_damaged_results_are_not_kept(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from regista.benchmarking import check_files, find_methods, list_methods, read_cases
+from regista.benchmarking._cases import unread_columns
 from regista.core import FormatError, Grid, Image, PlanError
 from regista.io import write
 
@@ -35,6 +36,7 @@ def test_names_start_from_the_folder_of_the_table(tmp_path):
     [
         ("fixed\nf.nii\n", "no column 'moving'"),
         ("fixed,moving,fixed_label\nf.nii,m.nii,l.nii\n", "fixed_label"),
+        ("fixed,moving,labels_fixed\nf.nii,m.nii,l.nii\n", "labels_fixed"),
         ("fixed,moving,fixed_mask,fixed_mask\nf.nii,m.nii,a,b\n", "two columns"),
         ("fixed,moving\nf.nii,\n", "row 2"),
         ("fixed,moving\nf.nii,m.nii,x\n", "more cells"),
@@ -76,6 +78,18 @@ def test_learn2reg_tasks_are_tables_of_pairs(tmp_path):
     assert case.labels["labels"][1] == tmp_path / "labelsTr" / "T_0002_0000.nii.gz"
     assert case.moving_mask == tmp_path / "masksTr" / "T_0002_0000.nii.gz"
     assert check_files([case]) == {}
+    for kind in ("keypoints", "landmarks"):  # the second, set by hand, wherever it is
+        (tmp_path / f"{kind}Tr").mkdir()
+        for subject in ("0001", "0002"):
+            (tmp_path / f"{kind}Tr" / f"T_{subject}_0000.csv").write_text("1,2,3\n")
+        (case,) = read_cases(tmp_path / "T_dataset.json")
+        assert case.points == tuple(tmp_path / f"{kind}Tr" / f"T_{s}_0000.csv" for s in ("0001", "0002"))
+
+
+def test_columns_that_are_not_read_are_known(tmp_path):
+    table = tmp_path / "pairs.csv"
+    table.write_text("case;fixed;moving;age;fixed_labels_t;moving_labels_t;notes\na;f.nii;m.nii;7;a;b;\n")
+    assert unread_columns(table) == ["age", "notes"]
 
 
 def test_every_peer_of_the_page_is_there_with_its_settings():
@@ -109,6 +123,8 @@ def test_plan_files_are_methods(tmp_path):
         (["x"], '["x"]\ntool = "antz"\n', "needs tool = one of ants"),
         (["x"], '["x"]\ntool = "ants"\nsetting = 3\n', "unknown key 'setting'"),
         (["x"], '["x"]\ntool = "greedy"\nsettings = { radios = 3 }\n', "unknown setting 'radios'"),
+        (["x"], '["x"]\ntool = "greedy"\nsettings = { steps = "9" }\n', "lacks the setting 'radius'"),
+        (["x"], '["x"]\ntool = "ants"\n', "lacks the setting 'type_of_transform'; ants needs"),
         (["x"], '["x"]\ntool = "command"\nsettings = { command = ["a"] }\n', "transforms"),
         (["x"], "x = 3\n", "a method is a table"),
         (["x"], '["unregistered"]\ntool = "ants"\n', "is taken"),
@@ -126,7 +142,9 @@ def test_bad_methods_are_refused(tmp_path, names, own, said):
 
 
 def test_absent_peers_say_how_to_get_them(tmp_path):
-    (tmp_path / "own.toml").write_text('["x"]\ntool = "ants"\npackage = "no-such-package-here"\n')
+    (tmp_path / "own.toml").write_text(
+        '["x"]\ntool = "ants"\npackage = "no-such-package-here"\nsettings.type_of_transform = "Rigid"\n'
+    )
     (method,) = find_methods(["x"], tmp_path / "own.toml")
     assert method.version is None
     assert "pip install" in method.lacking()

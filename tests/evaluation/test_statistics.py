@@ -154,6 +154,49 @@ def test_where(rows):
     assert [s.method for s in stages.columns["dice"]] == ["after", "before"]
 
 
+def test_the_images_as_they_came_are_no_method():
+    cases = range(8)
+    rows = [
+        {"method": m, "case": c, "dice": 0.5 + 0.1 * n + 0.01 * c}
+        for n, m in enumerate(("unregistered", "old", "new"))
+        for c in cases
+    ]
+    (column,) = compare_table(rows, ["dice"], resamples=200).columns.values()
+    assert [s.method for s in column] == ["old", "new"]
+    assert column[0].p_wilcoxon_holm == column[0].p_wilcoxon  # one comparison, nothing to correct
+    for asked in ({"reference": "unregistered"}, {"where": {"method": ["unregistered", "old", "new"]}}):
+        (column,) = compare_table(rows, ["dice"], resamples=200, **asked).columns.values()
+        assert [s.method for s in column] == ["unregistered", "old", "new"]
+    with pytest.raises(PlanError, match="--reference unregistered"):
+        compare_table(rows[:16], ["dice"])
+
+
+def test_a_method_that_lacks_cases_is_neither_best_nor_the_reference():
+    rows = [
+        {"method": m, "case": c, "dice": 0.9 - 0.1 * c + gain}
+        for m, gain in (("a", 0.0), ("b", 0.02), ("c", 0.01))
+        for c in range(3 if m == "b" else 7)
+    ]
+    table = compare_table(rows, ["dice"], resamples=200)
+    assert (table.best, table.references, table.totals) == ({"dice": "c"}, {"dice": "c"}, {"dice": 7})
+    text = table.markdown(intervals=False)
+    assert "| b | 3 of 7 | 0.8" in text
+    assert "| c | 7 | **0.6" in text
+    assert "lacks cases" in text
+    # no method has all cases: none is best
+    few = [row for row in rows if (row["method"], row["case"]) not in {("a", 0), ("c", 1)}]
+    table = compare_table(few, ["dice"], resamples=200)
+    assert (table.best["dice"], table.references["dice"]) == (None, "c")
+
+
+def test_smoothness_and_counts_have_no_best():
+    unranked = ("sd_log_jacobian", "bending_energy_per_mm2", "inverse_voxels")
+    assert [higher_is_better(m) for m in unranked] == [None] * 3
+    assert higher_is_better("inverse_mean_mm") is False
+    assert higher_is_better("seconds_stage") is False
+    assert higher_is_better("secondary_outcome") is None
+
+
 def test_which_way_measures_point():
     assert [higher_is_better(m) for m in ("dice", "DSC", "tre_mean", "ndv_percent", "age")] == [
         True,

@@ -9,14 +9,16 @@ if TYPE_CHECKING:
     from regista.benchmarking._cases import Case, check_files, read_cases
     from regista.benchmarking._methods import Method, find_methods, list_methods
     from regista.benchmarking._report import write_report
-    from regista.benchmarking._run import Setup, Tally, run_benchmark
+    from regista.benchmarking._run import run_benchmark
+    from regista.benchmarking._setup import Setup, Tally
 
 # Lazy: a worker process must load nothing but the tool it runs.
 _HOME = {
     **dict.fromkeys(("Case", "check_files", "read_cases"), "_cases"),
     **dict.fromkeys(("Method", "find_methods", "list_methods"), "_methods"),
     "write_report": "_report",
-    **dict.fromkeys(("Setup", "Tally", "run_benchmark"), "_run"),
+    "run_benchmark": "_run",
+    **dict.fromkeys(("Setup", "Tally"), "_setup"),
 }
 __all__ = [
     "Case",

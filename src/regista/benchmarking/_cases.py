@@ -148,6 +148,13 @@ def check_files(cases: Sequence[Case]) -> dict[str, str]:
     return found
 
 
+def unread_columns(path: str | os.PathLike[str]) -> list[str]:
+    """Return the columns of a table of pairs that are not read, such as notes."""
+    if Path(path).suffix.lower() == ".json":
+        return []
+    return [name for name in _header(read_text(path))[0] if name not in _COLUMNS and not _SET.fullmatch(name)]
+
+
 def _usable(path: Path) -> bool:
     try:
         return path.is_dir() or path.stat().st_size > 0
@@ -157,10 +164,7 @@ def _usable(path: Path) -> bool:
 
 def _from_csv(path: Path, root: Path, convention: str | None) -> tuple[Case, ...]:
     text = read_text(path)
-    delimiter = next((d for d in (",", ";", "\t") if d in text.splitlines()[0]), ",")
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    reader.fieldnames = columns
+    columns, reader = _header(text)
     _check_columns(path, columns)
     cases = []
     for row in reader:
@@ -175,6 +179,15 @@ def _from_csv(path: Path, root: Path, convention: str | None) -> tuple[Case, ...
     return tuple(cases)
 
 
+def _header(text: str) -> tuple[list[str], csv.DictReader[str]]:
+    """Return the names of columns, and a reader of the rows below."""
+    delimiter = next((d for d in (",", ";", "\t") if d in text.splitlines()[0]), ",")
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    reader.fieldnames = columns
+    return columns, reader
+
+
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     for name in _ROLES:
         if name not in columns:
@@ -183,7 +196,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
                 f"far as there are any {', '.join(c for c in _COLUMNS if c not in _ROLES)}"
             )
     for name in columns:
-        if name.startswith(_ROLES) and name not in _COLUMNS and not _SET.fullmatch(name):
+        if any(role in name.lower() for role in _ROLES) and name not in _COLUMNS and not _SET.fullmatch(name):
             raise FormatError(
                 f"{path} has a column {name!r} that is none of {', '.join(_COLUMNS)}; further sets of labels are "
                 "called fixed_labels_NAME and moving_labels_NAME"
@@ -234,20 +247,23 @@ def _from_learn2reg(path: Path, root: str | os.PathLike[str] | None, split: str 
     from regista.evaluation import read_learn2reg
 
     task = read_learn2reg(path, root, split)
-    kinds = {m.metric: m for m in task.measures}
+    metrics = {m.metric for m in task.measures}
+    # landmarks were set by hand, keypoints found by a program: only a task without the first is judged by the second
+    kind = max(
+        (m.points for m in task.measures if m.metric == "tre"), key=lambda k: k == "landmarks", default=""
+    )
     cases = []
     for number, pair in enumerate(task.pairs, start=1):
         labels = (pair.beside("labels"), pair.beside("labels", moving=True))
         masks = [
             m if m.is_file() else None for m in (pair.beside("masks"), pair.beside("masks", moving=True))
         ]
-        kind = kinds["tre"].points if "tre" in kinds else ""
         cases.append(
             Case(
                 name=pair.name.replace("<--", "-"),
                 fixed=pair.fixed,
                 moving=pair.moving,
-                labels={LABELS: labels} if {"dice", "hd95"} & set(kinds) else {},
+                labels={LABELS: labels} if {"dice", "hd95"} & metrics else {},
                 points=(pair.points(kind), pair.points(kind, moving=True)) if kind else None,
                 fixed_mask=masks[0],
                 moving_mask=masks[1],

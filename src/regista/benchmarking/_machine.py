@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from importlib import metadata
@@ -42,8 +43,19 @@ def versions() -> dict[str, str]:
     return found
 
 
+def sources() -> str:
+    """Return a digest of Regista's own sources: they change more often than its version."""
+    import regista
+
+    folder = Path(regista.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:12]
+
+
 def machine(threads: int) -> dict[str, Any]:
-    """Return processor, cores, memory, system, threads and versions."""
+    """Return processor, cores, memory, system, threads, versions, and a digest of Regista's sources."""
     from regista.core import available_threads
 
     return {
@@ -54,6 +66,7 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "load_at_start": _load(),
         "versions": versions(),
+        "sources": sources(),
     }
 
 
@@ -61,9 +74,10 @@ def describe(found: dict[str, Any]) -> str:
     """Return a machine as one line."""
     memory = f", {found['memory_gb']:.0f} GB" if found["memory_gb"] else ""
     names = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    digest = f"; sources of Regista {found['sources']}" if "sources" in found else ""
     return (
         f"{found['processor']}, {found['cores']} cores{memory}; {found['threads']} threads for each method; "
-        f"{found['system']}; {names}."
+        f"{found['system']}; {names}{digest}."
     )
 
 

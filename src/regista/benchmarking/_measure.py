@@ -46,7 +46,7 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     ----------
     job : mapping
         ``case`` (see `Case.to_dict`), ``transforms`` (files, first applied first; None for the images as they
-        came), ``names``, ``groups`` (by set of labels), ``surface``, ``unit``, ``threads``; ``prepare`` where copies for
+        came), ``inverse`` (the same from moving to fixed, where the method gave one), ``names``, ``groups`` (by set of labels), ``surface``, ``unit``, ``threads``; ``prepare`` where copies for
         the peers are wanted, ``linear`` where the map is to be handed on as the shared start.
     folder : Path
         Where copies and the shared start go.
@@ -67,6 +67,7 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if found.errors:
         return {"rows": [], "errors": found.errors}
     chain = None if job["transforms"] is None else _chain(job["transforms"])
+    inverse = _chain(job["inverse"]) if job.get("inverse") else None
     if chain is not None and chain.ndim != fixed.ndim:
         return {"rows": [], "errors": [f"the transform is {chain.ndim}-D, the images are {fixed.ndim}-D"]}
     masks: dict[str, Any] = {}
@@ -83,7 +84,7 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         found.rows.append(_images(fixed, moving, chain, masks.get("fixed_mask")))
     if chain is not None:
         with found.trying("transform"):
-            found.rows.append(_regularity(chain, fixed, masks.get("fixed_mask")))
+            found.rows.append(_regularity(chain, inverse, fixed, moving, masks.get("fixed_mask")))
     answer: dict[str, Any] = {"rows": found.rows, "errors": found.errors}
     if job.get("prepare"):
         answer["pair"] = {"ndim": fixed.ndim, **_prepare(case, fixed, moving, masks, folder)}
@@ -220,10 +221,13 @@ def _images(fixed: Image, moving: Image, chain: Transform | None, mask: Image | 
     return {"kind": "images", **image_measures(fixed, warped, mask=mask).row()}
 
 
-def _regularity(chain: Transform, fixed: Image, mask: Image | None) -> Row:
+def _regularity(
+    chain: Transform, inverse: Transform | None, fixed: Image, moving: Image, mask: Image | None
+) -> Row:
     from regista.evaluation import transform_measures
 
-    return {"kind": "transform", **transform_measures(chain, fixed.grid, mask=mask).row()}
+    found = transform_measures(chain, fixed.grid, mask=mask, inverse=inverse, moving_grid=moving.grid)
+    return {"kind": "transform", **found.row()}
 
 
 def _prepare(

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from regista.core import FormatError, PlanError
-from regista.evaluation._names import read_text
+from regista.evaluation._names import UNREGISTERED, read_text
 
 TOOLS = ("ants", "greedy", "elastix", "sitk", "dipy", "command")
-UNREGISTERED = "unregistered"
-"""Name under which the images are measured as they came."""
 
 _KEYS = {"about", "source", "tool", "package", "linear", "masks", "settings"}
 _COMMAND_KEYS = {"command", "transforms", "from_affine"}
@@ -207,7 +205,7 @@ def _check_command(name: str, settings: Mapping[str, Any], where: str) -> None:
 
 
 def _check_settings(name: str, tool: str, settings: Mapping[str, Any], where: str) -> None:
-    """Refuse settings that no peer of the same tool has: they are most likely mistyped."""
+    """Refuse settings that no peer of the same tool has, most likely mistyped, and a lack of those it needs."""
     if where == "peers.toml":
         return
     known = sorted({key for peer in _peers().values() if peer.tool == tool for key in peer.settings})
@@ -216,4 +214,11 @@ def _check_settings(name: str, tool: str, settings: Mapping[str, Any], where: st
     if unknown:
         raise PlanError(
             f"{where}: {name} has the unknown setting {unknown[0]!r}; {tool} has {', '.join(known)}"
+        )
+    needed = ["type_of_transform"] if tool == "ants" else known
+    lacking = [key for key in needed if key not in settings]
+    if lacking:
+        raise PlanError(
+            f"{where}: {name} lacks the setting {lacking[0]!r}; {tool} needs {', '.join(needed)} (regista benchmark "
+            "--list shows those of its peers)"
         )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regista.benchmarking._methods import UNREGISTERED
 from regista.benchmarking._tables import TITLES, Row, finite, label_sets, of_kind
+from regista.evaluation._names import UNREGISTERED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

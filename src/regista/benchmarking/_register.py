@@ -12,9 +12,12 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regista.benchmarking._process import die_with_parent, work
+
+if TYPE_CHECKING:
+    from regista.registration import Plan
 
 Report = dict[str, Any]
 
@@ -34,7 +37,7 @@ def run(job: Mapping[str, Any], folder: Path) -> Report:
     -------
     dict
         ``transforms``, files in the order in which they act on a fixed point; ``seconds`` of each part;
-        perhaps ``warning``.
+        perhaps ``inverse``, files in the order in which they act on a moving point, and ``warning``.
     """
     tool = job["tool"]
     if tool == "warmup":
@@ -72,17 +75,32 @@ def regista(job: Mapping[str, Any], folder: Path) -> Report:
     result = register(fixed, moving, plan, initial=initial, fixed_mask=masks[0], moving_mask=masks[1])
     seconds = time.perf_counter() - began
     write(folder / "fixed2moving.h5", result.transform)
-    timings = dict(result.record.timings)
-    soft = timings.get("diffeomorphic", 0.0)
-    linear = sum(timings.get(name, 0.0) for name in ("start", "translation", "rigid", "similarity", "affine"))
+    if deformable:  # that of a linear map is exact
+        write(folder / "moving2fixed.h5", result.inverse)
+    linear, dense = parts_of(plan, result.record.timings)
     warnings = [*result.record.warnings]
     if not result.record.status.ok:
         warnings.insert(0, f"its own verdict: {result.record.status}")
     return {
         "transforms": ["fixed2moving.h5"],
-        "seconds": {"stage": seconds, "linear": linear, "deformable": soft},
+        "inverse": ["moving2fixed.h5"] if deformable else [],
+        "seconds": {"stage": seconds, "linear": linear, "deformable": dense},
         "warning": "; ".join(warnings),
     }
+
+
+def parts_of(plan: Plan, timings: Mapping[str, float]) -> tuple[float, float]:
+    """Return the seconds of the linear part, the search for a start included, and of the dense stages.
+
+    Preparing the images, and inverting and resampling at the end, belong to neither.
+    """
+    from regista.registration import LinearStage
+
+    # sets: a model of several stages is timed under one name
+    linear = {"start", *(stage.model for stage in plan.stages if isinstance(stage, LinearStage))}
+    dense = {stage.model for stage in plan.stages} - linear
+    one, other = (sum(timings.get(name, 0.0) for name in names) for names in (linear, dense))
+    return one, other
 
 
 def warmup(job: Mapping[str, Any]) -> Report:

@@ -14,7 +14,8 @@ from typing import Any
 from regista.benchmarking import _plots
 from regista.benchmarking._machine import describe, machine
 from regista.benchmarking._methods import Method
-from regista.benchmarking._run import Setup, Tally
+from regista.benchmarking._run import Tell
+from regista.benchmarking._setup import Setup, Tally
 from regista.benchmarking._store import write_table
 from regista.benchmarking._tables import (
     Row,
@@ -45,7 +46,7 @@ th,td{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:left;vertical-
 th{vertical-align:bottom}td{overflow-wrap:anywhere}.figures td,th,td:first-child{overflow-wrap:normal}
 .figures td,td:first-child{white-space:nowrap}.figures td+td{font-variant-numeric:tabular-nums}
 img{max-width:100%}.note{color:#555;font-size:13px}.scroll{overflow-x:auto}"""
-_TEXTS = ("Failures", "Warnings", "Methods")
+_TEXTS = ("Failures", "Warnings", "Methods", "Origin of the results")
 
 
 def write_report(
@@ -57,6 +58,7 @@ def write_report(
     reference: str | None = None,
     test: str = "wilcoxon",
     alpha: float = 0.05,
+    tell: Tell = lambda text: None,
 ) -> dict[str, Path]:
     """Write the tables and pictures of a benchmark into its folder.
 
@@ -77,6 +79,8 @@ def write_report(
         What stars go by.
     alpha : float
         Stars mark corrected p below it.
+    tell : callable
+        Gets a line where the plots could not be drawn.
 
     Returns
     -------
@@ -97,20 +101,35 @@ def write_report(
     rows = [_numbers(row) for row in tally.rows]
     how = (reference, test, alpha)
     tables = accuracy_tables(rows, *how)
-    timed = time_table(rows, reference)
+    timed = time_table(rows, reference, {m.name for m in methods if m.linear})
     tables += [table for table in (timed, repeat_table(rows)) if table]
     tables += other_tables(rows, *how)
     tables += _troubles(tally)
-    pictures = _plots.draw(rows, setup.output / "plots") if _plots.available() else []
     tables.append(_settings(methods))
     intro = _intro(tally, methods, setup)
+    tables += _origins(tally, setup)
     paths = {"raw": tally.raw, "summary": setup.output / "summary.md", "html": setup.output / "summary.html"}
-    write_text(paths["summary"], _markdown(title, intro, tables, pictures, setup.output))
-    write_text(paths["html"], _html(title, intro, tables, pictures))
+
+    def write_pages(pictures: Sequence[Path]) -> None:
+        write_text(paths["summary"], _markdown(title, intro, tables, pictures, setup.output))
+        write_text(paths["html"], _html(title, intro, tables, pictures))
+
+    write_pages(())  # tables first: they do not depend on plots
     regions = _regions(rows)
     if regions:
         paths["regions"] = setup.output / "regions.csv"
         write_table(paths["regions"], regions)
+    if not _plots.available():
+        return paths
+    pictures: list[Path] = []
+    try:
+        pictures = _plots.draw(rows, setup.output / "plots")
+    except (
+        Exception
+    ) as error:  # whatever Matplotlib may raise: hours of registration are not lost for a picture
+        intro.append(f"The plots could not be drawn: {type(error).__name__}: {error}")
+        tell(intro[-1])
+    write_pages(pictures)
     return paths | {path.stem: path for path in pictures}
 
 
@@ -129,9 +148,16 @@ def _intro(tally: Tally, methods: Sequence[Method], setup: Setup) -> list[str]:
     ]
     if setup.equal_affine is not None:
         lines.append(
-            f"Every method starts from the result of {setup.equal_affine.name}: its own linear part is left out, and "
-            "the seconds are those from there on."
+            f"Every method starts from the result of {setup.equal_affine.name}: deformable ones leave their own linear "
+            "part out, linear ones go on from it; the seconds are those from there on."
         )
+    for name in setup.labels:
+        count = len(
+            {row["label"] for row in tally.rows if row.get("kind") == "labels" and row["set"] == name}
+        )
+        which = "those that every map has" if setup.labels[name] == "common" else "those asked for"
+        lines.append(f"Of the labels of the set {name}, {count} count: {which}.")
+    lines += [f"{warning}." for warning in tally.warnings]
     if tally.failed:
         lines.append("Means are over the cases a method finished: where cases differ, they do not compare.")
     return lines
@@ -159,6 +185,15 @@ def _troubles(tally: Tally) -> list[Table]:
     if warned:
         tables.append(Table(title="Warnings", head=("case", "method", "warning"), body=tuple(warned)))
     return tables
+
+
+def _origins(tally: Tally, setup: Setup) -> list[Table]:
+    """Return where the results were made, unless all of them are of the machine, versions and sources named above."""
+    if set(tally.origins) <= {describe(_known_machine(setup))}:
+        return []
+    note = "These results were not made in one go by the same sources on the same machine: seconds may not compare."
+    body = tuple((str(count), origin) for origin, count in tally.origins.items())
+    return [Table(title="Origin of the results", head=("results", "made on and with"), body=body, note=note)]
 
 
 def _settings(methods: Sequence[Method]) -> Table:

@@ -4,115 +4,33 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from regista.benchmarking._cases import Case, check_files
-from regista.benchmarking._machine import machine
-from regista.benchmarking._methods import UNREGISTERED, Method
+from regista.benchmarking._machine import describe, machine
+from regista.benchmarking._methods import Method
 from regista.benchmarking._process import Outcome, run_job
+from regista.benchmarking._setup import Setup, Tally
 from regista.benchmarking._store import Row, Store, key_of, write_table
 from regista.core import FormatError, PlanError, available_threads
-from regista.io import write_text
+from regista.evaluation._names import UNREGISTERED
+from regista.io import read_labels, write_text
 
 FORMAT = 1
 """Changed when results of an earlier version can no longer be kept."""
 
+LEAST_LIMIT_S = 600.0
+"""Measuring and warming up get the time limit of a registration, but no less: kernels may have to be compiled."""
+
 Tell = Callable[[str], None]
 _SHARED = "the shared affine"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """How a benchmark is run.
-
-    Parameters
-    ----------
-    output : Path
-        Folder of results; what it already holds is not run again.
-    threads : int, optional
-        Threads of every method (default: all there are).
-    limit_s : float
-        Seconds after which a registration is stopped and counted as failed.
-    repeats : int
-        Runs of each case and method: seconds are then medians, and every run is measured.
-    equal_affine : Method, optional
-        Linear method whose result every other method starts from.
-    names, groups : mapping
-        By set of labels: names of labels, and labels to be taken as one.
-    surface : {'voxels', 'surfels'} or None
-        How surface distances are measured; see `regista.evaluation.label_measures`.
-    unit : {'mm', 'px'}
-        What distances are counted in; 'px' is voxels, for pictures and images of unknown spacing.
-    before : bool
-        Whether the images are measured as they came.
-    keep_going : bool
-        Whether cases with missing files are marked, rather than refused at the start.
-    keep_transforms : bool
-        Whether transforms stay in the folder.
-    redo : tuple of str
-        Methods to run anew.
-    retry_failed : bool
-        Whether to run anew what failed.
-    """
-
-    output: Path
-    threads: int | None = None
-    limit_s: float = 3600.0
-    repeats: int = 1
-    equal_affine: Method | None = None
-    names: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    groups: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
-    surface: str | None = "voxels"
-    unit: str = "mm"
-    before: bool = True
-    keep_going: bool = False
-    keep_transforms: bool = False
-    redo: tuple[str, ...] = ()
-    retry_failed: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.limit_s > 0:
-            raise PlanError(f"the time limit is a number of seconds above 0, got {self.limit_s}")
-        if self.repeats < 1:
-            raise PlanError(f"repeats is at least 1, got {self.repeats}")
-        if self.threads is not None and self.threads < 1:
-            raise PlanError(f"threads is at least 1, got {self.threads}")
-        if self.surface not in ("voxels", "surfels", None):
-            raise PlanError(f"surface is 'voxels', 'surfels' or None, got {self.surface!r}")
-        if self.unit not in ("mm", "px"):
-            raise PlanError(f"unit is 'mm' or 'px', got {self.unit!r}")
-        if self.equal_affine is not None and not self.equal_affine.linear:
-            raise PlanError(
-                f"the shared start is one linear map, but {self.equal_affine.name} is deformable; take for instance "
-                "regista:affine or ants:affine"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tally:
-    """What a benchmark came to.
-
-    Parameters
-    ----------
-    rows : tuple of dict
-        All rows of ``raw.csv``.
-    done, failed, kept : int
-        Cases by methods that ended well, that failed, and that an earlier run had already dealt with.
-    failures : tuple of (str, str, str)
-        Case, method and reason of each failure.
-    raw : Path
-        The table.
-    """
-
-    rows: tuple[Row, ...]
-    done: int
-    failed: int
-    kept: int
-    failures: tuple[tuple[str, str, str], ...]
-    raw: Path
+NOT_RECORDED = "not recorded"
+"""Stands for machine and sources of results that an earlier version left."""
 
 
 def run_benchmark(
@@ -147,7 +65,7 @@ def run_benchmark(
         If files are missing (all of them are named, before anything starts), the folder cannot be written, or
         another benchmark runs in it.
     PlanError
-        If there are no cases or methods, or `redo` names another method.
+        If there are no cases or methods, `redo` names another method, or `labels` names labels that no map has.
     """
     if not cases or not methods:
         raise PlanError("a benchmark needs at least one case and one method")
@@ -183,15 +101,19 @@ class _Run:
         # the shared start comes first, whatever its place in the list
         self.methods = (*first, *sorted(methods, key=lambda m: shared is None or m.name != shared.name))
         self.threads = setup.threads or available_threads()
+        self.machine = machine(self.threads)
+        self.patience_s = max(setup.limit_s, LEAST_LIMIT_S)
         self.results: dict[tuple[str, str], dict[str, Any]] = {}
-        self.kept, self.count, self.warm = 0, 0, set[str]()
+        self.chosen: dict[str, set[int]] = {}
+        self.kept, self.changed, self.bare, self.count, self.warm = 0, 0, 0, 0, set[str]()
         self.raw = setup.output / "raw.csv"
 
     def all(self) -> Tally:
-        write_text(self.setup.output / "machine.json", json.dumps(machine(self.threads), indent=1) + "\n")
+        write_text(self.setup.output / "machine.json", json.dumps(self.machine, indent=1) + "\n")
         # all inputs first: what is wrong with them shows before hours are spent
         for case in self.cases:
             self._look_at(case)
+        self.chosen = {name: self._choose(name) for name in self.setup.labels}
         self._write()
         for case in self.cases:
             for method in self.methods:
@@ -212,7 +134,7 @@ class _Run:
         self.store.clear(case.name, UNREGISTERED)
         folder = self.store.place(case.name, UNREGISTERED)
         job = {"case": case.to_dict(), "transforms": None, "prepare": True, **self._measuring()}
-        outcome = run_job("_measure", job, folder, self.threads)
+        outcome = run_job("_measure", job, folder, self.threads, self.patience_s)
         errors = outcome.error or "; ".join(outcome.content.get("errors", []))
         result = {
             "key": key,
@@ -225,6 +147,28 @@ class _Run:
         self.results[case.name, UNREGISTERED] = result
         self.tell(f"looked at {case.name}: " + (result["error"] or _dice(result["rows"]) or "fine"))
 
+    def _choose(self, name: str) -> set[int]:
+        """Return the labels of a set that the tables count."""
+        cases = [c for c in self.cases if self.results[c.name, UNREGISTERED]["status"] == "done"]
+        files = dict.fromkeys(path for case in cases for path in case.labels.get(name, ()))
+        found = [set(np.unique(read_labels(path).data).tolist()) - {0} for path in files]
+        wanted = self.setup.labels[name]
+        if wanted == "common":
+            shared = set[int].intersection(*found) if found else set[int]()
+            if found and not shared:
+                raise PlanError(f"no label of the set {name!r} is in every map: name labels with --labels")
+            return shared
+        chosen = {int(label) for label in wanted}
+        absent = chosen - set[int]().union(*found)
+        if found and absent:
+            texts = [", ".join(map(str, sorted(labels))) for labels in (absent, set[int]().union(*found))]
+            raise PlanError(f"--labels: no map of the set {name!r} has {texts[0]}; there are {texts[1]}")
+        return chosen
+
+    def _counts(self, row: Row) -> bool:
+        chosen = self.chosen.get(row["set"]) if row["kind"] == "labels" else None
+        return chosen is None or row["label"] in chosen
+
     def _one(self, case: Case, method: Method) -> None:
         self.count += 1
         place = f"[{self.count}/{len(self.cases) * len(self.methods)}] {case.name}, {method.name}: "
@@ -232,19 +176,24 @@ class _Run:
         known = self.store.read(case.name, method.name)
         if known is not None and known["key"] == key and self._keeps(known, method, case):
             self.kept += 1
+            changed = self._changed(known, method)
+            self.changed += changed
+            self.bare += known["status"] == "done" and not self.store.has_transforms(case.name, method.name)
             self.results[case.name, method.name] = known
-            self.tell(f"{place}kept, {known['error'] or _dice(known['rows']) or 'done'}")
+            kept = "kept, of other sources" if changed else "kept"
+            rows = list(filter(self._counts, known["rows"]))
+            self.tell(f"{place}{kept}, {known['error'] or _dice(rows) or 'done'}")
             return
         began = _failure(key, self._obstacle(case, method))
         result = began if began["error"] else self._register(case, method, key)
-        result["limit_s"] = self.setup.limit_s
+        result |= {"limit_s": self.setup.limit_s, "machine": self.machine}
         self.store.write(case.name, method.name, result)
         self.results[case.name, method.name] = result
         self._write()
-        self.tell(place + (result["error"] or _summary(result["rows"])))
+        self.tell(place + (result["error"] or _summary(list(filter(self._counts, result["rows"])))))
 
     def _keeps(self, known: Mapping[str, Any], method: Method, case: Case) -> bool:
-        if method.name in self.setup.redo:
+        if method.name in self.setup.redo or (self.setup.retry_changed and self._changed(known, method)):
             return False
         if known["status"] == "done":
             return not self._is_shared(method) or (self._shared_files(case) is not None)
@@ -253,6 +202,11 @@ class _Run:
             self.setup.retry_failed or not known.get("tried") or known.get("limit_s") != self.setup.limit_s
         )
         return not again
+
+    def _changed(self, known: Mapping[str, Any], method: Method) -> bool:
+        """Tell whether a result is of other sources of Regista than the present ones."""
+        made = known.get("machine", {}).get("sources")
+        return method.tool == "regista" and made != self.machine["sources"]
 
     def _obstacle(self, case: Case, method: Method) -> str:
         """Return why a method cannot even start on a case; empty where it can."""
@@ -273,7 +227,7 @@ class _Run:
         job = self._job(case, method)
         if method.tool == "regista" and method.name not in self.warm:
             self.warm.add(method.name)  # compiled once, before any clock runs
-            run_job("_register", {**job, "tool": "warmup"}, folder, self.threads)
+            run_job("_register", {**job, "tool": "warmup"}, folder, self.threads, self.patience_s)
         outcomes: list[Outcome] = []
         found: list[Row] = []
         error = ""
@@ -320,10 +274,11 @@ class _Run:
         job = {
             "case": case.to_dict(),
             "transforms": [str(folder / name) for name in outcome.content["transforms"]],
+            "inverse": [str(folder / name) for name in outcome.content.get("inverse", [])],
             "linear": self._is_shared(method),
             **self._measuring(),
         }
-        return run_job("_measure", job, folder, self.threads)
+        return run_job("_measure", job, folder, self.threads, self.patience_s)
 
     def _measuring(self) -> dict[str, Any]:
         setup = self.setup
@@ -372,7 +327,10 @@ class _Run:
                 found = result["rows"]
                 if name == UNREGISTERED and result["error"]:
                     found = [*found, {"kind": "run", "error": result["error"]}]
-                rows += [{"case": case.name, "method": name, "status": status, **row} for row in found]
+                made = {} if name == UNREGISTERED else _made(result)
+                for row in filter(self._counts, found):
+                    more = made if row["kind"] == "run" else {}
+                    rows.append({"case": case.name, "method": name, "status": status, **row, **more})
         return rows
 
     def _write(self) -> None:
@@ -390,12 +348,37 @@ class _Run:
             kept=self.kept,
             failures=failures,
             raw=self.raw,
+            origins=Counter(_origin(result) for result in asked.values()),
+            warnings=self._warnings(),
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        changed = (
+            f"{self.changed} kept results of Regista were made by other sources than the present ones, or by sources "
+            "not recorded; --retry-changed (in Python retry_changed=) runs them anew"
+        )
+        bare = (
+            f"{self.bare} kept results have no transforms in the folder, since an earlier run did not keep them; run their "
+            "methods anew with --redo (in Python redo=)"
+        )
+        told = [changed] if self.changed else []
+        return (*told, bare) if self.bare and self.setup.keep_transforms else tuple(told)
 
 
 def _failure(key: str, error: str) -> dict[str, Any]:
     rows = [{"kind": "run", "error": error}]
     return {"key": key, "status": "failed", "error": error, "rows": rows, "tried": False}
+
+
+def _made(result: Mapping[str, Any]) -> Row:
+    """Return what a run's row says about where it was made."""
+    made = result.get("machine", {})
+    return {name: made.get(name, NOT_RECORDED) for name in ("processor", "sources")}
+
+
+def _origin(result: Mapping[str, Any]) -> str:
+    made = result.get("machine")
+    return describe(made) if made else NOT_RECORDED
 
 
 def _pair_exists(known: Mapping[str, Any]) -> bool:

@@ -33,7 +33,7 @@ _FIRST = (
     "seconds_process",
     "peak_mb",
 )
-_LAST = ("version", "threads", "repeats", "warning", "error")
+_LAST = ("version", "threads", "repeats", "processor", "sources", "warning", "error")
 _KEPT = (".json", ".log", "affine.mat", "affine_ras.txt")
 
 
@@ -91,11 +91,19 @@ class Store:
 
     def tidy(self, case: str, method: str) -> None:
         """Remove transforms and other large files of a result."""
-        for path in self.place(case, method).iterdir():
+        for path in self._large(case, method):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-            elif not path.name.endswith(_KEPT):
+            else:
                 path.unlink(missing_ok=True)
+
+    def has_transforms(self, case: str, method: str) -> bool:
+        """Tell whether the transforms of a result are in its folder."""
+        return bool(self._large(case, method))
+
+    def _large(self, case: str, method: str) -> list[Path]:
+        found = self.place(case, method).iterdir()
+        return [path for path in found if path.is_dir() or not path.name.endswith(_KEPT)]
 
     def clear(self, case: str, method: str) -> None:
         """Remove what an earlier run of a case and method left."""

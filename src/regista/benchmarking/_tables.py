@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from regista.benchmarking._methods import UNREGISTERED
 from regista.evaluation import Comparison, MethodSummary, compare_table, higher_is_better
+from regista.evaluation._comparison import cases_cell
+from regista.evaluation._names import UNREGISTERED
 
 Row = Mapping[str, Any]
 TITLES = {
@@ -27,6 +28,9 @@ TITLES = {
     "ndv_percent": "NDV, %",
     "sd_log_jacobian": "SD log J",
     "bending_energy_per_mm2": "bending, 1/mm²",
+    "inverse_mean_mm": "mean",
+    "inverse_p95_mm": "95 %",
+    "inverse_max_mm": "largest",
     "seconds_stage": "registration, s",
     "seconds_process": "whole process, s",
     "peak_mb": "peak memory, MB",
@@ -36,8 +40,6 @@ TITLES = {
     "mi": "MI",
     "ssim": "SSIM",
 }
-UNRANKED = ("sd_log_jacobian", "bending_energy_per_mm2")
-"""A smoother map is no better for it: these measures have no best, and no stars."""
 FEW = 12
 """Sets of at most so many labels get a column for each of them."""
 
@@ -115,20 +117,27 @@ def other_tables(rows: Sequence[Row], reference: str | None, test: str, alpha: f
     if found:
         measures = ["folded_percent", "ndv_percent", "sd_log_jacobian", "bending_energy_per_mm2"]
         tables.append(_compared("Transforms", found, measures, *how))
+        inverses = [r for r in found if has([r], "inverse_mean_mm")]
+        if inverses:
+            measures = ["inverse_mean_mm", "inverse_p95_mm", "inverse_max_mm"]
+            tables.append(_compared("Inverse consistency, mm", inverses, measures, *how))
     found = of_kind(rows, "images")
     if found:
         tables.append(_compared("Intensities", found, ["ncc", "lncc", "mi", "ssim"], *how))
     return tables
 
 
-def time_table(rows: Sequence[Row], reference: str | None) -> Table | None:
-    """Return seconds, their ratio to the reference method's, and memory."""
-    runs = [r for r in of_kind(rows, "run") if finite(r.get("seconds_stage"))]
+def time_table(rows: Sequence[Row], reference: str | None, linear: Collection[str] = ()) -> Table | None:
+    """Return seconds of the runs that ended well, their ratio to the reference method's, and memory.
+
+    Without a reference it is the first plan of Regista that is none of the `linear` methods.
+    """
+    runs = [r for r in of_kind(rows, "run") if r["status"] == "done" and finite(r.get("seconds_stage"))]
     methods = list(dict.fromkeys(str(r["method"]) for r in runs))
     if not methods:
         return None
     base = reference if reference in methods else next(
-        (m for m in methods if m.startswith("regista:") and not _fast_linear(m)), methods[0]
+        (m for m in methods if m.startswith("regista:") and m not in linear), methods[0]
     )  # fmt: skip
     body = []
     for method in methods:
@@ -214,10 +223,6 @@ def _spreads(rows: Sequence[Row], measure: str) -> dict[str, list[tuple[float, f
     return found
 
 
-def _fast_linear(name: str) -> bool:
-    return name.removeprefix("regista:") in ("affine", "rigid", "translation")
-
-
 def _geometric(ratios: Sequence[float]) -> float | None:
     return statistics.geometric_mean(ratios) if ratios else None
 
@@ -256,7 +261,7 @@ def _compared(
     methods = list(dict.fromkeys(str(r["method"]) for r in own))
     whole = [m for m in methods if all(_values(own, m, c) for c in heads)]
     comparison: Comparison | None = None
-    ranked = [m for m in measures if m not in UNRANKED]
+    ranked = [m for m in measures if higher_is_better(m) is not None]  # the others have no best, and no stars
     if len(whole) > 1 and ranked:
         comparison = compare_table(
             [r for r in own if r["method"] in whole],
@@ -267,12 +272,14 @@ def _compared(
             alpha=alpha,
             resamples=100,  # the intervals are not shown
         )
-    body = [_line(UNREGISTERED, before, heads, None)] if before else []
-    body += [_line(m, own, heads, comparison if m in whole else None) for m in methods]
+    totals = {c: len({case for m in methods for case in _values(own, m, c)}) for c in heads}
+    body = [_line(UNREGISTERED, before, heads, None, {})] if before else []
+    body += [_line(m, own, heads, comparison if m in whole else None, totals) for m in methods]
+    note = _note(comparison, test, alpha)
+    if any(" of " in line[1] for line in body):
+        note += " A method that lacks cases is not marked best: its mean is over other cases."
     titles = [_title(*head) for head in heads]
-    return Table(
-        title=title, head=("method", "cases", *titles), body=tuple(body), note=_note(comparison, test, alpha)
-    )
+    return Table(title=title, head=("method", "cases", *titles), body=tuple(body), note=note)
 
 
 Head = tuple[str, str | None]
@@ -301,28 +308,36 @@ def _values(rows: Iterable[Row], method: str, head: Head) -> dict[str, float]:
 
 
 def _line(
-    method: str, rows: Sequence[Row], heads: Sequence[Head], comparison: Comparison | None
+    method: str,
+    rows: Sequence[Row],
+    heads: Sequence[Head],
+    comparison: Comparison | None,
+    totals: Mapping[Head, int],
 ) -> tuple[str, ...]:
-    cells, counts = [], set()
+    """Return a method's line; `totals` are the cases that any method finished, by column."""
+    cells, counts = [], []
     for head in heads:
         values = _values(rows, method, head)
-        counts.add(len(values))
+        total = totals.get(head, len(values))
         if not values:
             cells.append("–")
             continue
+        counts.append((len(values), total))
         digits = _digits(head[0], statistics.fmean(values.values()))
         mean, sign, deviation = spread(list(values.values()), digits).partition(" ")
         key = head[0] if head[1] is None else f"{head[0]}, {head[1]}"
         if comparison is not None and key in comparison.columns:
             best = comparison.best[key]
             # all that print alike are bold, not the first of them
-            leads = best is not None and float(mean) == float(f"{_mean(comparison, key, best):.{digits}f}")
+            leads = (
+                best is not None
+                and len(values) == total
+                and float(mean) == float(f"{_mean(comparison, key, best):.{digits}f}")
+            )
             mean = f"**{mean}**" if leads else mean
             deviation += " *" if _starred(comparison, key, method) else ""
         cells.append(f"{mean}{sign}{deviation}")
-    counts.discard(0)
-    cases = f"{min(counts)}–{max(counts)}" if len(counts) > 1 else str(next(iter(counts), 0))
-    return (method, cases, *cells)
+    return (method, cases_cell(counts), *cells)
 
 
 def _mean(comparison: Comparison, column: str, method: str) -> float:

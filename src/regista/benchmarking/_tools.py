@@ -34,14 +34,22 @@ def ants(job: Job, folder: Path) -> Report:
     began = time.perf_counter()
     result = ants.registration(fixed, moving, kind, random_seed=1, **settings)
     seconds = time.perf_counter() - began
+    # both lists act on points from left to right; an affine in the second is the one of the first, to be inverted
+    inverse = []
+    for number, path in enumerate(result["invtransforms"]):
+        name = f"{number}_inverse" + (".mat" if path.endswith(".mat") else "_warp.nii.gz")
+        if path.endswith(".mat"):
+            ants.write_transform(ants.read_transform(path).invert(), str(folder / name))
+        else:
+            shutil.move(path, folder / name)
+        inverse.append(name)
     names = []
     for number, path in enumerate(result["fwdtransforms"]):
         name = f"{number}_affine.mat" if path.endswith(".mat") else f"{number}_warp.nii.gz"
         shutil.move(path, folder / name)
         names.append(name)
-    for path in result["invtransforms"]:
-        Path(path).unlink(missing_ok=True)
-    return {"transforms": names, "seconds": {"stage": seconds}}
+    soft = any(name.endswith(".nii.gz") for name in names)  # the inverse of a linear map is exact
+    return {"transforms": names, "inverse": inverse if soft else [], "seconds": {"stage": seconds}}
 
 
 def greedy(job: Job, folder: Path) -> Report:

@@ -44,6 +44,12 @@ def benchmark(
     groups: Annotated[
         Words, typer.Option(metavar="[SET=]FILE", help="Groups of labels: CSV with 'group', or JSON.")
     ] = None,
+    labels: Annotated[
+        Words,
+        typer.Option(
+            metavar="[SET=]LABELS", help="Count only these, e.g. 1,2,5-9; or 'common': in every map."
+        ),
+    ] = None,
     surface: Annotated[str, typer.Option(help="Surface distances: voxels, surfels, none.")] = "voxels",
     unit: Annotated[
         str, typer.Option(help="Distances in 'mm', or in 'px': voxels, where the spacing means nothing.")
@@ -73,6 +79,9 @@ def benchmark(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run anew what failed in an earlier run.")
     ] = False,
+    retry_changed: Annotated[
+        bool, typer.Option("--retry-changed", help="Run anew results of Regista made by other sources.")
+    ] = False,
     reference: Annotated[
         str | None, typer.Option(metavar="METHOD", help="Stars and ratios refer to it (default: the best).")
     ] = None,
@@ -95,7 +104,7 @@ def benchmark(
     0 all done, 1 some failed (see raw.csv), 2 bad input.
     """
     from regista.benchmarking import find_methods, list_methods, read_cases, run_benchmark, write_report
-    from regista.benchmarking._run import Setup
+    from regista.benchmarking._setup import Setup
     from regista.cli._outputs import keep_inputs
     from regista.core import PlanError
 
@@ -114,6 +123,7 @@ def benchmark(
         equal_affine=shared,
         names=_tables(names or (), "--names"),
         groups=_tables(groups or (), "--groups"),
+        labels=_chosen(labels or ()),
         surface=None if surface == "none" else surface,
         unit=unit,
         before=before,
@@ -121,6 +131,7 @@ def benchmark(
         keep_transforms=keep_transforms,
         redo=tuple(m.name for m in find_methods(redo or (), methods_file)),
         retry_failed=retry_failed,
+        retry_changed=retry_changed,
     )
     named = None if reference is None else find_methods([reference], methods_file)[0].name
     _check_report((*chosen, *([shared] if shared else ())), named, test, alpha)
@@ -130,11 +141,18 @@ def benchmark(
         [output / name for name in TABLES], [pairs, methods_file, *(f for c in cases for f in c.files())]
     )
     if not quiet:
-        _warn(chosen, complain)
+        _warn(pairs, chosen, complain)
     tell = (lambda text: None) if quiet or as_json else say
     tally = run_benchmark(cases, chosen, setup, tell=tell)
     paths = write_report(
-        tally, chosen, setup, title=title or pairs.stem, reference=named, test=test, alpha=alpha
+        tally,
+        chosen,
+        setup,
+        title=title or pairs.stem,
+        reference=named,
+        test=test,
+        alpha=alpha,
+        tell=lambda text: complain(f"Warning: {text}"),
     )
     return _report(tally, paths, quiet, as_json)
 
@@ -159,11 +177,28 @@ def _tables(words: Sequence[str], option: str) -> dict[str, Any]:
     return found
 
 
+def _chosen(words: Sequence[str]) -> dict[str, list[int] | str]:
+    """Read which labels of the sets count."""
+    from regista.core import PlanError
+    from regista.evaluation import parse_group
+
+    found: dict[str, list[int] | str] = {}
+    for word in words:
+        name, _, text = word.rpartition("=")
+        name = name or "labels"
+        if name in found:
+            raise PlanError(f"--labels is given twice for the set {name!r}")
+        found[name] = text if text == "common" else parse_group(f"{name}={text}")[1]
+    return found
+
+
 def _check_sets(cases: Sequence[Any], setup: Setup) -> None:
     from regista.core import PlanError
 
     known = list(dict.fromkeys(name for case in cases for name in case.labels))
-    for option, tables in (("--names", setup.names), ("--groups", setup.groups)):
+    options: dict[str, Mapping[str, Any]]
+    options = {"--names": setup.names, "--groups": setup.groups, "--labels": setup.labels}
+    for option, tables in options.items():
         for name in tables:
             if name not in known:
                 raise PlanError(
@@ -183,9 +218,13 @@ def _check_report(methods: Sequence[Method], reference: str | None, test: str, a
         raise PlanError(f"--alpha is between 0 and 1, got {alpha}")
 
 
-def _warn(methods: Sequence[Method], complain: Any) -> None:
+def _warn(pairs: Path, methods: Sequence[Method], complain: Any) -> None:
     from regista.benchmarking import _plots
+    from regista.benchmarking._cases import unread_columns
 
+    unread = unread_columns(pairs)
+    if unread:
+        complain(f"Warning: columns of {pairs} that are not read: {', '.join(unread)}")
     for method in methods:
         lacking = method.lacking()
         if lacking:
@@ -237,6 +276,8 @@ def _report(tally: Tally, paths: Mapping[str, Path], quiet: bool, as_json: bool)
         say(f"{tally.done} done, {tally.failed} failed{kept}")
         for name in ("summary", "html", "raw"):
             say(f"  {paths[name]}")
+    for warning in () if quiet else tally.warnings:
+        complain(f"Warning: {warning}")
     if not tally.failed:
         return 0
     complain(

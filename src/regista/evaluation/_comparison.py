@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from regista.core import FormatError, PlanError
-from regista.evaluation._names import read_text
+from regista.evaluation._names import UNREGISTERED, read_text
 from regista.evaluation._statistics import MethodSummary, Test, compare_methods, correct
 
 _HIGHER = ("dice", "dsc", "jaccard", "volume_similarity", "ncc", "lncc", "mi", "ssim")
@@ -20,18 +20,19 @@ _LOWER = (
     "ssd",
     "folded",
     "ndv",
-    "sd_log",
     "sdlogj",
     "logjac",
     "tre",
     "rtre",
     "assd",
     "hd",
+    "hd95",
     "inverse",
-    "bending",
-    "second",
+    "seconds",
     "peak",
 )
+_UNRANKED = ("sd_log_jacobian", "bending_energy_per_mm2", "inverse_voxels")
+"""A smoother map is no better for it, and a count of voxels tells nothing."""
 _LEAST_PAIRS = 6
 
 
@@ -40,13 +41,31 @@ def higher_is_better(measure: str) -> bool | None:
 
     Examples
     --------
-    >>> higher_is_better("dice"), higher_is_better("hd95_mm"), higher_is_better("age")
+    >>> higher_is_better("dice"), higher_is_better("hd95_mm"), higher_is_better("sd_log_jacobian")
     (True, False, None)
     """
     name = measure.lower()
-    if name in _HIGHER or name.split("_")[0] in _HIGHER:
+    first = name.split("_")[0]
+    if name in _UNRANKED:
+        return None
+    if name in _HIGHER or first in _HIGHER:
         return True
-    return False if name.startswith(_LOWER) else None
+    return False if first in _LOWER else None
+
+
+def cases_cell(counts: Sequence[tuple[int, int]]) -> str:
+    """Return a method's numbers of cases as text, from the number it has and the number there are, by column.
+
+    Examples
+    --------
+    >>> cases_cell([(12, 12), (12, 12)]), cases_cell([(12, 12), (10, 10)]), cases_cell([(8, 12), (12, 12)])
+    ('12', '10–12', '8 of 12')
+    """
+    lacking = [pair for pair in counts if pair[0] < pair[1]]
+    if lacking:
+        return "{} of {}".format(*min(lacking))
+    own = sorted({count for count, _ in counts}) or [0]
+    return str(own[0]) if len(own) == 1 else f"{own[0]}–{own[-1]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +81,10 @@ class Comparison:
     references : mapping of str to str
         The method that each column's others are compared with.
     best : mapping of str to str or None
-        The method with the best mean; None where it is not known which way the measure points.
+        The method with the best mean of those with all cases; None where there is none, or where it is not known
+        which way the measure points.
+    totals : mapping of str to int
+        Cases of each column that any method has.
     test : {'wilcoxon', 't'}
         The test that the stars go by.
     alpha : float
@@ -75,6 +97,7 @@ class Comparison:
     columns: Mapping[str, tuple[MethodSummary, ...]]
     references: Mapping[str, str]
     best: Mapping[str, str | None]
+    totals: Mapping[str, int]
     test: Test
     alpha: float
     level: float
@@ -95,8 +118,7 @@ class Comparison:
         for n, method in enumerate(methods):
             found = [self.columns[name][n] for name in names]
             cells = [self._cell(name, s, intervals) for name, s in zip(names, found, strict=True)]
-            counts = sorted({s.cases for s in found})
-            cases = str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+            cases = cases_cell([(s.cases, self.totals[name]) for name, s in zip(names, found, strict=True)])
             lines.append("| " + " | ".join([method, cases, *cells]) + " |")
         return "\n".join([*lines, "", self._note(intervals)]) + "\n"
 
@@ -121,6 +143,8 @@ class Comparison:
         others = [s for c, found in self.columns.items() for s in found if s.method != self.references[c]]
         if self.test == "wilcoxon" and min(s.pairs for s in others) < _LEAST_PAIRS:
             note += f" With fewer than {_LEAST_PAIRS} pairs this test cannot fall below 0.05."
+        if any(s.cases < self.totals[c] for c, found in self.columns.items() for s in found):
+            note += " A method that lacks cases is not marked best: its mean is over other cases."
         return note + (
             f" In brackets: {100 * self.level:g} % bootstrap interval of the mean." if intervals else ""
         )
@@ -182,10 +206,10 @@ def compare_table(
     columns : str, optional
         Column whose values (such as region names) become columns of the table.
     where : mapping of str to sequence of str, optional
-        Keep rows whose column has one of the values. Without a word on them, rows before registration and
-        groups of labels are left out where others have the measure.
+        Keep rows whose column has one of the values. Without a word on them, rows before registration, those of
+        the method ``unregistered``, and groups of labels are left out where others have the measure.
     reference : str, optional
-        Method to compare with (default: the best of each column).
+        Method to compare with (default: the best of each column, of the methods that have all cases).
     test : {'wilcoxon', 't'}
         What stars go by.
     alpha : float
@@ -221,16 +245,24 @@ def compare_table(
     if not measures:
         raise PlanError("name a measure to compare, such as dice")
     _check_columns(rows, [by, case], [*measures, *([columns] if columns else []), *(where or {})])
-    kept = _keep(rows, dict(where or {}), (by, case, columns), measures)
+    wanted, given = dict(where or {}), len(rows)
+    if reference != UNREGISTERED and by not in wanted:
+        others = [row for row in rows if str(row[by]) != UNREGISTERED]
+        rows = others or rows
+    kept = _keep(rows, wanted, (by, case, columns), measures)
     cells = _gather(kept, measures, by, case, columns)
     methods = list(dict.fromkeys(str(row[by]) for row in kept))
     if len(methods) < 2:
-        raise PlanError(f"there is nothing to compare: column {by!r} holds only {methods[0]!r}")
+        hint = (
+            "; the images as they came count only with --reference unregistered" if len(rows) < given else ""
+        )
+        raise PlanError(f"there is nothing to compare: column {by!r} holds only {methods[0]!r}{hint}")
     references, best, found = (
         dict[str, str](),
         dict[str, str | None](),
         dict[str, tuple[MethodSummary, ...]](),
     )
+    totals: dict[str, int] = {}
     for name, values in cells.items():
         missing = [m for m in methods if m not in values]
         if missing:
@@ -239,9 +271,13 @@ def compare_table(
             )
         means = {m: np.mean(list(values[m].values())) for m in methods}
         better = higher_is_better(name.split(", ")[0])
-        ranked = sorted(methods, key=lambda m: means[m], reverse=bool(better))
-        best[name] = None if better is None else ranked[0]
-        references[name] = reference or best[name] or methods[0]
+        # a mean over fewer cases does not compare: the hard ones may be those that lack
+        totals[name] = len({c for m in methods for c in values[m]})
+        most = max(len(values[m]) for m in methods)
+        whole = [m for m in methods if len(values[m]) == most]
+        first = whole[0] if better is None else (max if better else min)(whole, key=means.__getitem__)
+        best[name] = first if better is not None and most == totals[name] else None
+        references[name] = reference or first
         found[name] = compare_methods(
             {m: values[m] for m in methods},
             reference=references[name],
@@ -253,7 +289,14 @@ def compare_table(
     flat = iter(correct([s for column in found.values() for s in column]))
     columns_ = {name: tuple(next(flat) for _ in column) for name, column in found.items()}
     return Comparison(
-        by=by, columns=columns_, references=references, best=best, test=test, alpha=alpha, level=level
+        by=by,
+        columns=columns_,
+        references=references,
+        best=best,
+        totals=totals,
+        test=test,
+        alpha=alpha,
+        level=level,
     )
 
 

@@ -16,6 +16,10 @@ _NAMES = ("name", "labelname", "region", "regionname", "structure", "structurena
 _GROUPS = ("group", "class", "tissue", "category", "parent")
 
 
+UNREGISTERED = "unregistered"
+"""Method under which tables have the images as they came: shown beside the methods, not tested."""
+
+
 def read_label_names(path: str | os.PathLike[str]) -> dict[int, str]:
     r"""Read label names.
 
