@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from regista.core import GeometryError, Image, PlanError, PointSet
-from regista.evaluation import image_measures, landmark_error
+from regista.evaluation import image_measures, landmark_error, match_landmarks
 from regista.transforms import Translation
 
 
@@ -51,6 +51,27 @@ def test_names_that_repeat_are_no_names(rng):
     points = rng.normal(size=(3, 3))
     same = PointSet(points, ("p", "p", "p"))
     assert landmark_error(same, same).max == 0
+
+
+def test_names_that_repeat_on_one_side_alone_are_refused(rng):
+    points = rng.normal(size=(3, 3))
+    own, twice = PointSet(points, ("a", "b", "c")), PointSet(points, ("c", "a", "a"))
+    with pytest.raises(GeometryError, match="the moving landmarks have the name 'a' more than once"):
+        landmark_error(own, twice)
+    with pytest.raises(GeometryError, match="the fixed landmarks have the name 'a' more than once"):
+        match_landmarks(twice, own)
+
+
+def test_names_without_a_partner_are_counted(rng, caplog):
+    points = rng.normal(size=(80, 3))
+    fixed = PointSet(points, tuple(f"f{n}" for n in range(80)))
+    moving = PointSet(points, ("f0", *(f"m{n}" for n in range(79))))
+    assert len(landmark_error(fixed, moving).errors) == 1
+    assert "1 landmarks have a name in both files, of 80 fixed and 80 moving" in caplog.text
+    assert "158 are left out" in caplog.text
+    caplog.clear()
+    landmark_error(fixed, fixed)
+    assert not caplog.text
 
 
 def test_bad_landmarks(grid, grid_2d):
