@@ -178,7 +178,7 @@ def _warnings(
 
 
 def _tree(fit: LandmarkFit, sampled: dict[str, float]) -> dict[str, Any]:
-    from regista.cli._evaluate_parts import without_nan
+    from regista.cli._evaluate_parts import for_json
     from regista.transforms import Affine
 
     tree = fit.summary() | sampled
@@ -193,7 +193,7 @@ def _tree(fit: LandmarkFit, sampled: dict[str, float]) -> dict[str, Any]:
     }
     if isinstance(fit.transform, Affine):
         tree["matrix"] = fit.transform.matrix.tolist()
-    plain: dict[str, Any] = without_nan(tree)
+    plain: dict[str, Any] = for_json(tree)
     return plain
 
 
