@@ -193,10 +193,20 @@ def wrong(folder) -> dict[str, tuple[list[object], str]]:
         "place": ([*pair, "-o", folder / "no" / "out.csv"], "folder"),
         "grid": (["-t", shift], "name the fixed image"),
         "mask": (["-t", shift, "--fixed", fixed, "--mask", folder / "empty.nii.gz"], "mask is empty"),
-        "absent": ([*pair, "--labels", "77,78"], "neither label map has any of these; the fixed one has 1, 2, 3"),
+        "absent": (
+            [*pair, "--labels", "77,78"],
+            "neither label map has any of these; the fixed one has 1, 2, 3",
+        ),
         "lost": (["-t", shift, "-t", folder / "warp.h5"], "name the fixed image"),
         "repeated": (
-            ["--fixed-points", folder / "own.csv", "--moving-points", folder / "twice.csv", "--convention", "ras"],
+            [
+                "--fixed-points",
+                folder / "own.csv",
+                "--moving-points",
+                folder / "twice.csv",
+                "--convention",
+                "ras",
+            ],
             "the name 'a' more than once",
         ),
         "empty": (["--fixed-labels", labels, "--warped-labels", folder / "empty.nii.gz"], "is empty"),

@@ -204,7 +204,9 @@ def _measure_labels(request: Request, inputs: _Inputs, found: Findings) -> None:
         found.tree.setdefault("labels", {})[stage] = {"mean": agreement.mean(), **lists}
 
 
-def _check_wanted(agreement: LabelAgreement, fixed: LabelImage, warped: LabelImage, asked: str | None) -> None:
+def _check_wanted(
+    agreement: LabelAgreement, fixed: LabelImage, warped: LabelImage, asked: str | None
+) -> None:
     """Refuse labels of which neither map has any."""
     if asked is None or any(score.fixed_voxels or score.warped_voxels for score in agreement.labels):
         return
@@ -283,7 +285,9 @@ def _measure_transform(request: Request, inputs: _Inputs, found: Findings) -> No
     elif isinstance(first, DisplacementField | VelocityField):
         grid = first.grid
     else:  # a field behind another map does not lie in the fixed image's space
-        text = "the (first) transform has no grid in the fixed image's space: name the fixed image with --fixed"
+        text = (
+            "the (first) transform has no grid in the fixed image's space: name the fixed image with --fixed"
+        )
         if not found.rows:
             raise FormatError(text)
         found.warnings.append(f"the transform itself was not measured: {text}")
