@@ -47,7 +47,9 @@ def test_sd_log_jacobian_of_a_map_that_stretches_more_and_more(grid):
     assert found.sd_log_jacobian > 0.1
     assert [found.jacobian_min, found.jacobian_max] == pytest.approx([1.06, 1.54], rel=1e-4)
     whole = np.log(1 + 0.06 * np.r_[0.5, i[1:-1], i[-1] - 0.5])  # one-sided at the faces
-    assert transform_measures(field_vox(u, grid), grid).sd_log_jacobian == pytest.approx(whole.std(), rel=1e-4)
+    assert transform_measures(field_vox(u, grid), grid).sd_log_jacobian == pytest.approx(
+        whole.std(), rel=1e-4
+    )
 
 
 def test_folded_voxels_of_a_map_that_turns_back(grid):
@@ -58,7 +60,9 @@ def test_folded_voxels_of_a_map_that_turns_back(grid):
     found = transform_measures(field_vox(u, grid), grid)
     assert found.folded_percent == pytest.approx(100 * 5 / 11, abs=1e-9)  # 6 … 10
     assert [found.jacobian_min, found.jacobian_max] == pytest.approx([-1, 1], abs=1e-5)
-    assert found.ndv_percent == pytest.approx(100 * 4 / 11, rel=1e-4)  # the four layers of cells behind the crest
+    assert found.ndv_percent == pytest.approx(
+        100 * 4 / 11, rel=1e-4
+    )  # the four layers of cells behind the crest
 
 
 def test_a_point_pushed_away_is_seen_by_the_tetrahedra_only(grid):

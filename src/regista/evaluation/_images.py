@@ -101,7 +101,12 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
     out = np.empty(shape, np.float32)
     value = {
         metric.name: metric.prepare(x, weight).value_and_gradient(y, weight, out)
-        for metric, x, y in ((SSD(), a, b), (NCC(), a, b), (LNCC(), one, other), (MI(), one, other.clip(0, 1)))
+        for metric, x, y in (
+            (SSD(), a, b),
+            (NCC(), a, b),
+            (LNCC(), one, other),
+            (MI(), one, other.clip(0, 1)),
+        )
     }
     correlation = -np.sign(value["ncc"]) * np.sqrt(abs(value["ncc"]))
     return ImageSimilarity(
