@@ -118,6 +118,8 @@ def test_what_cannot_be_judged_is_refused(case) -> None:
         ablate(*images, pipeline)
     with pytest.raises(PlanError, match="design"):
         ablate(*images, pipeline, labels=tuple(labels), design="some")
+    with pytest.raises(PlanError, match="no preset 'fats'"):
+        ablate(*images, pipeline, "fats", labels=tuple(labels))
     with pytest.raises(PlanError, match="no steps"):
         ablate(*images, Pipeline(), labels=tuple(labels))
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from regista.core import Cancelled, GeometryError, Image, LabelImage, PlanError, PointSet, RegistaError
 from regista.evaluation import label_measures, landmark_error, match_landmarks
-from regista.preprocessing import Pipeline, Resample
-from regista.registration import Plan, register
+from regista.preprocessing import Pipeline, Resample, SkullStrip
+from regista.registration import Plan, load_plan, register
 from regista.transforms import Transform, resample_labels
 
 DESIGNS = ("alone", "leave-out", "both")
@@ -75,6 +75,9 @@ def ablate(
     if points is not None:
         points = _paired(*points)
     variants = _variants(pipeline, design)
+    plan = (
+        load_plan(plan) if isinstance(plan, str) else plan
+    )  # a name that is wrong fails once, not in every row
     _warm_up(fixed, moving, pipeline, plan, threads)
     rows: list[dict[str, Any]] = []
     for name, chosen in variants:
@@ -117,10 +120,14 @@ def _measures(
     return found
 
 
-def _warm_up(fixed: Image, moving: Image, pipeline: Pipeline, plan: Plan | str, threads: int | None) -> None:
+def _warm_up(fixed: Image, moving: Image, pipeline: Pipeline, plan: Plan, threads: int | None) -> None:
     """Do everything once on coarse images: compiling, or loading what is compiled, is no variant's time."""
     small = [_coarse(image) for image in (fixed, moving)]
     for step in pipeline.steps:
+        if isinstance(
+            step, SkullStrip
+        ):  # takes seconds, however small the image, and would warn of what is not asked
+            continue
         with suppress(RegistaError):  # what fails here will say so in its turn
             step.apply(small[0])
     with suppress(RegistaError):
