@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from regista.atlas import ablate
 from regista.cli import app
-from regista.core import Grid, Image, LabelImage, PlanError, PointSet
+from regista.core import GeometryError, Grid, Image, LabelImage, PlanError, PointSet
 from regista.io import write
 from regista.preprocessing import Pipeline
 
@@ -59,6 +59,58 @@ def test_rows_name_what_was_done(case) -> None:
     ]
 
 
+def test_leave_out_alone_leaves_each_of_two_out(case) -> None:
+    images, _, points = case
+    pair = Pipeline.from_words(["clip:low=0", "zscore"])
+
+    def names(design):
+        return [r["steps"] for r in ablate(*images, pair, "translation", points=tuple(points), design=design)]
+
+    assert names("leave-out") == ["none", "all but clip", "all but zscore", "all"]
+    assert names("both") == ["none", "only clip", "only zscore", "all"]
+
+
+def test_a_variant_that_fails_leaves_the_others(case) -> None:
+    images, labels, points = case
+    # all is 0 below -1e6: nothing is left to scale, or to register
+    pipeline = Pipeline.from_words(["clip:high=-1000000.0", "zscore"])
+    rows = ablate(*images, pipeline, "translation", labels=tuple(labels), points=tuple(points))
+    status = {row["steps"]: row["status"] for row in rows}
+    assert status["all"].startswith("failed: zscore: all voxels")
+    assert status["only clip"].startswith("failed: ")
+    assert not any(status[name].startswith("failed") for name in ("none", "only zscore"))
+    assert all(row.keys() == rows[0].keys() for row in rows)
+    assert np.isnan([rows[-1]["dice"], rows[-1]["tre_change_mm"], rows[-1]["folded_percent"]]).all()
+    assert rows[2]["dice_change"] == pytest.approx(rows[2]["dice"] - rows[0]["dice"])
+
+
+def test_kernels_are_compiled_before_the_clock_starts(case, monkeypatch) -> None:
+    from regista.atlas import _ablation
+
+    images, _, points = case
+    sizes, real = [], _ablation.register
+    monkeypatch.setattr(
+        _ablation, "register", lambda a, b, *p, **o: sizes.append(a.grid.size) or real(a, b, *p, **o)
+    )
+    told = []
+    ablate(*images, Pipeline.from_words(["zscore"]), "translation", points=tuple(points), tell=told.append)
+    assert told == ["none", "all"]
+    assert len(sizes) == 3
+    assert sizes[0] < sizes[1] == sizes[2] == images[0].grid.size
+
+
+def test_labels_that_have_nothing_in_common_are_refused_before_the_first_run(case) -> None:
+    images, labels, points = case
+    told, foreign = [], labels[1].with_data(np.where(labels[1].data > 0, 9, 0).astype(np.uint8))
+    pipeline = Pipeline.from_words(["zscore"])
+    with pytest.raises(GeometryError, match="share no label: the fixed one has 1, 2, the moving one 9"):
+        ablate(*images, pipeline, "translation", labels=(labels[0], foreign), tell=told.append)
+    few = PointSet(points[1].points_mm[:5])
+    with pytest.raises(GeometryError, match="5 moving"):
+        ablate(*images, pipeline, "translation", points=(points[0], few), tell=told.append)
+    assert told == []
+
+
 def test_what_cannot_be_judged_is_refused(case) -> None:
     images, labels, _ = case
     pipeline = Pipeline.from_words(["zscore"])
@@ -66,6 +118,8 @@ def test_what_cannot_be_judged_is_refused(case) -> None:
         ablate(*images, pipeline)
     with pytest.raises(PlanError, match="design"):
         ablate(*images, pipeline, labels=tuple(labels), design="some")
+    with pytest.raises(PlanError, match="no preset 'fats'"):
+        ablate(*images, pipeline, "fats", labels=tuple(labels))
     with pytest.raises(PlanError, match="no steps"):
         ablate(*images, Pipeline(), labels=tuple(labels))
 
@@ -86,3 +140,19 @@ def test_command_writes_the_table(case, tmp_path) -> None:
     assert "none" in CliRunner().invoke(app, [*both, "--step", "zscore"]).stdout
     assert CliRunner().invoke(app, [*words, "--step", "zscore"]).exit_code == 2
     assert CliRunner().invoke(app, both).exit_code == 2
+    broken = [
+        *both,
+        "--step",
+        "clip:high=-1000000.0",
+        "--step",
+        "zscore",
+        "-o",
+        str(tmp_path / "b.csv"),
+        "--json",
+    ]
+    done = CliRunner().invoke(app, broken)
+    assert done.exit_code == 1, done.output
+    assert "all failed: zscore" in done.stderr
+    assert json.loads(done.stdout)["rows"][-1]["dice"] is None
+    rows = list(csv.DictReader((tmp_path / "b.csv").open()))
+    assert [row["dice"] == "" for row in rows] == [False, True, False, True]

@@ -15,14 +15,14 @@ sys.path.insert(0, os.path.dirname(__file__))
 from phantom import grid_of, head, template
 
 from regista import read, read_labels, register
-from regista.atlas import Template, mni152, skull_strip
+from regista.atlas import Stripped, Template, mni152, skull_strip
 from regista.atlas._refine import refine
 from regista.cli import app
 from regista.core import GeometryError, Grid, Image, LabelImage, PlanError, RegistrationError
 from regista.io import write
-from regista.preprocessing import Resample
-from regista.registration import load_plan
-from regista.transforms import resample_labels
+from regista.preprocessing import Pipeline, Resample, SkullStrip
+from regista.registration import load_plan, plan_from_dict, plan_to_toml
+from regista.transforms import Affine, resample_labels
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,9 @@ def test_command_writes_brain_mask_and_record(atlas, tmp_path) -> None:
     done = call(scan_file, "-o", tmp_path / "b.nii.gz", "--mask-out", tmp_path / "k.nii.gz", *words, "--json")
     assert done.exit_code == 0, done.output
     assert dice(read(tmp_path / "k.nii.gz").data, truth) > 0.95
-    assert json.loads((tmp_path / "b.json").read_text(encoding="utf-8")) == json.loads(done.stdout)
+    assert json.loads((tmp_path / "b.skull-strip.json").read_text(encoding="utf-8")) == json.loads(
+        done.stdout
+    )
     before = sorted(p.name for p in tmp_path.iterdir())
     for bad in (
         (scan_file, "-o", tmp_path / "x.nii.gz", "--template", t),
@@ -161,6 +163,54 @@ def test_command_writes_brain_mask_and_record(atlas, tmp_path) -> None:
         done = call(*bad)
         assert done.exit_code == 2, (bad, done.output)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_skull_stripping_is_a_step_of_pipelines_and_plans(atlas, tmp_path, caplog) -> None:
+    scan, truth = head(grid_of((50, 60, 50), (2.0, 2.0, 2.2), (0, 6, 0)))
+    for name, image in (("t", atlas.image), ("m", atlas.mask)):
+        write(tmp_path / f"{name}.nii.gz", image)
+    settings = f"template={tmp_path}/t.nii.gz, template_mask={tmp_path}/m.nii.gz, refine_mm=0"
+    named = Pipeline.from_words([f"skull-strip:{settings}", "zscore"])
+    done = named.with_files(read).apply(scan)
+    assert dice(done.mask.data, truth) > 0.95
+    assert np.all(
+        done.image.data[done.mask.data == 0] == done.image.data[0, 0, 0]
+    )  # the surround is constant
+    assert abs(done.image.data[done.mask.data > 0].mean()) < 1e-4  # and does not count
+    step = json.loads(json.dumps(done.record))["steps"][0]
+    assert step["template"]["space"] == "t"
+    assert step["measured"]["brain_ml"] == pytest.approx(done.mask.data.sum() * 8.8 / 1000)
+    plan = plan_from_dict({"preprocessing": named.to_dict(), "stages": [{"model": "translation"}]})
+    (tmp_path / "p.toml").write_text(plan_to_toml(plan))
+    assert load_plan(tmp_path / "p.toml").preprocessing.steps == named.steps
+
+
+def test_a_step_keeps_to_the_mask_and_passes_warnings_on(atlas, monkeypatch, caplog) -> None:
+    scan, truth = head(grid_of((24, 30, 24), (4.0, 4.0, 4.4), (0, 0, 0)))
+    brain = LabelImage(truth.astype(np.uint8), scan.grid)
+    record = {"measures": {"brain_ml": 1.0}, "warnings": ["look at the mask"]}
+    monkeypatch.setattr(
+        "regista.atlas.skull_strip", lambda *_, **__: Stripped(scan, brain, Affine.identity(3), record)
+    )
+    half = np.indices(truth.shape)[0] < 12
+    step = SkullStrip(template=atlas.image, template_mask=atlas.mask)
+    image, mask, measured = step.apply(scan, Image(half.astype(np.uint8), scan.grid))
+    assert np.array_equal(mask.data > 0, truth & half)
+    assert np.array_equal(image.data, np.where(truth & half, scan.data, 0))
+    assert measured == {"brain_ml": 1.0, "warnings": ["look at the mask"]}
+    assert "skull-strip: look at the mask" in caplog.text
+    with pytest.raises(GeometryError, match="outside the mask"):
+        step.apply(scan, Image((~truth).astype(np.uint8), scan.grid))
+    with pytest.raises(GeometryError, match="label"):
+        step.apply(brain)
+    with pytest.raises(PlanError, match=r"skull-strip\.template needs skull-strip\.template_mask"):
+        SkullStrip(template=atlas.image)
+    with pytest.raises(PlanError, match=r"skull-strip\.template_mask needs skull-strip\.template"):
+        SkullStrip(template_mask=atlas.mask)
+    with pytest.raises(PlanError, match="refine_mm"):
+        SkullStrip(refine_mm=9)
+    with pytest.raises(PlanError, match="has not been read"):
+        SkullStrip(template="t.nii.gz", template_mask="m.nii.gz").apply(scan)
 
 
 @pytest.mark.data

@@ -162,3 +162,20 @@ def test_conversions_keep_what_they_convert(script, data_dir, tmp_path):
     with case.points[0].open(encoding="utf-8") as stream:
         labels = [row["label"] for row in csv.DictReader(stream)]
     assert labels == [str(n) for n in range(1, 70)]  # the other section has two fewer
+
+
+def test_measures_are_compared_with_what_is_there(script, monkeypatch, capsys, tmp_path):
+    compare = script("reference_measures")
+    monkeypatch.setattr(compare, "find_spec", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["reference_measures.py"])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert "nothing to compare with" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["reference_measures.py", "--ndv", str(tmp_path)])
+    with pytest.raises(SystemExit, match="no checkout"):
+        compare.main()
+    monkeypatch.setattr(compare, "find_spec", lambda name: name)
+    monkeypatch.setattr("sys.argv", ["reference_measures.py", "--cases", "1"])
+    for value, code in ((1e-12, 0), (0.1, 1)):
+        monkeypatch.setattr(compare, "medpy", lambda rng, value=value: [("MedPy HD, mm", value)])
+        assert compare.main() == code

@@ -175,12 +175,12 @@ def test_voxels_beside_a_header_are_inputs_too(pair, call, tmp_path, header, vox
 
 
 def test_the_record_beside_an_image_may_not_destroy_an_input(pair, call, tmp_path) -> None:
-    (tmp_path / "scale.json").write_text("{}")
-    words = ("preprocess", pair / "fixed.nii.gz", "--step", f"nyul:model={tmp_path}/scale.json")
+    (tmp_path / "scale.preprocess.json").write_text("{}")
+    words = ("preprocess", pair / "fixed.nii.gz", "--step", f"nyul:model={tmp_path}/scale.preprocess.json")
     done = call(*words, "-o", tmp_path / "scale.nii.gz")
     assert done.exit_code == 2
-    assert "scale.json is one of the inputs" in done.stderr
-    assert os.listdir(tmp_path) == ["scale.json"]
+    assert "scale.preprocess.json is one of the inputs" in done.stderr
+    assert os.listdir(tmp_path) == ["scale.preprocess.json"]
 
 
 def test_two_outputs_of_one_name_are_refused(pair, call, tmp_path) -> None:
@@ -220,11 +220,11 @@ def test_files_that_belong_together_are_moved_together(pair, call, tmp_path, mon
     words += ("--mask", pair / "mask.nii.gz", "--mask-out", tmp_path / "m.nii.gz")
     assert call(*words).exit_code == 0
     before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
-    assert sorted(before) == ["a.json", "a.nii.gz", "m.nii.gz"]
+    assert sorted(before) == ["a.nii.gz", "a.preprocess.json", "m.nii.gz"]
     monkeypatch.setattr(_outputs, "write_text", refuse)
     done = call(*words, "--step", "clip:low=3")
     assert done.exit_code == 2
-    assert f"{tmp_path / 'a.json'} cannot be written" in done.stderr
+    assert f"{tmp_path / 'a.preprocess.json'} cannot be written" in done.stderr
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from regista.cli._evaluate_parts import for_json
 from regista.core import Image, LabelImage, PointSet
 from regista.io import read_labels, write, write_points
-from regista.transforms import Translation
+from regista.transforms import DisplacementField, Translation
 
 SHIFT = np.array([2.0, -1.4, 2.3])
 
@@ -129,6 +130,42 @@ def test_landmarks_in_pixels_paired_by_their_unnamed_column(tmp_path, call):
     assert row["rtre_max"] == pytest.approx(5 / 100)
 
 
+def test_a_field_is_measured_on_its_own_grid_only_where_it_leads(folder, call, make_grid):
+    grid = make_grid((22, 25, 14))
+    write(folder / "warp.h5", DisplacementField(np.zeros((3, *grid.shape)), grid))
+    done = call("evaluate", "-t", folder / "warp.h5", "-t", folder / "shift.h5", "--json")
+    assert json.loads(done.stdout)["transform"]["after"]["voxels"] == grid.size
+    points = ["--fixed-points", folder / "fixed.csv", "--moving-points", folder / "moving.csv"]
+    words = [*points, "--convention", "ras", "-t", folder / "shift.h5", "-t", folder / "warp.h5", "--json"]
+    done = call("evaluate", *words)
+    assert done.exit_code == 0, done.output
+    assert "not measured" in done.stderr
+    assert "transform" not in json.loads(done.stdout)
+
+
+def test_labels_and_landmarks_that_are_left_out_are_told(folder, call):
+    labels = folder / "fixed_labels.nii.gz"
+    words = ["--fixed-labels", labels, "--warped-labels", labels, "--surface", "none", "--labels", "1,70-79"]
+    done = call("evaluate", *words, "--json")
+    (text,) = json.loads(done.stdout)["warnings"]
+    assert text.startswith("neither map has 70, 71, 72, 73, 74 and 5 more")
+    for file, names in (("a", "abcd"), ("b", "dx")):
+        rows = [f"{name},{n},2,3" for n, name in enumerate(names)]
+        (folder / f"{file}.csv").write_text("\n".join(["name,x,y,z", *rows]))
+    words = ["--fixed-points", folder / "a.csv", "--moving-points", folder / "b.csv", "--convention", "ras"]
+    done = call("evaluate", *words, "-t", folder / "shift.h5", "--json")
+    assert done.stderr.count("1 landmarks have a name in both files, of 4 fixed and 2 moving") == 1
+    tree = json.loads(done.stdout)
+    assert "the other 4 are left out" in tree["warnings"][0]
+    assert tree["landmarks"]["before"]["tre_mean"] == 3
+
+
+def test_json_tells_infinite_from_undefined():
+    tree = for_json({"a": [float("nan"), float("inf")], "b": {"c": (-np.inf, np.float64("inf"), 1.5)}})
+    assert tree == {"a": [None, "Infinity"], "b": {"c": ["-Infinity", "Infinity", 1.5]}}
+    json.dumps(tree, allow_nan=False)  # as strict parsers want it
+
+
 def wrong(folder) -> dict[str, tuple[list[object], str]]:
     labels, other = folder / "fixed_labels.nii.gz", folder / "moving_labels.nii.gz"
     fixed, moving, shift = folder / "fixed.nii.gz", folder / "moving.nii.gz", folder / "shift.h5"
@@ -156,6 +193,22 @@ def wrong(folder) -> dict[str, tuple[list[object], str]]:
         "place": ([*pair, "-o", folder / "no" / "out.csv"], "folder"),
         "grid": (["-t", shift], "name the fixed image"),
         "mask": (["-t", shift, "--fixed", fixed, "--mask", folder / "empty.nii.gz"], "mask is empty"),
+        "absent": (
+            [*pair, "--labels", "77,78"],
+            "neither label map has any of these; the fixed one has 1, 2, 3",
+        ),
+        "lost": (["-t", shift, "-t", folder / "warp.h5"], "name the fixed image"),
+        "repeated": (
+            [
+                "--fixed-points",
+                folder / "own.csv",
+                "--moving-points",
+                folder / "twice.csv",
+                "--convention",
+                "ras",
+            ],
+            "the name 'a' more than once",
+        ),
         "empty": (["--fixed-labels", labels, "--warped-labels", folder / "empty.nii.gz"], "is empty"),
         "foreign": (
             ["--fixed-labels", labels, "--warped-labels", folder / "hundreds.nii.gz"],
@@ -169,6 +222,10 @@ def test_wrong_inputs_exit_2_and_say_why(folder, call, name, make_grid):
     grid = make_grid((22, 25, 14))
     write(folder / "empty.nii.gz", LabelImage(np.zeros(grid.shape, np.uint8), grid))
     write(folder / "hundreds.nii.gz", LabelImage(np.full(grid.shape, 100, np.uint8), grid))
+    write(folder / "warp.h5", DisplacementField(np.zeros((3, *grid.shape)), grid))
+    for file, names in (("own", "abc"), ("twice", "caa")):
+        rows = [f"{name},{n},2,3" for n, name in enumerate(names)]
+        (folder / f"{file}.csv").write_text("\n".join(["name,x,y,z", *rows]))
     words, text = wrong(folder)[name]
     done = call("evaluate", *words)
     assert done.exit_code == 2, done.output

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -67,15 +69,6 @@ def test_a_sheared_grid_is_measured_in_the_world(rng, random_labels):
         assert score.hd_mm == pytest.approx(max(one.max(), other.max()), abs=1e-9)
 
 
-def test_against_medpy(random_labels, grid):
-    medpy = pytest.importorskip("medpy.metric.binary", reason="MedPy is not installed")
-    fixed, warped = random_labels(grid), random_labels(grid)
-    for score in label_measures(fixed, warped).labels:
-        a, b = fixed.data == score.label, warped.data == score.label
-        assert score.hd_mm == pytest.approx(medpy.hd(a, b, grid.spacing), abs=1e-9)
-        assert score.assd_mm == pytest.approx(medpy.assd(a, b, grid.spacing), abs=1e-9)
-
-
 def test_surfels_against_surface_distance(random_labels, grid):
     theirs = pytest.importorskip("surface_distance", reason="surface-distance is not installed")
     fixed, warped = random_labels(grid), random_labels(grid)
@@ -118,6 +111,39 @@ def test_single_voxels_are_their_distance_apart(grid, surface):
         assert score.hd_mm <= apart + 1e-9
 
 
+def test_single_voxels_against_a_distance_transform_and_simpleitk(make_grid):
+    grid = make_grid((9, 8, 7), (1.0, 0.7, 2.3))
+    fixed, warped = (
+        box(grid, (1, 2), (2, 3), (3, 4)),
+        box(grid, (6, 9), (2, 3), (5, 6)),
+    )  # one voxel, and three
+    (score,) = label_measures(fixed, warped).labels
+    masks = [m.data == 1 for m in (fixed, warped)]
+    to_warped, to_fixed = (
+        distance_transform_edt(~other, sampling=grid.spacing)[own] for own, other in (masks, masks[::-1])
+    )
+    assert (len(to_warped), len(to_fixed)) == (1, 3)
+    assert score.assd_mm == pytest.approx(np.concatenate([to_warped, to_fixed]).mean())
+    assert score.hd95_mm == pytest.approx(max(np.percentile(d, 95) for d in (to_warped, to_fixed)))
+    itk = sitk.HausdorffDistanceImageFilter()  # of all voxels: here each of them is surface
+    itk.Execute(*(as_itk(m, grid.spacing) for m in masks))
+    assert score.hd_mm == pytest.approx(itk.GetHausdorffDistance(), abs=1e-6)
+
+
+def test_empty_labels_against_simpleitk(make_grid):
+    grid = make_grid((9, 8, 7), (1.0, 0.7, 2.3))
+    fixed, warped = box(grid, (1, 4), (2, 5), (3, 6)), box(grid, (1, 4), (2, 5), (3, 6), value=2)
+    score = label_measures(fixed, warped, labels=[1]).labels[0]
+    masks = [as_itk(m.data == 1, grid.spacing) for m in (fixed, warped)]
+    itk = sitk.LabelOverlapMeasuresImageFilter()
+    itk.Execute(*masks)
+    assert (score.dice, score.jaccard) == (itk.GetDiceCoefficient(), itk.GetJaccardCoefficient()) == (0, 0)
+    assert (score.fixed_voxels, score.warped_voxels, score.volume_similarity) == (27, 0, 0)
+    with pytest.raises(RuntimeError):  # no distance there either: ours is undefined, not 0
+        sitk.HausdorffDistanceImageFilter().Execute(*masks)
+    assert np.isnan([score.assd_mm, score.hd95_mm, score.hd_mm]).all()
+
+
 def test_surfel_areas_of_a_box_add_up():
     from regista.evaluation._surfaces import Sites
 
@@ -157,7 +183,51 @@ def test_groups_are_taken_as_one(random_labels, grid):
     (same,) = label_measures(one, other).labels
     assert (group.label, group.name) == (None, "left")
     assert group.dice == same.dice
-    assert group.hd95_mm == same.hd95_mm
+    assert [group.assd_mm, group.hd95_mm, group.hd_mm] == pytest.approx(
+        [same.assd_mm, same.hd95_mm, same.hd_mm]
+    )
+
+
+@pytest.mark.parametrize("surface", ["voxels", "surfels"])
+@pytest.mark.parametrize("span", [(0, 1), (4, 5), (7, 9)])
+def test_a_group_is_measured_in_its_box_as_in_the_whole(grid, surface, span):
+    """Flat groups too: an axis of a single voxel would have no surface."""
+    fixed, warped = box(grid, (3, 8), (2, 9), span), box(grid, (4, 9), (1, 9), span)
+    (alone,), (group,) = (
+        getattr(label_measures(fixed, warped, groups={"g": [1, 99]}, surface=surface), kind)
+        for kind in ("labels", "groups")
+    )
+    for measure in ("fixed_voxels", "dice", "assd_mm", "hd95_mm", "hd_mm"):
+        assert getattr(group, measure) == pytest.approx(getattr(alone, measure)), measure
+
+
+def test_a_group_may_hold_the_background_or_nothing_that_occurs(random_labels, grid):
+    fixed, warped = random_labels(grid), random_labels(grid)
+    all_of_it, absent = label_measures(fixed, warped, groups={"all": range(5), "no": [77]}).groups
+    assert (all_of_it.fixed_voxels, all_of_it.dice, all_of_it.hd_mm) == (grid.size, 1, 0)
+    assert absent.fixed_voxels == 0
+    assert np.isnan([absent.dice, absent.hd_mm]).all()
+
+
+def test_groups_look_at_their_own_box(make_grid, monkeypatch):
+    from regista.evaluation import _labels
+
+    looked, of = [], _labels.Sites.of
+    monkeypatch.setattr(_labels.Sites, "of", lambda c, *rest: looked.append(c.size) or of(c, *rest))
+    grid = make_grid((40, 30, 20))
+    fixed, warped = box(grid, (3, 8), (2, 9), (4, 9)), box(grid, (4, 9), (1, 9), (4, 9))
+    label_measures(fixed, warped, groups={"g": [1]})
+    assert looked == [grid.size] * 2 + [8 * 10 * 7] * 2
+
+
+def test_many_labels_meet_in_groups_as_few_do(random_labels, grid, monkeypatch):
+    from regista.evaluation import _labels
+
+    fixed, warped, groups = random_labels(grid), random_labels(grid), {"a": [1, 3], "b": [0, 2]}
+    few = label_measures(fixed, warped, groups=groups, surface=None).groups
+    monkeypatch.setattr(_labels, "_TABLE", 4)
+    many = label_measures(fixed, warped, groups=groups, surface=None).groups
+    assert [(s.dice, s.warped_voxels) for s in few] == [(s.dice, s.warped_voxels) for s in many]
 
 
 def test_relabelling_and_flipping_change_nothing(random_labels, grid):
@@ -170,6 +240,23 @@ def test_relabelling_and_flipping_change_nothing(random_labels, grid):
     third = {s.label: s.hd95_mm for s in label_measures(*turned).labels}
     assert {values[label]: d for label, d in first.items()} == pytest.approx(second)
     assert first == pytest.approx(third)
+
+
+@pytest.mark.parametrize("value", [3_000_000_000, 20_000_000, 2**53 + 1, -7])
+def test_a_map_without_background_of_any_label_is_scored(grid, value):
+    kind = np.uint64 if value > 2**32 else np.uint32 if value > 2**31 else np.int64
+    whole = LabelImage(np.full(grid.shape, value, kind), grid)
+    (score,) = label_measures(whole, whole).labels
+    assert (score.label, score.dice, score.hd_mm) == (value, 1, 0)
+
+
+def test_far_labels_take_no_table_of_all_numbers(make_grid):
+    small = LabelImage(np.full((6, 7, 5), 20_000_000), make_grid((6, 7, 5)))
+    tracemalloc.start()
+    label_measures(small, small, surface=None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6
 
 
 def test_exchange_is_symmetric(random_labels, grid):

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from regista.core import GeometryError, Image, PlanError, PointSet
-from regista.evaluation import image_measures, landmark_error
+from regista.evaluation import image_measures, landmark_error, match_landmarks
 from regista.transforms import Translation
 
 
@@ -53,6 +53,27 @@ def test_names_that_repeat_are_no_names(rng):
     assert landmark_error(same, same).max == 0
 
 
+def test_names_that_repeat_on_one_side_alone_are_refused(rng):
+    points = rng.normal(size=(3, 3))
+    own, twice = PointSet(points, ("a", "b", "c")), PointSet(points, ("c", "a", "a"))
+    with pytest.raises(GeometryError, match="the moving landmarks have the name 'a' more than once"):
+        landmark_error(own, twice)
+    with pytest.raises(GeometryError, match="the fixed landmarks have the name 'a' more than once"):
+        match_landmarks(twice, own)
+
+
+def test_names_without_a_partner_are_counted(rng, caplog):
+    points = rng.normal(size=(80, 3))
+    fixed = PointSet(points, tuple(f"f{n}" for n in range(80)))
+    moving = PointSet(points, ("f0", *(f"m{n}" for n in range(79))))
+    assert len(landmark_error(fixed, moving).errors) == 1
+    assert "1 landmarks have a name in both files, of 80 fixed and 80 moving" in caplog.text
+    assert "158 are left out" in caplog.text
+    caplog.clear()
+    landmark_error(fixed, fixed)
+    assert not caplog.text
+
+
 def test_bad_landmarks(grid, grid_2d):
     three, two = PointSet(np.zeros((3, 3))), PointSet(np.zeros((2, 3)))
     with pytest.raises(GeometryError, match="3 fixed landmarks but 2"):
@@ -86,6 +107,60 @@ def test_intensity_measures_by_their_formulas(pair):
     assert found.mi > 0
     assert image_measures(pair[0], pair[0].with_data(-pair[0].data)).ncc == pytest.approx(-1)
     assert image_measures(pair[0], pair[0]).ssim == pytest.approx(1)
+
+
+def spline(t):
+    """Return the cubic B-spline."""
+    t = np.abs(t)
+    return np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.where(t < 2, (2 - t) ** 3 / 6, 0))
+
+
+def mutual_information(a, b, bins=32):
+    """Return MI in nats: nearest bin of the one, cubic windows of the other between two bins of padding (Mattes)."""
+    rows = np.floor((a - a.min()) / np.ptp(a) * (bins - 1) + 0.5).astype(int).ravel()
+    places = (b - b.min()).ravel() / np.ptp(b) * (bins - 4) + 1.5
+    p = np.zeros((bins, bins))
+    np.add.at(p, rows, spline(np.clip(places, 1, bins - 2.5)[:, None] - np.arange(bins)))
+    p /= p.sum()
+    apart = p.sum(1, keepdims=True) * p.sum(0)
+    return (p[p > 0] * np.log(p[p > 0] / apart[p > 0])).sum()
+
+
+def local_correlation(a, b, radius=2):
+    """Return the mean squared correlation over windows cut at the borders."""
+    found = []
+    for place in np.ndindex(a.shape):
+        window = tuple(slice(max(c - radius, 0), c + radius + 1) for c in place)
+        found.append(np.corrcoef(a[window].ravel(), b[window].ravel())[0, 1] ** 2)
+    return np.mean(found)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e3])
+def test_measures_of_a_small_image_by_numpy(pair, scale):
+    """In any unit: the same, but for the squared difference."""
+    images = [Image(i.data[:9, :8, :7] * np.float32(scale), i.grid.crop((0, 0, 0), (9, 8, 7))) for i in pair]
+    a, b = (image.data.astype(float) for image in images)
+    found = image_measures(*images)
+    assert found.ssd == pytest.approx(((a - b) ** 2).mean(), rel=1e-5)
+    assert found.ncc == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], rel=1e-5)
+    assert found.lncc == pytest.approx(local_correlation(a, b), rel=1e-3)
+    assert found.mi == pytest.approx(mutual_information(a, b), rel=1e-4)
+
+
+def test_windows_that_are_flat_in_the_fixed_image_count_nowhere(pair):
+    fixed, warped = pair
+    flat = np.array(fixed.data)
+    flat[:12] = 7
+    half = fixed.with_data(flat)
+    textured = np.zeros(flat.shape)
+    textured[10:] = 1  # windows that reach into the texture
+    assert image_measures(half, warped).lncc == pytest.approx(
+        image_measures(half, warped, mask=textured).lncc, rel=1e-4
+    )
+    # flat in the warped image alone they count as 0: the measure is not symmetric
+    one, other = fixed.with_data(flat), fixed
+    assert image_measures(one, other).lncc > 0.8
+    assert 0.4 < image_measures(other, one).lncc < 0.6
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

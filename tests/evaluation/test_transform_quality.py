@@ -35,6 +35,36 @@ def test_the_determinant_of_an_affine_map(grid, rng):
     assert found.bending_energy_per_mm2 < 1e-9
 
 
+def test_sd_log_jacobian_of_a_map_that_stretches_more_and_more(grid):
+    # index i → i + 0.03 i²: central differences of a parabola are exact, so det = 1 + 0.06 i within the faces
+    i = np.arange(grid.shape[0], dtype=float)
+    u = np.zeros((3, *grid.shape))
+    u[0] = (0.03 * i**2)[:, None, None]
+    inner = np.zeros(grid.shape)
+    inner[1:-1] = 1
+    found = transform_measures(field_vox(u, grid), grid, mask=inner)
+    assert found.sd_log_jacobian == pytest.approx(np.log(1 + 0.06 * i[1:-1]).std(), rel=1e-4)
+    assert found.sd_log_jacobian > 0.1
+    assert [found.jacobian_min, found.jacobian_max] == pytest.approx([1.06, 1.54], rel=1e-4)
+    whole = np.log(1 + 0.06 * np.r_[0.5, i[1:-1], i[-1] - 0.5])  # one-sided at the faces
+    assert transform_measures(field_vox(u, grid), grid).sd_log_jacobian == pytest.approx(
+        whole.std(), rel=1e-4
+    )
+
+
+def test_folded_voxels_of_a_map_that_turns_back(grid):
+    # index i → i up to 6, and back from there: det = 1 before, 0 at the crest, −1 behind it
+    i = np.arange(grid.shape[0], dtype=float)
+    u = np.zeros((3, *grid.shape))
+    u[0] = np.where(i > 6, -2 * (i - 6), 0)[:, None, None]
+    found = transform_measures(field_vox(u, grid), grid)
+    assert found.folded_percent == pytest.approx(100 * 5 / 11, abs=1e-9)  # 6 … 10
+    assert [found.jacobian_min, found.jacobian_max] == pytest.approx([-1, 1], abs=1e-5)
+    assert found.ndv_percent == pytest.approx(
+        100 * 4 / 11, rel=1e-4
+    )  # the four layers of cells behind the crest
+
+
 def test_a_point_pushed_away_is_seen_by_the_tetrahedra_only(grid):
     # Liu et al.: the central difference at a voxel does not see where that voxel itself goes
     u = np.zeros((3, *grid.shape))

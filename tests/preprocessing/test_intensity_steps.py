@@ -92,6 +92,23 @@ def test_histograms_meet(image, grid, rng) -> None:
     assert out.grid == grid
 
 
+@pytest.mark.parametrize("above_mean", [False, True])
+def test_histograms_meet_inside_the_mask(grid, rng, above_mean) -> None:
+    brain = np.indices(grid.shape)[1] > 6
+    data = np.where(brain, rng.normal(80, 9, grid.shape), rng.normal(400, 80, grid.shape)).astype(np.float32)
+    reference = Image(rng.normal(500, 60, (20, 21, 22)).astype(np.float32), Grid((20, 21, 22), np.eye(4)))
+    step = HistogramMatch(reference=reference, above_mean=above_mean)
+    out, _, measured = step.apply(Image(data, grid), Image(brain.astype(np.uint8), grid))
+    other = reference.data[reference.data >= reference.data.mean()] if above_mean else reference.data
+    at = measured["percentiles"]
+    np.testing.assert_allclose(np.percentile(out.data[brain], at), np.percentile(other, at), rtol=0.02)
+    assert measured["before"][2] == pytest.approx(np.median(data[brain]))
+    # what lies outside does not count
+    changed = Image(np.where(brain, data, -3 * data), grid)
+    again = step(changed, Image(brain.astype(np.uint8), grid))
+    assert np.array_equal(again.data[brain], out.data[brain])
+
+
 def test_nyul_learns_saves_and_goes_on_straight(image, grid, rng, tmp_path) -> None:
     others = [image.with_data(image.data * k + np.where(image.data > 0, b, 0)) for k, b in ((1, 0), (3, 5))]
     nyul = Nyul.train(others, scale=(0.0, 100.0))
@@ -165,14 +182,31 @@ def test_foreground_is_one_piece_without_holes(head, rng) -> None:
     assert measured["volume_ml"] == pytest.approx(mask.data.sum() * 1.0 * 1.1 * 1.9 / 1000)
 
 
+@pytest.mark.parametrize("closing_mm", [0.0, 6.0])
+def test_a_given_mask_bounds_the_foreground(head, closing_mm) -> None:
+    image, tissue, _ = head
+    given = tissue > 0
+    given[18:22] = False  # a gap that closing bridges
+    given[10:14, 16:20, 10:14] = False  # a hole that filling closes
+    step = ForegroundMask(closing_mm=closing_mm)
+    found = step.apply(image, Image(given.astype(np.uint8), image.grid)).mask
+    assert 0 < np.count_nonzero(found.data) <= np.count_nonzero(given)
+    assert not np.any((found.data > 0) & ~given)
+    with pytest.raises(GeometryError, match="another grid"):
+        step.apply(image, Image(np.ones((3, 3, 3)), Grid((3, 3, 3), np.eye(4))))
+
+
 def test_filters_take_planes(grid_2d, rng) -> None:
     data = gaussian_filter(rng.random(grid_2d.shape), 1).astype(np.float32) * 100 + 1
     image = Image(data, grid_2d)
     for step in (N4(shrink=1), Denoise(), ForegroundMask(closing_mm=0), ZScore()):
-        out, _, measured = step.apply(image, None)
+        out, found, measured = step.apply(image, None)
         assert out.grid == grid_2d
         assert np.isfinite(out.data).all()
-    assert "area_mm2" not in measured
+        if isinstance(step, ForegroundMask):
+            assert "volume_ml" not in measured
+            pixel = np.prod(grid_2d.spacing)
+            assert measured["area_mm2"] == pytest.approx(np.count_nonzero(found.data) * pixel)
 
 
 def test_bad_input_is_refused(image, grid) -> None:

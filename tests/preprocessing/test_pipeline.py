@@ -180,7 +180,7 @@ def test_command_writes_image_mask_and_record(pair, tmp_path) -> None:
     words = (tmp_path / "scan.nii.gz", "-o", out, "--step", "foreground-mask", "--step", "zscore")
     done = call(*words, "--mask-out", tmp_path / "mask.nii.gz")
     assert done.exit_code == 0, done.output
-    record = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "out.preprocess.json").read_text(encoding="utf-8"))
     assert record["files"]["image"].endswith("scan.nii.gz")
     assert read(out).grid.same_as(pair[0].grid)
     assert set(np.unique(read(tmp_path / "mask.nii.gz").data)) == {0, 1}
@@ -218,6 +218,23 @@ def test_command_writes_image_mask_and_record(pair, tmp_path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+def test_a_json_that_is_not_ours_stays(pair, tmp_path) -> None:
+    write(tmp_path / "scan.nii.gz", pair[0])
+    (tmp_path / "scan.json").write_text('{"EchoTime": 0.03}')
+    words = [
+        "preprocess",
+        str(tmp_path / "scan.nii.gz"),
+        "-o",
+        str(tmp_path / "scan.mha"),
+        "--step",
+        "zscore",
+    ]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "scan.json").read_text() == '{"EchoTime": 0.03}'
+    assert (tmp_path / "scan.preprocess.json").is_file()
+
+
 def test_nyul_command_trains_and_serves(pair, tmp_path) -> None:
     for number, image in enumerate(pair[:2]):
         write(tmp_path / f"{number}.nii.gz", image)
@@ -230,7 +247,9 @@ def test_nyul_command_trains_and_serves(pair, tmp_path) -> None:
     assert done.exit_code == 0, done.output
     assert (
         len(
-            json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))["steps"][0]["measured"]["landmarks"]
+            json.loads((tmp_path / "o.preprocess.json").read_text(encoding="utf-8"))["steps"][0]["measured"][
+                "landmarks"
+            ]
         )
         == 11
     )

@@ -42,7 +42,7 @@ _VOLUME_CHANGE = (0.8, 1.25)
 
 
 @dataclass(frozen=True, eq=False)
-class SkullStrip:
+class Stripped:
     """Outcome of `skull_strip`.
 
     Parameters
@@ -70,7 +70,7 @@ def skull_strip(
     refine_mm: float = 1.5,
     threads: int | None = None,
     progress: ProgressCallback = silent,
-) -> SkullStrip:
+) -> Stripped:
     """Remove everything but the brain from a scan of a head.
 
     The template is placed by masked correlation over all positions, many tilts and turns; an affine map (by
@@ -93,7 +93,7 @@ def skull_strip(
 
     Returns
     -------
-    SkullStrip
+    Stripped
         Brain, mask, transform and record.
 
     Raises
@@ -136,7 +136,7 @@ class _Run:
     measures: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def result(self) -> SkullStrip:
+    def result(self) -> Stripped:
         began = time.perf_counter()
         size = self.template.size_mm
         work = working(self.template, _SPACING * size)
@@ -168,7 +168,7 @@ class _Run:
         labels = LabelImage(
             mask.astype(np.uint8), self.image.grid, "scalar", self.image.space, names={1: "brain"}
         )
-        return SkullStrip(brain, labels, chosen.transform, self._record())
+        return Stripped(brain, labels, chosen.transform, self._record())
 
     def _affine(self, work: WorkingTemplate, scan: Image, size: float) -> Result:
         weight = work.within(_HALO * size)

@@ -124,7 +124,7 @@ def measure(
         complain(f"Warning: {warning}")
     if as_json:
         tree = {**columns, **found.tree, "warnings": found.warnings, "seconds": clock.total()}
-        say_json(parts.without_nan(tree | ({"output": str(output)} if output else {})))
+        say_json(parts.for_json(tree | ({"output": str(output)} if output else {})))
     elif not quiet:
         parts.show(found)
         if output is not None:
@@ -190,7 +190,7 @@ def compare(
     elif output is not None:
         write_text(output, text)
     if as_json:
-        say_json(parts.without_nan({"rows": table.rows(), "test": test, "alpha": alpha, "seed": seed}))
+        say_json(parts.for_json({"rows": table.rows(), "test": test, "alpha": alpha, "seed": seed}))
     else:
         say(text.rstrip(), quiet=quiet)
 
@@ -229,7 +229,7 @@ def learn2reg(
     if output is not None:
         parts.write_csv(output, rows)
     if as_json:
-        say_json(parts.without_nan({"name": read.name, "aggregates": total, "cases": cases}))
+        say_json(parts.for_json({"name": read.name, "aggregates": total, "cases": cases}))
     elif not quiet:
         _show_task(read.name, rows, total)
 

@@ -14,20 +14,29 @@ import numpy as np
 
 from regista.cli._apply import check_overlap
 from regista.cli._chains import check_direction, read_chain
-from regista.core import FormatError, Grid, Image, LabelImage, PlanError, PointSet
+from regista.core import FormatError, Image, LabelImage, PlanError, PointSet
 from regista.evaluation import (
     LABEL_MEASURES,
     LabelAgreement,
     image_measures,
     label_measures,
     landmark_error,
+    match_landmarks,
     parse_group,
     read_label_groups,
     read_label_names,
+    tell_unmatched,
     transform_measures,
 )
 from regista.io import read, read_labels, read_points, suffix_of, write_text
-from regista.transforms import Transform, resample, resample_labels
+from regista.transforms import (
+    Composite,
+    DisplacementField,
+    Transform,
+    VelocityField,
+    resample,
+    resample_labels,
+)
 
 _SHOWN, _WORST = 24, 5
 
@@ -181,6 +190,8 @@ def _measure_labels(request: Request, inputs: _Inputs, found: Findings) -> None:
             groups=groups,
             surface=None if request.surface == "none" else request.surface,  # type: ignore[arg-type]
         )
+        if stage == last:
+            _check_wanted(found.labels[stage], target, maps[stage], request.labels)
         # before registration the maps may not even meet: score the same labels, at Dice 0
         wanted = [score.label for score in found.labels[stage].labels if score.label is not None]
     _warn_of_one_sided(found, found.labels[last])
@@ -193,12 +204,31 @@ def _measure_labels(request: Request, inputs: _Inputs, found: Findings) -> None:
         found.tree.setdefault("labels", {})[stage] = {"mean": agreement.mean(), **lists}
 
 
+def _check_wanted(
+    agreement: LabelAgreement, fixed: LabelImage, warped: LabelImage, asked: str | None
+) -> None:
+    """Refuse labels of which neither map has any."""
+    if asked is None or any(score.fixed_voxels or score.warped_voxels for score in agreement.labels):
+        return
+    there = [f"the {side} one has {_some(m.labels)}" for side, m in (("fixed", fixed), ("warped", warped))]
+    raise PlanError(f"--labels {asked}: neither label map has any of these; {', '.join(there)}")
+
+
+def _some(labels: Sequence[Any]) -> str:
+    """Return the first labels of a list, and how many more there are."""
+    more = "" if len(labels) <= _WORST else f" and {len(labels) - _WORST} more"
+    return (", ".join(map(str, labels[:_WORST])) or "none") + more
+
+
 def _warn_of_one_sided(found: Findings, agreement: LabelAgreement) -> None:
+    absent = [s.name for s in agreement.labels if not (s.fixed_voxels or s.warped_voxels)]
+    if absent:
+        found.warnings.append(f"neither map has {_some(absent)}: undefined, left out of the mean")
     common = sum(bool(s.fixed_voxels and s.warped_voxels) for s in agreement.labels)
-    if common < 0.2 * len(agreement.labels):
+    if common < 0.2 * (len(agreement.labels) - len(absent)):
         found.warnings.append(
-            f"the maps have {common} of {len(agreement.labels)} labels in common: is one of them an intensity image, or "
-            "of another protocol?"
+            f"the maps have {common} of {len(agreement.labels) - len(absent)} labels in common: is one of them an "
+            "intensity image, or of another protocol?"
         )
     for side, other in (("fixed", "warped"), ("warped", "fixed")):
         alone = [
@@ -207,9 +237,8 @@ def _warn_of_one_sided(found: Findings, agreement: LabelAgreement) -> None:
             if getattr(score, f"{side}_voxels") and not getattr(score, f"{other}_voxels")
         ]
         if alone:
-            more = "" if len(alone) <= _WORST else f" and {len(alone) - _WORST} more"
             found.warnings.append(
-                f"only the {side} map has {', '.join(alone[:_WORST])}{more}: Dice 0 counts in the mean, and there is "
+                f"only the {side} map has {_some(alone)}: Dice 0 counts in the mean, and there is "
                 "no surface distance"
             )
 
@@ -224,6 +253,13 @@ def _measure_points(request: Request, inputs: _Inputs, found: Findings) -> None:
     grid = None if there is None else there.grid
     if inputs.chain is not None:
         check_direction(inputs.chain, one.space, other.space)
+    numbers = match_landmarks(one, other)
+    if text := tell_unmatched(one, other, len(numbers[0])):
+        found.warnings.append(text)
+    one, other = (
+        PointSet(points.points_mm[chosen], space=points.space)
+        for points, chosen in zip((one, other), numbers, strict=True)
+    )
     for stage, chain in inputs.stages(request):
         errors = landmark_error(one, other, chain, grid=grid, unit=request.unit)  # type: ignore[arg-type]
         found.add("landmarks", stage, errors.row())
@@ -243,11 +279,19 @@ def _points(path: Path, convention: str | None, image: Image | None, ndim: int |
 def _measure_transform(request: Request, inputs: _Inputs, found: Findings) -> None:
     assert inputs.chain is not None
     here, there = inputs.fixed or inputs.fixed_labels, inputs.moving or inputs.moving_labels
-    grid = here.grid if here is not None else _own_grid(inputs.chain)
-    if grid is None:
-        if found.rows:
-            return  # a linear map without a fixed image: its Jacobian is the same everywhere
-        raise FormatError("a linear transform has no grid of its own: name the fixed image with --fixed")
+    first = Composite((inputs.chain,)).flatten().transforms[0]
+    if here is not None:
+        grid = here.grid
+    elif isinstance(first, DisplacementField | VelocityField):
+        grid = first.grid
+    else:  # a field behind another map does not lie in the fixed image's space
+        text = (
+            "the (first) transform has no grid in the fixed image's space: name the fixed image with --fixed"
+        )
+        if not found.rows:
+            raise FormatError(text)
+        found.warnings.append(f"the transform itself was not measured: {text}")
+        return
     inverse = None
     if request.inverse:
         inverse = read_chain(
@@ -262,15 +306,6 @@ def _measure_transform(request: Request, inputs: _Inputs, found: Findings) -> No
         moving_grid=None if there is None else there.grid,
     )
     found.add("transform", "after", quality.row())
-
-
-def _own_grid(chain: Transform) -> Grid | None:
-    from regista.transforms import Composite, DisplacementField, VelocityField
-
-    for part in Composite((chain,)).flatten().transforms:
-        if isinstance(part, (DisplacementField, VelocityField)):
-            return part.grid
-    return None
 
 
 def _mask(request: Request) -> Image | None:
@@ -312,13 +347,17 @@ def _undefined(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def without_nan(tree: Any) -> Any:
-    """Return a tree fit for JSON, which knows neither NaN nor infinity."""
+def for_json(tree: Any) -> Any:
+    """Return a tree fit for JSON, which knows neither NaN, written null, nor infinity, written "Infinity"."""
     if isinstance(tree, Mapping):
-        return {str(name): without_nan(value) for name, value in tree.items()}
+        return {str(name): for_json(value) for name, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return [without_nan(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+        return [for_json(value) for value in tree]
+    if not isinstance(tree, float) or math.isfinite(tree):
+        return tree
+    if math.isnan(tree):
+        return None
+    return "Infinity" if tree > 0 else "-Infinity"
 
 
 def means_only(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -157,13 +157,11 @@ def _warnings(
     images: tuple[Image | None, Image | None],
     sampled: dict[str, float],
 ) -> list[str]:
+    from regista.evaluation import tell_unmatched
+
     found = []
-    count, given = len(fit.residuals_mm), [len(points.points_mm) for points in sets]
-    if given != [count, count]:
-        found.append(
-            f"{count} landmarks have a name in both files, of {given[0]} fixed and {given[1]} moving ones; the others "
-            "are left out"
-        )
+    if text := tell_unmatched(*sets, len(fit.residuals_mm)):
+        found.append(text)
     for role, points, image in zip(("fixed", "moving"), sets, images, strict=True):
         outside = 0 if image is None else int((~image.grid.contains(points.points_mm)).sum())
         if outside:
@@ -180,7 +178,7 @@ def _warnings(
 
 
 def _tree(fit: LandmarkFit, sampled: dict[str, float]) -> dict[str, Any]:
-    from regista.cli._evaluate_parts import without_nan
+    from regista.cli._evaluate_parts import for_json
     from regista.transforms import Affine
 
     tree = fit.summary() | sampled
@@ -195,7 +193,7 @@ def _tree(fit: LandmarkFit, sampled: dict[str, float]) -> dict[str, Any]:
     }
     if isinstance(fit.transform, Affine):
         tree["matrix"] = fit.transform.matrix.tolist()
-    plain: dict[str, Any] = without_nan(tree)
+    plain: dict[str, Any] = for_json(tree)
     return plain
 
 

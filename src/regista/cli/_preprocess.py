@@ -29,7 +29,10 @@ def preprocess(
         Path | None, typer.Argument(metavar="IMAGE", help="Image, or a folder of DICOM slices.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Image to write; its record goes beside it.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Image to write; its record goes beside it, as NAME.preprocess.json."
+        ),
     ] = None,
     steps: StepsFile = None,
     step: StepWords = None,
@@ -47,7 +50,7 @@ def preprocess(
     """Prepare an image: orientation, spacing, cropping, bias field, noise, intensities.
 
     World coordinates never change, so a transform estimated on the result applies to IMAGE unchanged. Beside
-    the output goes a .json with every step, its parameters and what it measured.
+    the output goes a .preprocess.json with every step, its parameters and what it measured.
     """
     if list_:
         _list(as_json)
@@ -61,7 +64,9 @@ def preprocess(
         raise PlanError("give IMAGE and -o OUT (or --list to see the steps)")
     check_outputs([output, mask_out], [image, mask, steps], IMAGE_SUFFIXES)
     named = read_pipeline(steps, step)
-    keep_inputs([output, mask_out, sidecar_of(output)], [image, mask, steps, *files_of_steps(named)])
+    keep_inputs(
+        [output, mask_out, sidecar_of(output, "preprocess")], [image, mask, steps, *files_of_steps(named)]
+    )
     pipeline = named.with_files(read)
     with use_threads(threads):
         source = read_labels(image) if labels else read(image)
@@ -70,7 +75,7 @@ def preprocess(
     record = {**done.record, "files": files}
     things: dict[Path, Any] = {
         output: done.image,
-        sidecar_of(output): json.dumps(record, indent=2, ensure_ascii=False) + "\n",
+        sidecar_of(output, "preprocess"): json.dumps(record, indent=2, ensure_ascii=False) + "\n",
     }
     if mask_out is not None:
         if done.mask is None:
@@ -135,11 +140,15 @@ def ablate(
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
-) -> None:
-    """Register a pair with and without each preprocessing step, and tabulate what it changes."""
+) -> int:
+    """Register a pair with and without each preprocessing step, and tabulate what it changes.
+
+    A variant that fails is told in the column status, and the exit code is 1; the others are run all the same.
+    """
     from regista.atlas import ablate as run
+    from regista.cli._evaluate_parts import for_json, write_csv
     from regista.cli._outputs import check_outputs, keep_inputs
-    from regista.io import read, read_labels, read_points, write_text
+    from regista.io import read, read_labels, read_points
 
     plan = Path(preset) if preset.endswith(".toml") else None
     inputs = [fixed, moving, steps, plan, fixed_labels, moving_labels, fixed_points, moving_points]
@@ -160,11 +169,15 @@ def ablate(
             *images, pipeline, preset, labels=labels, points=points, design=design, threads=threads, tell=tell
         )  # fmt: skip
     if output is not None:
-        write_text(output, _csv(rows))
+        write_csv(output, rows)
     if as_json:
-        say_json({"rows": rows, "preset": preset})
+        say_json(for_json({"rows": rows, "preset": preset}))
     elif not quiet:
         _table(rows)
+    failed = [row for row in rows if row["status"].startswith("failed")]
+    for row in failed:
+        complain(f"{row['steps']} {row['status']}")
+    return 1 if failed else 0
 
 
 def read_pipeline(file: Path | None, words: Sequence[str] | None) -> Pipeline:
@@ -182,11 +195,11 @@ def read_pipeline(file: Path | None, words: Sequence[str] | None) -> Pipeline:
     return pipeline
 
 
-def sidecar_of(output: Path) -> Path:
-    """Return the name of the record beside an image."""
+def sidecar_of(output: Path, program: str) -> Path:
+    """Return the name of the record beside an image; NAME.json is what converters of DICOM call theirs."""
     from regista.io import stem_of
 
-    return output.with_name(f"{stem_of(output)}.json")
+    return output.with_name(f"{stem_of(output)}.{program}.json")
 
 
 def files_of_steps(pipeline: Pipeline) -> list[Path]:
@@ -230,17 +243,6 @@ def _short(measured: dict[str, Any]) -> str:
     return ", ".join(f"{k} {text(v)}" for k, v in measured.items() if not isinstance(v, list | dict))
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    import csv
-    import io
-
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
 def _table(rows: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -248,7 +250,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> None:
     table = Table()
     for key in rows[0]:
         words = key in ("steps", "status")
-        table.add_column(key.replace("_", " "), justify="left" if words else "right", no_wrap=words)
+        table.add_column(key.replace("_", " "), justify="left" if words else "right", no_wrap=key == "steps")
     for row in rows:
         table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
     Console().print(table)

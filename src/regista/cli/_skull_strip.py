@@ -40,7 +40,7 @@ def skull_strip(
 ) -> None:
     """Remove everything but the brain, by registering a template and its brain mask.
 
-    Writes the brain on the grid of IMAGE, and beside it a .json with parameters, measures and warnings.
+    Writes the brain on the grid of IMAGE, and beside it a .skull-strip.json with parameters, measures and warnings.
     """
     from regista.atlas import skull_strip as run
     from regista.cli._outputs import check_outputs, keep_inputs, write_together
@@ -50,7 +50,7 @@ def skull_strip(
 
     inputs = [image, template, template_mask]
     check_outputs([output, mask_out], inputs, IMAGE_SUFFIXES)
-    keep_inputs([sidecar_of(output)], inputs)
+    keep_inputs([sidecar_of(output, "skull-strip")], inputs)
     chosen = _template(template, template_mask)
     scan = read(image)
     if not (quiet or as_json):
@@ -69,7 +69,7 @@ def skull_strip(
     }
     things: dict[Path, Any] = {
         output: found.brain,
-        sidecar_of(output): json.dumps(record, indent=2, ensure_ascii=False) + "\n",
+        sidecar_of(output, "skull-strip"): json.dumps(record, indent=2, ensure_ascii=False) + "\n",
     }
     if mask_out is not None:
         things[mask_out] = found.mask
@@ -83,7 +83,7 @@ def skull_strip(
         say(
             f"{output}: brain of {record['measures']['brain_ml']:.4g} ml in {record['timings']['total']:.1f} s"
         )
-        for path in filter(None, (mask_out, sidecar_of(output))):
+        for path in filter(None, (mask_out, sidecar_of(output, "skull-strip"))):
             say(f"  {path}")
 
 

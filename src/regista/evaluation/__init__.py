@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from regista.evaluation._comparison import Comparison, compare_table, higher_is_better, read_rows
     from regista.evaluation._images import ImageSimilarity, image_measures
     from regista.evaluation._labels import LABEL_MEASURES, LabelAgreement, LabelScore, label_measures
-    from regista.evaluation._landmarks import LandmarkError, landmark_error, match_landmarks
+    from regista.evaluation._landmarks import LandmarkError, landmark_error, match_landmarks, tell_unmatched
     from regista.evaluation._learn2reg import (
         Learn2RegMeasure,
         Learn2RegPair,
@@ -34,7 +34,7 @@ _HOME = {
     **dict.fromkeys(("Comparison", "compare_table", "higher_is_better", "read_rows"), "_comparison"),
     **dict.fromkeys(("ImageSimilarity", "image_measures"), "_images"),
     **dict.fromkeys(("LABEL_MEASURES", "LabelAgreement", "LabelScore", "label_measures"), "_labels"),
-    **dict.fromkeys(("LandmarkError", "landmark_error", "match_landmarks"), "_landmarks"),
+    **dict.fromkeys(("LandmarkError", "landmark_error", "match_landmarks", "tell_unmatched"), "_landmarks"),
     **dict.fromkeys(("Learn2RegMeasure", "Learn2RegPair", "Learn2RegTask", "find_field"), "_learn2reg"),
     **dict.fromkeys(
         ("learn2reg_labels", "learn2reg_sdlogj", "learn2reg_tre", "read_learn2reg"), "_learn2reg"
@@ -75,6 +75,7 @@ __all__ = [
     "read_label_names",
     "read_learn2reg",
     "read_rows",
+    "tell_unmatched",
     "transform_measures",
 ]
 

@@ -97,10 +97,16 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
     weight = None if where.all() else where.astype(np.float32)
     if weight is not None:
         a, b = (np.nan_to_num(x, posinf=0, neginf=0) for x in (a, b))
+    one, other = (_scaled(x, where) for x in (a, b))
     out = np.empty(shape, np.float32)
     value = {
-        metric.name: metric.prepare(a, weight).value_and_gradient(b, weight, out)
-        for metric in (SSD(), NCC(), LNCC(), MI())
+        metric.name: metric.prepare(x, weight).value_and_gradient(y, weight, out)
+        for metric, x, y in (
+            (SSD(), a, b),
+            (NCC(), a, b),
+            (LNCC(), one, other),
+            (MI(), one, other.clip(0, 1)),
+        )
     }
     correlation = -np.sign(value["ncc"]) * np.sqrt(abs(value["ncc"]))
     return ImageSimilarity(
@@ -115,6 +121,12 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
 def _gray(image: Image) -> NDArray[np.float32]:
     voxels = image.as_float32()
     return voxels if image.kind == "scalar" else np.ascontiguousarray(voxels.mean(axis=0))
+
+
+def _scaled(image: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return an image with its range within the mask as 0 … 1, which bins and the least variance are made for."""
+    low, high = float(image[where].min()), float(image[where].max())
+    return (image - np.float32(low)) / np.float32(high - low or 1.0)
 
 
 def _ssim(a: NDArray[np.float32], b: NDArray[np.float32], where: NDArray[np.bool_]) -> float:

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from regista.core import GeometryError, LabelImage, PlanError
 from regista.evaluation._surfaces import Sites, Surface, surface_distances
@@ -15,6 +16,8 @@ from regista.kernels.cpu.labels import overlap_counts
 
 LABEL_MEASURES = ("dice", "jaccard", "volume_similarity", "assd_mm", "hd95_mm", "hd_mm")
 _NAN = float("nan")
+_TABLE = 1 << 20
+"""Values that may lie between the smallest and the largest label for a table of all of them to be worth its memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +136,13 @@ def label_measures(
         raise PlanError(f"surface is 'voxels', 'surfels' or None, got {surface!r}")
     check_same_grid(fixed, warped)
     known = {**fixed.names, **(names or {})}
-    values, codes = encode(fixed, warped)
+    values, codes = encode(*(image.data.reshape(image.grid.as_3d().shape) for image in (fixed, warped)))
+    counts = overlap_counts(codes[0], codes[1], len(values))
     wanted = values[1:].tolist() if labels is None else [int(label) for label in labels]
     if labels is None:
-        _check_common(values, codes)
+        _check_common(values, counts)
     code_of = {int(value): n for n, value in enumerate(values)}
-    scores = _score(codes, [code_of.get(label, -1) for label in wanted], len(values), fixed, surface)
+    scores = _score(codes, counts, [code_of.get(label, -1) for label in wanted], fixed, surface)
     named = [
         LabelScore(label=label, name=known.get(label, str(label)), **score)
         for label, score in zip(wanted, scores, strict=True)
@@ -158,31 +162,29 @@ def check_same_grid(fixed: LabelImage, warped: LabelImage) -> None:
         )
 
 
-def encode(fixed: LabelImage, warped: LabelImage) -> tuple[NDArray[np.int64], list[NDArray[np.int32]]]:
-    """Return the values of both maps, 0 first, and the maps as ``(I, J, K)`` codes: places among them."""
-    data = [image.data.reshape(image.grid.as_3d().shape) for image in (fixed, warped)]
-    low, high = min(int(d.min()) for d in data), max(int(d.max()) for d in data)
-    if high - low < 1 << 20:
-        low, high = min(low, 0), max(high, 0)
-        present = np.zeros(high - low + 1, bool)
-        present[-low] = True
+def encode(*data: NDArray[Any]) -> tuple[NDArray[np.int64], list[NDArray[np.int32]]]:
+    """Return the values that occur in arrays, 0 always and first, and the arrays as codes: places among the values."""
+    low, high = min(0, *(int(d.min()) for d in data)), max(0, *(int(d.max()) for d in data))
+    if high - low < _TABLE:  # so that int32 holds every value, whatever the type of the arrays
         shifted = [d.astype(np.int32) - low for d in data]
+        present = np.zeros(high - low + 1, bool)
         for part in shifted:
             present |= np.bincount(part.ravel(), minlength=len(present)) > 0
         found = np.flatnonzero(present) + low
-    else:
-        found = np.unique(np.concatenate([np.unique(d) for d in data] + [np.zeros(1, np.int64)]))
-    values = np.concatenate([[0], found[found != 0]]).astype(np.int64)
-    if high - low < 1 << 20:
+        values = np.concatenate([[0], found[found != 0]]).astype(np.int64)
         table = np.zeros(high - low + 1, np.int32)
         table[values - low] = np.arange(len(values))
         return values, [table[part] for part in shifted]
+    # in int64 throughout: NumPy joins uint64 and int64 to float64, which rounds
+    wide = [d.astype(np.int64) for d in data]
+    found = np.unique(np.concatenate([np.unique(d) for d in wide]))
+    values = np.concatenate([[0], found[found != 0]])
     order = np.argsort(values)
-    return values, [order[np.searchsorted(values[order], d)].astype(np.int32) for d in data]
+    return values, [order[np.searchsorted(values[order], d)].astype(np.int32) for d in wide]
 
 
-def _check_common(values: NDArray[np.int64], codes: list[NDArray[np.int32]]) -> None:
-    sets = [set(values[np.unique(c)].tolist()) - {0} for c in codes]
+def _check_common(values: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+    sets = [set(values[1:][row[1:] > 0].tolist()) for row in counts[:2]]
     for name, found in zip(("fixed", "warped"), sets, strict=True):
         if not found:
             raise GeometryError(
@@ -198,15 +200,14 @@ def _check_common(values: NDArray[np.int64], codes: list[NDArray[np.int32]]) -> 
 
 
 def _score(
-    codes: list[NDArray[np.int32]],
+    codes: list[NDArray[Any]],
+    counts: NDArray[np.int64],
     wanted: list[int],
-    count: int,
     fixed: LabelImage,
     surface: Surface | None,
 ) -> list[dict[str, Any]]:
     """Return the measures of each wanted code; −1 stands for a label that neither map has."""
-    counts = overlap_counts(codes[0], codes[1], count)
-    sites = None if surface is None else [Sites.of(c, count, fixed.grid, surface) for c in codes]
+    sites = None if surface is None else [Sites.of(c, counts.shape[1], fixed.grid, surface) for c in codes]
     scores = []
     for code in wanted:
         a, b, both = (int(n) for n in counts[:, code]) if code >= 0 else (0, 0, 0)
@@ -236,14 +237,56 @@ def _score_groups(
     fixed: LabelImage,
     surface: Surface | None,
 ) -> list[LabelScore]:
+    if not groups:
+        return []
     scores = []
+    here, there, number = _meetings(codes, len(values))
+    boxes = [] if surface is None else _boxes(codes, len(values))
     for name, members in groups.items():
         if not len(members):
             raise PlanError(f"the group {name!r} has no labels")
-        table = np.isin(values, [int(m) for m in members]).astype(np.int32)
-        (score,) = _score([table[c] for c in codes], [1], 2, fixed, surface)
+        inside = np.isin(values, [int(m) for m in members]).astype(np.int32)
+        a, b = inside[here], inside[there]
+        counts = np.array([[0, part @ number] for part in (a, b, a * b)])
+        box = _around([boxes[code] for code in np.flatnonzero(inside)]) if boxes else ()
+        parts = [inside[c[box]] for c in codes] if boxes else codes
+        (score,) = _score(parts, counts, [1], fixed, surface)
         scores.append(LabelScore(label=None, name=name, **score))
     return scores
+
+
+def _meetings(codes: list[NDArray[np.int32]], count: int) -> tuple[NDArray[np.int64], ...]:
+    """Return the pairs of codes that meet in a voxel, and in how many voxels each pair does."""
+    both = codes[0].ravel().astype(np.int64) * count + codes[1].ravel()
+    if count * count <= _TABLE:
+        number = np.bincount(both, minlength=count * count)
+        found = np.flatnonzero(number)
+        number = number[found]
+    else:
+        found, number = np.unique(both, return_counts=True)
+    return found // count, found % count, number
+
+
+def _boxes(codes: list[NDArray[np.int32]], count: int) -> list[tuple[slice, ...]]:
+    """Return the box that holds each code in all maps, a voxel wider: an axis of a single voxel has no surface."""
+    shape = codes[0].shape
+    whole = tuple(slice(0, size) for size in shape)
+    boxes = [whole]  # of the background
+    for found in zip(*(find_objects(c, count - 1) for c in codes), strict=True):
+        box = _around([one for one in found if one is not None])
+        boxes.append(
+            tuple(slice(max(s.start - 1, 0), min(s.stop + 1, n)) for s, n in zip(box, shape, strict=True))
+        )
+    return boxes
+
+
+def _around(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    """Return the box around boxes."""
+    if not boxes:
+        return (slice(0, 1),) * 3
+    return tuple(
+        slice(min(s.start for s in spans), max(s.stop for s in spans)) for spans in zip(*boxes, strict=True)
+    )
 
 
 def _means(scores: Sequence[LabelScore]) -> dict[str, float]:

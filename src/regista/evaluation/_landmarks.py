@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from regista.core import GeometryError, Grid, PlanError, PointSet
 from regista.transforms import Transform, check_direction
 
+_log = logging.getLogger(__name__)
 Unit = Literal["mm", "px"]
 
 
@@ -62,7 +65,7 @@ def landmark_error(
     Parameters
     ----------
     fixed, moving : PointSet
-        Corresponding points, paired by name where both have names, else by order.
+        Corresponding points, paired as `match_landmarks` does.
     transform : Transform, optional
         Map from fixed to moving, through which the fixed points are carried; None is the identity.
     grid : Grid, optional
@@ -78,8 +81,7 @@ def landmark_error(
     Raises
     ------
     GeometryError
-        If the numbers of points or their dimensions differ, no name is shared, or the map leads the wrong way
-        round.
+        If the points cannot be paired (see `match_landmarks`), or the map leads the wrong way round.
     PlanError
         If the unit is unknown, or 'px' without a grid.
 
@@ -100,6 +102,8 @@ def landmark_error(
         raise PlanError("errors in px need the moving image's grid --moving IMAGE (in Python grid=)")
     check_direction(transform, fixed.space, moving.space)
     one, other = match_landmarks(fixed, moving)
+    if text := tell_unmatched(fixed, moving, len(one)):
+        _log.warning("%s", text)
     here, there = fixed.points_mm[one], moving.points_mm[other]
     if transform is not None:
         here = transform.map_points(here)
@@ -149,7 +153,12 @@ def match_landmarks(fixed: PointSet, moving: PointSet) -> tuple[NDArray[np.int64
     Raises
     ------
     GeometryError
-        If the numbers of points or their dimensions differ, or no name is shared.
+        If the numbers of points or their dimensions differ, no name is shared, or names repeat in one set alone.
+
+    Notes
+    -----
+    Names that only one set has are left out. Names that repeat in both sets are taken for a group's name, not a
+    point's.
 
     Examples
     --------
@@ -175,6 +184,7 @@ def match_landmarks(fixed: PointSet, moving: PointSet) -> tuple[NDArray[np.int64
             )
         one, other = np.array(pairs).T
         return one, other
+    _check_repeated(fixed, moving)
     if len(fixed.points_mm) != len(moving.points_mm):
         raise GeometryError(
             f"{len(fixed.points_mm)} fixed landmarks but {len(moving.points_mm)} moving ones: without names "
@@ -184,5 +194,43 @@ def match_landmarks(fixed: PointSet, moving: PointSet) -> tuple[NDArray[np.int64
     return numbers, numbers
 
 
+def tell_unmatched(fixed: PointSet, moving: PointSet, count: int) -> str:
+    """Return a sentence on the landmarks that only one set has; an empty one where there are none.
+
+    Parameters
+    ----------
+    fixed, moving : PointSet
+        Landmarks of the two images.
+    count : int
+        Pairs that `match_landmarks` found.
+
+    Examples
+    --------
+    >>> one, other = PointSet(np.zeros((2, 3)), ("apex", "base")), PointSet(np.zeros((1, 3)), ("apex",))
+    >>> tell_unmatched(one, other, 1)
+    '1 landmarks have a name in both files, of 2 fixed and 1 moving ones; the other 1 are left out'
+    """
+    given = len(fixed.points_mm), len(moving.points_mm)
+    if given == (count, count):
+        return ""
+    return (
+        f"{count} landmarks have a name in both files, of {given[0]} fixed and {given[1]} moving ones; the other "
+        f"{sum(given) - 2 * count} are left out"
+    )
+
+
 def _unique(names: tuple[str, ...] | None) -> bool:
     return names is not None and len(set(names)) == len(names)
+
+
+def _check_repeated(fixed: PointSet, moving: PointSet) -> None:
+    """Refuse names that tell points apart in one set only: order would pair a name with another."""
+    if fixed.names is None or moving.names is None or _unique(fixed.names) == _unique(moving.names):
+        return
+    role, names = ("moving", moving.names) if _unique(fixed.names) else ("fixed", fixed.names)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    raise GeometryError(
+        f"the {role} landmarks have the name {twice[0]!r} more than once ({len(twice)} names repeat), the others have "
+        "each name once: it is not clear which belong together; give every landmark a name of its own, or take the "
+        "names out of both files to pair by order"
+    )

@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates
 
 from regista.core import FormatError, GeometryError, Grid
-from regista.evaluation._labels import overlaps
+from regista.evaluation._labels import encode, overlaps
 from regista.evaluation._names import read_text
 from regista.evaluation._surfaces import Sites, surface_distances
 from regista.kernels.cpu.fields import jacobian_determinant
+from regista.kernels.cpu.labels import overlap_counts
 
 _SPLITS = ("registration_val", "registration_test", "training_paired_images")
 _KNOWN = ("sdlogj", "dice", "hd95", "tre")
@@ -238,26 +239,26 @@ def learn2reg_labels(
     field = _field(field_vox)
     if field.shape[:3] != here.shape:
         raise GeometryError(f"the field has shape {field.shape}, the fixed labels {here.shape}")
-    wanted = [int(v) for v in (labels or np.setdiff1d(np.unique(here), [0]))]
     places = np.indices(here.shape, np.float64) + np.moveaxis(field.astype(np.float64), -1, 0)
     warped = map_coordinates(there, places, order=0)
-    table = {label: n for n, label in enumerate(wanted, start=1)}
-    codes = [_recode(data, table) for data in (here, warped)]
-    count, grid = len(wanted) + 1, Grid(here.shape, np.eye(4))
-    sites = [Sites.of(c, count, grid, "surfels") for c in codes] if surface else []
+    values, codes = encode(here, warped, there)
+    counts = overlap_counts(codes[0], codes[1], len(values))
+    exists = np.bincount(codes[2].ravel(), minlength=len(values)) > 0
+    wanted = [int(v) for v in labels] or sorted(int(v) for v in values[1:][counts[0, 1:] > 0])
+    code_of, grid = {int(value): n for n, value in enumerate(values)}, Grid(here.shape, np.eye(4))
+    sites = [Sites.of(c, len(values), grid, "surfels") for c in codes[:2]] if surface else []
     found: dict[str, dict[int, float]] = {"dice": {}, "hd95": {}}
-    exists = set(np.unique(there).tolist())
-    for label, code in table.items():
-        a, b = codes[0] == code, codes[1] == code
-        known = a.any() and label in exists
-        nan = float("nan")
-        found["dice"][label] = (
-            overlaps(int(a.sum()), int(b.sum()), int((a & b).sum()))["dice"] if known else nan
-        )
+    for label in wanted:
+        code = code_of.get(label, 0)
+        a, b, both = (int(n) for n in counts[:, code])
+        dice = hd95 = float("nan")
+        if code and a and exists[code]:
+            dice = overlaps(a, b, both)["dice"]
+            if surface:  # infinite where the label was warped out of the image
+                hd95 = surface_distances(sites[0], sites[1], code, grid)["hd95_mm"] if b else float("inf")
+        found["dice"][label] = dice
         if surface:
-            gone = known and not b.any()  # warped out of the image
-            hd95 = surface_distances(sites[0], sites[1], code, grid)["hd95_mm"] if known else nan
-            found["hd95"][label] = float("inf") if gone else hd95
+            found["hd95"][label] = hd95
     return found
 
 
@@ -290,13 +291,6 @@ def _field(field_vox: ArrayLike) -> NDArray[Any]:
     if not np.isfinite(field).all():
         raise GeometryError("the displacement field holds NaN or Inf")
     return field
-
-
-def _recode(data: NDArray[Any], table: Mapping[int, int]) -> NDArray[np.int32]:
-    codes = np.zeros(data.shape, np.int32)
-    for label, code in table.items():
-        codes[data == label] = code
-    return codes
 
 
 def _ids(path: Path) -> tuple[str, str]:

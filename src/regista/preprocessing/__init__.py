@@ -5,6 +5,7 @@ from regista.preprocessing._geometry import CropPad, Reorient, Resample
 from regista.preprocessing._intensity import Clip, HistogramMatch, PercentileNormalize, ZScore
 from regista.preprocessing._nyul import Nyul
 from regista.preprocessing._pipeline import STEPS, Pipeline, Preprocessed, list_steps, run
+from regista.preprocessing._skull_strip import SkullStrip
 from regista.preprocessing._step import Step
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Preprocessed",
     "Reorient",
     "Resample",
+    "SkullStrip",
     "Step",
     "ZScore",
     "list_steps",

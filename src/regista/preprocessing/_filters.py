@@ -11,7 +11,14 @@ from scipy import ndimage
 
 from regista.core import GeometryError, Image, LabelImage, PlanError
 from regista.preprocessing._itk import from_itk, itk, to_itk
-from regista.preprocessing._step import Foreground, IntensityStep, Outcome, Step, check_intensities
+from regista.preprocessing._step import (
+    Foreground,
+    IntensityStep,
+    Outcome,
+    Step,
+    check_intensities,
+    mask_array,
+)
 
 Change = tuple[NDArray[Any], dict[str, Any]]
 
@@ -176,8 +183,9 @@ class ForegroundMask(Step):
         mean = image if image.kind == "scalar" else Image(image.as_float32().mean(axis=0), image.grid)
         threshold = otsu_threshold(mean)
         found = mean.as_float32() > threshold
-        if mask is not None:
-            found &= mask.as_float32() > 0
+        bound = mask_array(image, mask)
+        if bound is not None:
+            found &= bound
         if self.closing_mm > 0:
             found = _closed(found, self.closing_mm / image.grid.spacing)
         if self.largest:
@@ -186,6 +194,8 @@ class ForegroundMask(Step):
                 found = labels == int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
         if self.fill_holes:
             found = ndimage.binary_fill_holes(found)
+        if bound is not None:  # closing and filling may have left it
+            found &= bound
         if not found.any():
             raise GeometryError("foreground-mask: no foreground was found above Otsu's threshold")
         labels = LabelImage(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from regista.core import GeometryError, Image, PlanError
 from regista.preprocessing._itk import from_itk, itk, to_itk
+from regista.preprocessing._nyul import bend, increasing
 from regista.preprocessing._step import (
     Foreground,
     IntensityStep,
@@ -154,6 +155,10 @@ class HistogramMatch(IntensityStep):
 
     Notes
     -----
+    Where there is a mask, the image's quantiles are those inside it. The mask is the image's: of the reference the
+    voxels above its mean count, or all, as without a mask. ITK takes no mask, so its rule is spelled out here then,
+    with the quantiles of the values themselves in place of `levels` bins.
+
     L. G. Nyúl, J. K. Udupa and X. Zhang, "New variants of a method of MRI scale standardization", IEEE
     Transactions on Medical Imaging 19(2), 2000, as implemented in ITK.
     """
@@ -186,11 +191,14 @@ class HistogramMatch(IntensityStep):
             raise GeometryError(
                 f"histogram-match.reference is {self.reference.ndim}-D, the image {frame.ndim}-D"
             )
-        with itk() as sitk:
-            out = sitk.HistogramMatching(
-                to_itk(frame), to_itk(self.reference), self.levels, self.points, self.above_mean
-            )
-            data = from_itk(out)
+        if mask is not None:
+            data = self._matched_inside(frame, mask)
+        else:
+            with itk() as sitk:
+                out = sitk.HistogramMatching(
+                    to_itk(frame), to_itk(self.reference), self.levels, self.points, self.above_mean
+                )
+                data = from_itk(out)
         at = (1, 25, 50, 75, 99)
         named = {
             "before": foreground_values(frame, mask, self.name),
@@ -199,3 +207,13 @@ class HistogramMatch(IntensityStep):
         }
         found = {key: [float(v) for v in np.percentile(values, at)] for key, values in named.items()}
         return data, {"percentiles": list(at), **found}
+
+    def _matched_inside(self, frame: Image, mask: Foreground) -> NDArray[np.float32]:
+        assert isinstance(self.reference, Image)
+        other = self.reference.as_float32().ravel()
+        if self.above_mean:
+            other = other[other >= other.mean(dtype=np.float64)]
+        shares = np.linspace(0, 1, self.points + 2)
+        here = foreground_values(frame, mask, self.name)
+        marks, goal = (np.quantile(values.astype(np.float64), shares) for values in (here, other))
+        return bend(frame.data, increasing(marks), goal)

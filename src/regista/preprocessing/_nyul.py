@@ -17,6 +17,7 @@ from regista.core import FormatError, GeometryError, Image, PlanError
 from regista.preprocessing._step import (
     Foreground,
     IntensityStep,
+    Voxels,
     check_intensities,
     foreground_values,
     mask_array,
@@ -108,7 +109,7 @@ class Nyul(IntensityStep):
                 raise GeometryError("nyul trains on scalar images; take a frame of each series")
             marks = _landmarks(image, mask_array(image, mask), percentiles)
             rows.append(scale[0] + (marks - marks[0]) * ((scale[1] - scale[0]) / (marks[-1] - marks[0])))
-        standard = _increasing(np.mean(rows, axis=0))
+        standard = increasing(np.mean(rows, axis=0))
         return cls(percentiles=tuple(map(float, percentiles)), standard=tuple(map(float, standard)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -153,23 +154,25 @@ class Nyul(IntensityStep):
             return Nyul.load(self.model).change(frame, mask)
         marks = _landmarks(frame, mask, self.percentiles)
         goal = np.asarray(self.standard)
-        data = frame.data.astype(np.float64)
-        out = np.interp(data, marks, goal)
-        first, last = (
-            (goal[1] - goal[0]) / (marks[1] - marks[0]),
-            (goal[-1] - goal[-2]) / (marks[-1] - marks[-2]),
-        )
-        out = np.where(data < marks[0], goal[0] + (data - marks[0]) * first, out)
-        out = np.where(data > marks[-1], goal[-1] + (data - marks[-1]) * last, out)
-        return out.astype(np.float32), {"landmarks": [float(m) for m in marks]}
+        return bend(frame.data, marks, goal), {"landmarks": [float(m) for m in marks]}
+
+
+def bend(data: NDArray[Any], marks: NDArray[Any], goal: NDArray[Any]) -> Voxels:
+    """Return values carried from increasing marks to their goals, straight between them and beyond the outermost."""
+    data = data.astype(np.float64)
+    out = np.interp(data, marks, goal)
+    first, last = ((goal[n + 1] - goal[n]) / (marks[n + 1] - marks[n]) for n in (0, len(marks) - 2))
+    out = np.where(data < marks[0], goal[0] + (data - marks[0]) * first, out)
+    out = np.where(data > marks[-1], goal[-1] + (data - marks[-1]) * last, out)
+    return out.astype(np.float32)
 
 
 def _landmarks(image: Image, mask: Foreground | None, percentiles: Sequence[float]) -> NDArray[np.float64]:
     values = foreground_values(image, mask, "nyul")
-    return _increasing(np.percentile(values.astype(np.float64), percentiles))
+    return increasing(np.percentile(values.astype(np.float64), percentiles))
 
 
-def _increasing(marks: NDArray[Any]) -> NDArray[np.float64]:
+def increasing(marks: NDArray[Any]) -> NDArray[np.float64]:
     """Part landmarks that coincide, as those of coarse intensities do, by a hair."""
     hair = 1e-6 * max(float(marks[-1] - marks[0]), 1e-6)
     out = np.array(marks, dtype=np.float64)

@@ -24,14 +24,15 @@ from regista.preprocessing._filters import N4, Denoise, ForegroundMask
 from regista.preprocessing._geometry import CropPad, Reorient, Resample
 from regista.preprocessing._intensity import Clip, HistogramMatch, PercentileNormalize, ZScore
 from regista.preprocessing._nyul import Nyul
+from regista.preprocessing._skull_strip import SkullStrip
 from regista.preprocessing._step import CONFIG, Step, mask_array, plain
 from regista.transforms import resample_labels
 
 STEPS: dict[str, type[Step]] = {
     kind.name: kind
     for kind in (
-        Reorient, Resample, CropPad, N4, Denoise, ForegroundMask, Clip, ZScore, PercentileNormalize,
-        HistogramMatch, Nyul,
+        Reorient, Resample, CropPad, N4, Denoise, ForegroundMask, SkullStrip, Clip, ZScore,
+        PercentileNormalize, HistogramMatch, Nyul,
     )
 }  # fmt: skip
 """Every step by the name plans and the command line use."""
