@@ -98,7 +98,7 @@ SETS = {
         peers=("ants:affine", "ants:syn-mi", "greedy"),
         quick=("lung-ct",),
     ),
-    "lung_mri": Set(images="lung_mri", ours=("lung-ct", "brain-t1", "affine")),
+    "lung_mri": Set(images="lung_mri", ours=("lung-mri", "lung-ct", "affine")),
     "histology": Set(
         images="histology",
         ours=("histology", "2d", "affine"),

@@ -78,13 +78,22 @@ def greedy_deformable(job: Job) -> dict:
 
 def greedy_whole(job: Job) -> dict:
     """Run Greedy's three commands, affine, deformable and reslice, from files to files."""
+    return _greedy_whole(job, GREEDY_METRIC)
+
+
+def greedy_nmi(job: Job) -> dict:
+    """Run the same by normalized mutual information, for different contrasts."""
+    return _greedy_whole(job, "-m NMI -n 100x50x10")
+
+
+def _greedy_whole(job: Job, metric: str) -> dict:
     from picsl_greedy import Greedy3D
 
     affine, warp, out = job.out / "affine.ras.txt", job.out / "warp.nii.gz", job.out / "warped.nii.gz"
     images = f"-i {job.fixed} {job.moving} -threads {job.threads}"
     commands = {
-        "affine": f"-a {images} -ia-image-centers {GREEDY_METRIC} -o {affine}",
-        "deformable": f"{images} {GREEDY_METRIC} -it {affine} -o {warp}",
+        "affine": f"-a {images} -ia-image-centers {metric} -o {affine}",
+        "deformable": f"{images} {metric} -it {affine} -o {warp}",
         "reslice": f"-rf {job.fixed} -threads {job.threads} -rm {job.moving} {out} -r {warp} {affine}",
     }
     seconds = {}
@@ -157,6 +166,7 @@ TOOLS: dict[str, Callable[[Job], dict]] = {
         ants_syn,
         greedy_deformable,
         greedy_whole,
+        greedy_nmi,
         regista_affine,
         regista_deformable,
     )

@@ -31,7 +31,18 @@ PRESETS = sorted(list_presets())
 
 
 def test_the_promised_presets_are_there_and_described():
-    promised = {"rigid", "affine", "fast", "brain-t1", "accurate", "multimodal", "lung-ct", "2d", "histology"}
+    promised = {
+        "rigid",
+        "affine",
+        "fast",
+        "brain-t1",
+        "accurate",
+        "multimodal",
+        "lung-ct",
+        "2d",
+        "histology",
+        "lung-mri",
+    }
     models = {"syn", "syn-cc", "demons", "diffeomorphic-demons", "log-demons", "svf", "bspline-mi", "convex"}
     assert promised | models <= set(PRESETS)
     assert all(list_presets().values())
@@ -189,6 +200,7 @@ def test_wrong_settings_are_refused_with_what_would_be_right(override, message):
     ("change", "message"),
     [
         ({"stages": ()}, "at least one stage"),
+        ({"mask_margin_mm": -1.0}, "mask_margin_mm is between 0 and 1000 mm, got -1.0"),
         ({"stages": (DeformableStage(), LinearStage(model="affine"))}, "linear stages come before"),
         ({"clip_percentiles": (5, 120)}, "clip_percentiles"),
     ],

@@ -76,6 +76,21 @@ def test_lung_landmarks_meet(data_dir):
     assert errors.mean() < 2.0
 
 
+def test_lobes_overlap_where_masks_leave_a_margin_to_see(data_dir):
+    folder = data_dir / "lung_mri"
+    fixed, moving, fixed_mask, moving_mask = (
+        read(folder / f"{n}_{part}.nii.gz") for part in ("h1", "mask") for n in ("0006", "0007")
+    )
+    target, labels = (read_labels(folder / f"{n}_lobes.nii.gz") for n in ("0006", "0007"))
+    overlap = []
+    for margin in ("16", "0"):
+        plan = load_plan("lung-mri", [f"mask_margin_mm={margin}"])
+        result = register(fixed, moving, plan, fixed_mask=fixed_mask, moving_mask=moving_mask)
+        overlap.append(mean_dice(target.data, resample_labels(labels, target.grid, result.transform).data))
+    assert overlap[0] > 0.88
+    assert overlap[0] > overlap[1] + 0.05
+
+
 def test_a_brain_s_map_is_undone_by_its_inverse_everywhere(data_dir):
     fixed, moving = (read(data_dir / "brain_t1" / f"{n}_t1.nii.gz") for n in (1036, 1000))
     result = register(fixed, moving, "brain-t1")

@@ -50,6 +50,20 @@ def test_masks_leave_out_what_does_not_belong(shifted_pair, role):
     assert f"{role}_mask" in masked.record.inputs
 
 
+def test_a_margin_widens_masks_by_millimetres():
+    data = np.random.default_rng(1).random((9, 11, 15)).astype(np.float32)
+    data[4, 5, 9] = np.nan
+    grid = Grid(data.shape, np.diag([3.0, -2.0, 1.0, 1.0]))
+    inside = np.zeros(data.shape, np.uint8)
+    ends = [4, 5, 6], [4, 5, 7]
+    inside[4, 5, 6:8] = 1
+    far = np.min([np.linalg.norm(points_of(grid) - grid.index2world(end), axis=-1) for end in ends], axis=0)
+    for margin in (0.0, 3.0, 4.1):
+        plan = replace(SHIFT, mask_margin_mm=margin)
+        weight = _inputs.prepare(Image(data, grid), Image(inside, grid), plan, "fixed", "mask").weight
+        assert np.array_equal(weight > 0, (far <= margin) & np.isfinite(data))
+
+
 def test_masks_hold_for_fields_too(smooth_pair):
     truth, fixed, moving = smooth_pair
     spoilt, mask = dropped(fixed, (15, 20, 10), (25, 30, 20), 2.0)

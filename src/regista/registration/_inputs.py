@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from regista.core import GeometryError, Grid, Image, PlanError, RegistrationError
 from regista.core.memory import available_bytes
@@ -171,7 +172,8 @@ def prepare(
         )
     weight: NDArray[np.float32] | None = None
     if mask is not None or bad:
-        weight = use.astype(np.float32) if mask is not None else finite.astype(np.float32)
+        seen = finite if mask is None else finite & _widened(mask, plan.mask_margin_mm)
+        weight = seen.astype(np.float32)
     grid = embedded(image.grid)
     shape = grid.shape
     voxels = [
@@ -184,6 +186,15 @@ def prepare(
     weight = None if weight is None else np.ascontiguousarray(weight.reshape(shape))
     thickness = thickness_of(grid, plan.slice_thickness)
     return Scan(voxels[0], grid, weight, others=tuple(voxels[1:]), thickness=thickness)
+
+
+def _widened(mask: Image, margin_mm: float) -> NDArray[np.bool_]:
+    """Return the voxels of a mask, and those whose centre lies within a margin of one's."""
+    inside = mask.as_float32() > 0
+    if margin_mm == 0:
+        return inside
+    distance = distance_transform_edt(~inside, sampling=mask.grid.spacing)
+    return np.asarray(distance <= margin_mm)
 
 
 def _scaled(

@@ -55,6 +55,9 @@ class Plan:
         What is optimized, in order.
     wants_masks : bool
         Whether the plan was made for images with masks: a run without them warns.
+    mask_margin_mm : float
+        Both masks are widened by so much before anything is compared; intensities are still scaled inside them alone.
+        The edge of an organ aligns it, and a mask that ends there hides it.
     slice_thickness : float
         For stacks of few thick slices whose header does not know the thickness (equal spacing along all axes, and one
         axis with less than a quarter of the others' voxels): how many times longer a voxel counts along that axis when
@@ -73,6 +76,7 @@ class Plan:
     preprocessing: Pipeline = field(default_factory=Pipeline)
     start: Start = field(default_factory=Start)
     wants_masks: bool = False
+    mask_margin_mm: float = 0.0
     slice_thickness: float = 1.0
     __pydantic_config__: ClassVar[dict[str, object]] = CONFIG
 
@@ -82,6 +86,8 @@ class Plan:
         low, high = self.clip_percentiles
         if not 0 <= low < high <= 100:
             raise PlanError(f"clip_percentiles is [low, high] with 0 ≤ low < high ≤ 100, got {[low, high]}")
+        if not 0 <= self.mask_margin_mm <= 1000:
+            raise PlanError(f"mask_margin_mm is between 0 and 1000 mm, got {self.mask_margin_mm}")
         if not 1 <= self.slice_thickness <= 100:
             raise PlanError(f"slice_thickness is between 1 and 100, got {self.slice_thickness}")
         deformable = [n for n, s in enumerate(self.stages) if isinstance(s, DenseStage)]
