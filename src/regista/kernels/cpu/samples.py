@@ -9,7 +9,7 @@ import numpy as np
 
 from regista.core import parallel_for
 from regista.kernels.cpu._jit import njit
-from regista.kernels.cpu.warp import _along
+from regista.kernels.cpu.warp import _along, _value_and_slopes
 
 _GRAIN = 512
 
@@ -140,14 +140,7 @@ def _warp_at(start, stop, moving, affine, disp, voxels, shape, values, slopes, i
         q, y, free1 = _along(x1, mj)
         r, z, free2 = _along(x2, mk)
         o = (p * mj + q) * mk + r
-        z00, z01 = v[o + sk] - v[o], v[o + sj + sk] - v[o + sj]
-        z10, z11 = v[o + si + sk] - v[o + si], v[o + si + sj + sk] - v[o + si + sj]
-        c00, c01 = v[o] + z * z00, v[o + sj] + z * z01
-        c10, c11 = v[o + si] + z * z10, v[o + si + sj] + z * z11
-        y0, y1 = c01 - c00, c11 - c10
-        z0, z1 = z00 + y * (z01 - z00), z10 + y * (z11 - z10)
-        low, high = c00 + y * y0, c10 + y * y1
-        values[n] = low + x * (high - low)
-        d0, d1, d2 = free0 * (high - low), free1 * (y0 + x * (y1 - y0)), free2 * (z0 + x * (z1 - z0))
+        values[n], d0, d1, d2 = _value_and_slopes(v, o, si, sj, sk, x, y, z)
+        d0, d1, d2 = free0 * d0, free1 * d1, free2 * d2
         for axis in range(3):
             slopes[axis, n] = affine[0, axis] * d0 + affine[1, axis] * d1 + affine[2, axis] * d2

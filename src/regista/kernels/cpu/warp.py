@@ -156,6 +156,19 @@ def _along(x, size):
     return low, np.float32(x - low), free
 
 
+@inlined
+def _value_and_slopes(v, n, si, sj, sk, x, y, z):
+    """Return the linear interpolant at a place within cell n, and its derivative along each axis."""
+    z00, z01 = v[n + sk] - v[n], v[n + sj + sk] - v[n + sj]
+    z10, z11 = v[n + si + sk] - v[n + si], v[n + si + sj + sk] - v[n + si + sj]
+    c00, c01 = v[n] + z * z00, v[n + sj] + z * z01
+    c10, c11 = v[n + si] + z * z10, v[n + si + sj] + z * z11
+    y0, y1 = c01 - c00, c11 - c10
+    z0, z1 = z00 + y * (z01 - z00), z10 + y * (z11 - z10)
+    slope = c10 + y * y1 - c00 - y * y0
+    return c00 + y * y0 + x * slope, slope, y0 + x * (y1 - y0), z0 + x * (z1 - z0)
+
+
 @njit
 def _warp_gradient(start, stop, moving, affine, disp, gradient, out):
     mi, mj, mk = moving.shape
@@ -184,15 +197,8 @@ def _warp_gradient(start, stop, moving, affine, disp, gradient, out):
                     affine[2, 0] * a + affine[2, 1] * b + affine[2, 2] * c + affine[2, 3], mk
                 )
                 n = (p * mj + q) * mk + r
-                z00, z01 = v[n + sk] - v[n], v[n + sj + sk] - v[n + sj]
-                z10, z11 = v[n + si + sk] - v[n + si], v[n + si + sj + sk] - v[n + si + sj]
-                c00, c01 = v[n] + z * z00, v[n + sj] + z * z01
-                c10, c11 = v[n + si] + z * z10, v[n + si + sj] + z * z11
-                y0, y1 = c01 - c00, c11 - c10
-                z0, z1 = z00 + y * (z01 - z00), z10 + y * (z11 - z10)
-                d0 = g * free0 * (c10 + y * y1 - c00 - y * y0)
-                d1 = g * free1 * (y0 + x * (y1 - y0))
-                d2 = g * free2 * (z0 + x * (z1 - z0))
+                _, d0, d1, d2 = _value_and_slopes(v, n, si, sj, sk, x, y, z)
+                d0, d1, d2 = g * free0 * d0, g * free1 * d1, g * free2 * d2
                 out[0, i, j, k] = m[0, 0] * d0 + m[1, 0] * d1 + m[2, 0] * d2
                 out[1, i, j, k] = m[0, 1] * d0 + m[1, 1] * d1 + m[2, 1] * d2
                 out[2, i, j, k] = m[0, 2] * d0 + m[1, 2] * d1 + m[2, 2] * d2
