@@ -156,3 +156,10 @@ def test_command_writes_the_table(case, tmp_path) -> None:
     assert json.loads(done.stdout)["rows"][-1]["dice"] is None
     rows = list(csv.DictReader((tmp_path / "b.csv").open()))
     assert [row["dice"] == "" for row in rows] == [False, True, False, True]
+
+
+def test_labels_on_another_grid_are_refused_before_the_first_run(case) -> None:
+    images, labels, _ = case
+    cut = LabelImage(labels[1].data[:, 3:], Grid((28, 29, 20), labels[1].grid.grid2world))
+    with pytest.raises(GeometryError, match="the moving labels lie on another grid"):
+        ablate(*images, Pipeline.from_words(["zscore"]), labels=(labels[0], cut))

@@ -228,6 +228,17 @@ def test_one_bad_file_spoils_its_own_case_only(workplace, make_grid):
     assert workplace.calls() == ["truth"]
 
 
+def test_a_table_of_names_in_the_folder_of_results_is_kept(workplace):
+    workplace.out.mkdir()
+    names = workplace.out / "regions.csv"
+    names.write_text("label,name\n1,one\n")
+    words = ["benchmark", workplace.table, "-o", workplace.out, "-m", "my:truth", "--convention", "ras"]
+    words += ["--methods-file", workplace.own]
+    for text in (names, f"labels={names}"):
+        assert "would destroy the input" in regista(*words, "--names", text, code=2).stderr
+    assert names.read_text() == "label,name\n1,one\n"
+
+
 def test_row_three_of_four_is_lost_and_row_four_has_labels_elsewhere(workplace):
     head, one, two = workplace.table.read_text(encoding="utf-8").splitlines()
     three = one.replace("one,", "three,", 1).replace("one/moving.nii.gz", "gone.nii.gz")

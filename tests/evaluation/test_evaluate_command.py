@@ -268,3 +268,43 @@ def test_importing_the_package_stays_light():
     code = "import sys, regista.evaluation; print(any(m.startswith(('scipy', 'numba')) for m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("text", ["1,x", "5-1", "labels=1"])
+def test_labels_are_refused_in_words_about_labels(folder, call, text):
+    words = [
+        "--fixed-labels",
+        folder / "fixed_labels.nii.gz",
+        "--warped-labels",
+        folder / "fixed_labels.nii.gz",
+    ]
+    done = call("evaluate", *words, "--labels", text)
+    assert done.exit_code == 2
+    assert "labels" in done.stderr
+    assert "group" not in done.stderr
+
+
+@pytest.mark.parametrize("role", ["fixed", "moving"])
+def test_labels_off_their_image_are_refused(folder, call, make_grid, role):
+    data = read_labels(folder / f"{role}_labels.nii.gz")
+    write(folder / "cut.nii.gz", LabelImage(data.data[:, 2:], make_grid((22, 23, 14))))
+    files = {f"{r}_labels": folder / f"{r}_labels.nii.gz" for r in ("fixed", "moving")}
+    files[f"{role}_labels"] = folder / "cut.nii.gz"
+    words = ["--fixed-labels", files["fixed_labels"], "--moving-labels", files["moving_labels"]]
+    words += ["--fixed", folder / "fixed.nii.gz", "--moving", folder / "moving.nii.gz"]
+    done = call("evaluate", *words, "-t", folder / "shift.h5")
+    assert done.exit_code == 2
+    assert f"the {role} labels lie on another grid" in done.stderr
+
+
+def test_a_tag_cannot_take_the_name_of_a_measure(folder, call):
+    words = [
+        "--fixed-labels",
+        folder / "fixed_labels.nii.gz",
+        "--warped-labels",
+        folder / "fixed_labels.nii.gz",
+    ]
+    done = call("evaluate", *words, "--tag", "dice=3", "-o", folder / "rows.csv")
+    assert done.exit_code == 2
+    assert "dice is a column of the measures" in done.stderr
+    assert not (folder / "rows.csv").exists()

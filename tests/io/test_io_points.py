@@ -141,3 +141,9 @@ def test_vtk_surfaces_of_other_tools(tmp_path, mesh, binary, version):
     (tmp_path / "m.vtk").write_bytes(raw[:-20])
     with pytest.raises(FormatError, match=r"m\.vtk"):
         read_mesh(tmp_path / "m.vtk")
+
+
+def test_a_first_column_without_a_heading_holds_names(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text(",X,Y\n7,1,2\n9,3,4\n")
+    assert read_points(path, convention="ras", ndim=2).names == ("7", "9")

@@ -158,3 +158,10 @@ def test_what_cannot_be_done_is_said(grid) -> None:
         Pipeline.from_dict(["reorient", {"step": "resample", "like": "x.nii.gz"}])(image)
     with pytest.raises(PlanError, match="3, one per axis"):
         Resample(spacing_mm=(1.0, 2.0))(image)
+
+
+@pytest.mark.parametrize("spacing", [1e-3, 1e-9])
+def test_a_grid_that_memory_cannot_hold_is_refused_at_once(spacing):
+    image = Image(np.zeros((60, 70, 50), np.float32), Grid((60, 70, 50), np.eye(4)))
+    with pytest.raises(PlanError, match=r"would make .* voxels: about .* GB of memory"):
+        Resample(spacing_mm=spacing)(image)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from regista.core import Cancelled, GeometryError, Image, LabelImage, PlanError, PointSet, RegistaError
-from regista.evaluation import label_measures, landmark_error, match_landmarks
+from regista.evaluation import check_grid, label_measures, landmark_error, match_landmarks
 from regista.preprocessing import Pipeline, Resample, SkullStrip
 from regista.registration import Plan, load_plan, register
 from regista.transforms import Transform, resample_labels
@@ -168,6 +168,8 @@ def _check(fixed: Image, moving: Image, labels: tuple[LabelImage, LabelImage] | 
     for role, image, own in zip(("fixed", "moving"), (fixed, moving), labels or (None, None), strict=True):
         if own is not None and own.ndim != image.ndim:
             raise GeometryError(f"the {role} labels are {own.ndim}-D, the image {image.ndim}-D")
+        if own is not None:
+            check_grid(own, image, role)
     if labels is not None and not set(labels[0].labels) & set(labels[1].labels):
         texts = [", ".join(map(str, own.labels[:6])) or "none" for own in labels]
         raise GeometryError(

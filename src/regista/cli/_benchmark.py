@@ -138,7 +138,8 @@ def benchmark(
     cases = read_cases(pairs, root=root, split=split, convention=convention)[:first]
     _check_sets(cases, setup)
     keep_inputs(
-        [output / name for name in TABLES], [pairs, methods_file, *(f for c in cases for f in c.files())]
+        [output / name for name in TABLES],
+        [pairs, methods_file, *_named_files(names, groups), *(f for c in cases for f in c.files())],
     )
     if not quiet:
         _warn(pairs, chosen, complain)
@@ -177,10 +178,17 @@ def _tables(words: Sequence[str], option: str) -> dict[str, Any]:
     return found
 
 
+def _named_files(*options: Sequence[str] | None) -> list[Path]:
+    """Return the files among the words of --names and --groups."""
+    words = [word for option in options for word in option or ()]
+    texts = [text for word in words for text in (word, word.partition("=")[2])]
+    return [Path(text) for text in texts if text and Path(text).is_file()]
+
+
 def _chosen(words: Sequence[str]) -> dict[str, list[int] | str]:
     """Read which labels of the sets count."""
     from regista.core import PlanError
-    from regista.evaluation import parse_group
+    from regista.evaluation import parse_labels
 
     found: dict[str, list[int] | str] = {}
     for word in words:
@@ -188,7 +196,7 @@ def _chosen(words: Sequence[str]) -> dict[str, list[int] | str]:
         name = name or "labels"
         if name in found:
             raise PlanError(f"--labels is given twice for the set {name!r}")
-        found[name] = text if text == "common" else parse_group(f"{name}={text}")[1]
+        found[name] = text if text == "common" else parse_labels(text)
     return found
 
 

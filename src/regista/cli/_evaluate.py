@@ -119,6 +119,7 @@ def measure(
     with use_threads(threads):
         found = parts.measure(request)
     if output is not None:
+        parts.check_tags(columns, found.rows)
         parts.write_csv(output, [{**columns, **row} for row in found.rows])
     for warning in [] if quiet else found.warnings:
         complain(f"Warning: {warning}")

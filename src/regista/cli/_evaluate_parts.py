@@ -18,17 +18,19 @@ from regista.core import FormatError, Image, LabelImage, PlanError, PointSet
 from regista.evaluation import (
     LABEL_MEASURES,
     LabelAgreement,
+    check_grid,
     image_measures,
     label_measures,
     landmark_error,
     match_landmarks,
     parse_group,
+    parse_labels,
     read_label_groups,
     read_label_names,
     tell_unmatched,
     transform_measures,
 )
-from regista.io import read, read_labels, read_points, suffix_of, write_text
+from regista.io import read, read_labels, read_points, write_text
 from regista.transforms import (
     Composite,
     DisplacementField,
@@ -153,6 +155,9 @@ def _read_inputs(request: Request) -> _Inputs:
     moving = read(request.moving) if request.moving else None
     fixed_labels = read_labels(request.fixed_labels, names) if request.fixed_labels else None
     moving_labels = read_labels(request.moving_labels) if request.moving_labels else None
+    for role, image, labels in (("fixed", fixed, fixed_labels), ("moving", moving, moving_labels)):
+        if image is not None and labels is not None:
+            check_grid(labels, image, role)
     chain = None
     if request.transform:
         here, there = fixed or fixed_labels, moving or moving_labels
@@ -180,7 +185,7 @@ def _measure_labels(request: Request, inputs: _Inputs, found: Findings) -> None:
             maps[stage] = resample_labels(moving, target.grid, chain)
     groups = dict(read_label_groups(request.groups)) if request.groups else {}
     groups |= dict(parse_group(text) for text in request.group)
-    wanted = parse_group(f"labels={request.labels}")[1] if request.labels else None
+    wanted = parse_labels(request.labels) if request.labels else None
     last = "after" if "after" in maps else "before"
     for stage in sorted(maps, key=lambda name: name != last):
         found.labels[stage] = label_measures(
@@ -267,13 +272,7 @@ def _measure_points(request: Request, inputs: _Inputs, found: Findings) -> None:
 
 def _points(path: Path, convention: str | None, image: Image | None, ndim: int | None) -> PointSet:
     grid = None if image is None else image.grid
-    points = read_points(path, convention=convention, grid=grid, ndim=ndim)  # type: ignore[arg-type]
-    if points.names is None and suffix_of(path) == ".csv":
-        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if any(row)]
-        # pandas and ImageJ leave the head of the column of indices empty
-        if rows[0][0].strip() == "" and len(rows) == len(points.points_mm) + 1:
-            return PointSet(points.points_mm, tuple(row[0] for row in rows[1:]), points.space)
-    return points
+    return read_points(path, convention=convention, grid=grid, ndim=ndim)  # type: ignore[arg-type]
 
 
 def _measure_transform(request: Request, inputs: _Inputs, found: Findings) -> None:
@@ -331,6 +330,15 @@ def split_pair(text: str, option: str) -> tuple[str, str]:
     if not (sign and name.strip()):
         raise PlanError(f"{option} is written NAME=VALUE, got {text!r}")
     return name.strip(), value.strip()
+
+
+def check_tags(tags: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse tags that a measure would overwrite."""
+    taken = sorted(set(tags) & {name for row in rows for name in row})
+    if taken:
+        raise PlanError(
+            f"--tag {taken[0]}=… would be overwritten: {taken[0]} is a column of the measures; choose another"
+        )
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

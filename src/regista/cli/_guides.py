@@ -98,14 +98,14 @@ class GuideFiles:
     def read(self, fixed: Image | None, moving: Image | None) -> Sequence[Guide]:
         """Read the files; points belong to the images."""
         from regista.cli._fit_points import read_landmarks
-        from regista.evaluation import parse_group
+        from regista.evaluation import parse_labels
         from regista.io import read, read_labels
         from regista.registration import LabelGuide, LandmarkGuide, SurfaceGuide
 
         guides: list[Guide] = []
         if self.fixed_labels is not None and self.moving_labels is not None:
             here, there = read_labels(self.fixed_labels), read_labels(self.moving_labels)
-            chosen = None if self.labels is None else tuple(parse_group(f"labels={self.labels}")[1])
+            chosen = None if self.labels is None else tuple(parse_labels(self.labels))
             given = {} if self.labels_weight is None else {"weight": self.labels_weight}
             guides.append(LabelGuide(fixed=here, moving=there, labels=chosen, **given))
         if self.fixed_points is not None and self.moving_points is not None:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from regista.evaluation._comparison import Comparison, compare_table, higher_is_better, read_rows
     from regista.evaluation._images import ImageSimilarity, image_measures
-    from regista.evaluation._labels import LABEL_MEASURES, LabelAgreement, LabelScore, label_measures
+    from regista.evaluation._labels import (
+        LABEL_MEASURES,
+        LabelAgreement,
+        LabelScore,
+        check_grid,
+        label_measures,
+    )
     from regista.evaluation._landmarks import LandmarkError, landmark_error, match_landmarks, tell_unmatched
     from regista.evaluation._learn2reg import (
         Learn2RegMeasure,
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
         learn2reg_tre,
         read_learn2reg,
     )
-    from regista.evaluation._names import parse_group, read_label_groups, read_label_names
+    from regista.evaluation._names import parse_group, parse_labels, read_label_groups, read_label_names
     from regista.evaluation._statistics import (
         MethodSummary,
         bootstrap_interval,
@@ -33,13 +39,15 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(("Comparison", "compare_table", "higher_is_better", "read_rows"), "_comparison"),
     **dict.fromkeys(("ImageSimilarity", "image_measures"), "_images"),
-    **dict.fromkeys(("LABEL_MEASURES", "LabelAgreement", "LabelScore", "label_measures"), "_labels"),
+    **dict.fromkeys(
+        ("LABEL_MEASURES", "LabelAgreement", "LabelScore", "check_grid", "label_measures"), "_labels"
+    ),
     **dict.fromkeys(("LandmarkError", "landmark_error", "match_landmarks", "tell_unmatched"), "_landmarks"),
     **dict.fromkeys(("Learn2RegMeasure", "Learn2RegPair", "Learn2RegTask", "find_field"), "_learn2reg"),
     **dict.fromkeys(
         ("learn2reg_labels", "learn2reg_sdlogj", "learn2reg_tre", "read_learn2reg"), "_learn2reg"
     ),
-    **dict.fromkeys(("parse_group", "read_label_groups", "read_label_names"), "_names"),
+    **dict.fromkeys(("parse_group", "parse_labels", "read_label_groups", "read_label_names"), "_names"),
     **dict.fromkeys(
         ("MethodSummary", "bootstrap_interval", "compare_methods", "holm_correction"), "_statistics"
     ),
@@ -58,6 +66,7 @@ __all__ = [
     "MethodSummary",
     "TransformQuality",
     "bootstrap_interval",
+    "check_grid",
     "compare_methods",
     "compare_table",
     "find_field",
@@ -71,6 +80,7 @@ __all__ = [
     "learn2reg_tre",
     "match_landmarks",
     "parse_group",
+    "parse_labels",
     "read_label_groups",
     "read_label_names",
     "read_learn2reg",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from regista.core import GeometryError, LabelImage, PlanError
+from regista.core import GeometryError, Image, LabelImage, PlanError
 from regista.evaluation._surfaces import Sites, Surface, surface_distances
 from regista.kernels.cpu.labels import overlap_counts
 
@@ -79,6 +79,21 @@ class LabelAgreement:
             for kind, scores in (("labels", self.labels), ("groups", self.groups))
             for score in scores
         ]
+
+
+def check_grid(labels: LabelImage, image: Image, role: str) -> None:
+    """Refuse labels that do not lie on their image's grid: one of the two is then not where it seems.
+
+    Raises
+    ------
+    GeometryError
+        If the grids differ.
+    """
+    if not labels.grid.same_as(image.grid):
+        raise GeometryError(
+            f"the {role} labels lie on another grid ({labels.grid.describe()}) than the {role} image "
+            f"({image.grid.describe()}); give labels drawn on this image, or resample them onto it"
+        )
 
 
 def label_measures(

@@ -108,16 +108,37 @@ def parse_group(text: str) -> tuple[str, list[int]]:
     >>> parse_group("GM=2,5-8")
     ('GM', [2, 5, 6, 7, 8])
     """
-    name, _, members = text.partition("=")
+    name, sign, members = text.partition("=")
+    if not name.strip() or not sign:
+        raise PlanError(f"a group is written NAME=LABELS, such as GM=2,5-9; got {text!r}")
+    try:
+        return name.strip(), parse_labels(members)
+    except PlanError as error:
+        raise PlanError(f"the group {text!r}: {error}") from None
+
+
+def parse_labels(text: str) -> list[int]:
+    """Read labels from text such as ``2,5-9``.
+
+    Examples
+    --------
+    >>> parse_labels("2,5-8")
+    [2, 5, 6, 7, 8]
+    """
     labels: list[int] = []
-    for part in members.split(","):
+    for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-        if not name.strip() or found is None:
-            raise PlanError(f"a group is written NAME=LABELS, such as GM=2,5-9; got {text!r}")
-        labels += range(int(found[1]), int(found[2] or found[1]) + 1)
-    if not labels:
-        raise PlanError(f"the group {text!r} has no labels: a range goes from the lower to the higher number")
-    return name.strip(), labels
+        if found is None:
+            raise PlanError(
+                f"labels are numbers and ranges, such as 1,2,5-9; got {part.strip()!r} in {text!r}"
+            )
+        first, last = int(found[1]), int(found[2] or found[1])
+        if last < first:
+            raise PlanError(
+                f"a range of labels goes from the lower to the higher number; got {part.strip()!r}"
+            )
+        labels += range(first, last + 1)
+    return labels
 
 
 def _groups_from_json(path: str | os.PathLike[str]) -> dict[str, list[int]]:

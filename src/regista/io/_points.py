@@ -204,7 +204,9 @@ def _parse_csv(text: str) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
     head = [name.lower() for name in rows[0]]
     if "x" in head and "y" in head:
         columns = [head.index(axis) for axis in "xyz" if axis in head]
-        label = next((head.index(n) for n in ("name", "label", "id") if n in head), None)
+        # pandas and ImageJ leave the head of a first column of indices empty
+        known = [n for n in ("name", "label", "id") if n in head] + ([""] if head[0] == "" else [])
+        label = head.index(known[0]) if known else None
         body = rows[1:]
         names = None if label is None else tuple(row[label] for row in body)
         return _array([[row[c] for c in columns] for row in body]), names

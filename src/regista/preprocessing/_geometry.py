@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import GeometryError, Grid, Image, LabelImage, PlanError
+from regista.core.memory import available_bytes
 from regista.kernels.cpu.filters import gaussian_filter
 from regista.preprocessing._step import Outcome, Step, load, mask_array, needs_file
 from regista.transforms import resample, resample_labels
@@ -147,6 +148,15 @@ class Resample(Step):
         if len(spacing) not in (1, image.ndim):
             raise PlanError(
                 f"resample.spacing_mm has one value or {image.ndim}, one per axis; got {spacing.tolist()}"
+            )
+        wanted = np.prod(np.array(image.grid.shape) * image.grid.spacing / spacing)
+        need, free = 12.0 * wanted * image.data.size / image.grid.size, available_bytes()
+        if not wanted < 2**62 or (free is not None and need > free):
+            raise PlanError(
+                f"resample.spacing_mm = {self.spacing_mm}, where the image has {image.grid.spacing.round(4).tolist()} mm, "
+                f"would make {wanted:.3g} voxels: about {need / 1e9:.3g} GB of memory"
+                + ("" if free is None else f", and {free / 1e9:.1f} GB are free")
+                + "; give a wider spacing, in millimetres"
             )
         return image.grid.with_spacing(spacing if len(spacing) > 1 else float(spacing[0]))
 
