@@ -231,3 +231,14 @@ def test_bad_tables(rows, tmp_path):
         read_rows(bad)
     with pytest.raises(FormatError, match="does not exist"):
         read_rows(tmp_path / "absent.csv")
+
+
+def test_rows_that_do_not_tell_their_stage_count_beside_those_that_do():
+    told = [
+        {"method": "mine", "case": c, "stage": s, "dice": v}
+        for c in "ab"
+        for s, v in (("before", 0.1), ("after", 0.8))
+    ]
+    untold = [{"method": "other", "case": c, "dice": 0.7} for c in "ab"]
+    found = compare_table([*told, *untold], ["dice"])
+    assert [(s.method, round(s.mean, 3)) for s in found.columns["dice"]] == [("mine", 0.8), ("other", 0.7)]

@@ -331,7 +331,8 @@ def _keep(
         valued = [r for r in kept if any(_filled(r.get(m)) for m in measures)]
         found = {str(r.get(column, "")) for r in valued}
         if len(found) > 1 and value in found:
-            kept = [r for r in kept if str(r.get(column, "")) == value]
+            # a row that does not tell, of another table, is after registration and of single labels
+            kept = [r for r in kept if str(r.get(column) or value) == value]
     if not kept:
         conditions = ", ".join(f"{n}={'|'.join(map(str, v))}" for n, v in where.items())
         raise PlanError(f"no row of the table fulfils {conditions or 'the conditions'}")
