@@ -253,3 +253,18 @@ def test_nyul_command_trains_and_serves(pair, tmp_path) -> None:
         )
         == 11
     )
+
+
+def test_a_record_is_a_recipe(tmp_path):
+    import json
+
+    image = Image(np.random.default_rng(2).random((9, 8, 7)).astype(np.float32), Grid((9, 8, 7), np.eye(4)))
+    first = Pipeline.from_words(["zscore", "clip:percentiles=[1, 99]"])
+    path = tmp_path / "scan.preprocess.json"
+    path.write_text(json.dumps(first.apply(image).record))
+    again = Pipeline.from_file(path)
+    assert again.steps == first.steps
+    for text, message in (("{", "not valid JSON"), ("[1]", "no record"), ('{"a": 1}', "no 'steps'")):
+        path.write_text(text)
+        with pytest.raises(PlanError, match=message):
+            Pipeline.from_file(path)

@@ -16,7 +16,10 @@ from regista.cli._stops import stops_deferred
 if TYPE_CHECKING:
     from regista.preprocessing import Pipeline
 
-StepsFile = Annotated[Path | None, typer.Option("--steps", help="Steps, a .toml file with a list of steps.")]
+StepsFile = Annotated[
+    Path | None,
+    typer.Option("--steps", help="Steps: a .toml file with a list, or the record of an earlier run."),
+]
 StepWords = Annotated[
     list[str] | None,
     typer.Option("--step", metavar="NAME[:KEY=VALUE,…]", help="One step; repeat, in order of application."),
@@ -185,11 +188,13 @@ def read_pipeline(file: Path | None, words: Sequence[str] | None) -> Pipeline:
     from regista.core import PlanError
     from regista.preprocessing import Pipeline
 
-    if (file is None) == (not words):
+    if file is not None and words:
+        raise PlanError(f"the steps come from --steps {file} or from --step {words[0]}, not from both")
+    if file is None and not words:
         raise PlanError(
             "give the steps: --steps FILE.toml, or --step NAME once or more (regista preprocess --list)"
         )
-    pipeline = Pipeline.from_words(words or ()) if file is None else Pipeline.from_toml(file)
+    pipeline = Pipeline.from_words(words or ()) if file is None else Pipeline.from_file(file)
     if not pipeline.steps:
         raise PlanError(f"{file} has no steps: it lists them as [[steps]], each with a step = NAME")
     return pipeline

@@ -37,6 +37,9 @@ STEPS: dict[str, type[Step]] = {
 }  # fmt: skip
 """Every step by the name plans and the command line use."""
 
+_RECORDED = ("measured", "grid", "seconds")
+"""What a record tells of a step besides its settings."""
+
 
 @dataclass(frozen=True, eq=False)
 class Preprocessed:
@@ -128,6 +131,21 @@ class Pipeline:
             raise FormatError(f"the steps {path} cannot be read: {reason}") from None
         tree.setdefault("name", Path(path).stem)
         return cls.from_dict(tree)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Pipeline:
+        """Read a pipeline from a TOML file, or from the record (``.json``) of an earlier run."""
+        if Path(path).suffix.lower() != ".json":
+            return cls.from_toml(path)
+        try:
+            record = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise PlanError(f"{path} is not valid JSON: {error}") from None
+        except OSError as error:
+            raise FormatError(f"the steps {path} cannot be read: {error.strerror or error}") from None
+        if not isinstance(record, Mapping) or "steps" not in record:
+            raise PlanError(f"{path} is no record of preprocessing: it has no 'steps'")
+        return cls.from_dict(record["steps"])
 
     @classmethod
     def from_words(cls, words: Sequence[str]) -> Pipeline:
@@ -254,7 +272,7 @@ def _build(spec: Any, number: int) -> Step:
         spec = {"step": spec}
     if not isinstance(spec, Mapping) or not isinstance(spec.get("step"), str):
         raise PlanError(f'{where} reads like {{step = "n4", shrink = 4}}, got {spec!r}')
-    tree = dict(spec)
+    tree = {key: value for key, value in spec.items() if key not in _RECORDED}
     name = tree.pop("step").lower().replace("_", "-")
     if name not in STEPS:
         raise PlanError(f"{where}: there is no step {name!r}; steps are {', '.join(STEPS)}")

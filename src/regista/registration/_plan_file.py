@@ -119,6 +119,10 @@ def _read(source: str | Path) -> str:
     if not name.endswith(".toml"):
         known = ", ".join(_presets())
         raise PlanError(f"there is no preset {name!r}; presets are {known}; a plan file ends in .toml")
+    if not Path(name).exists():
+        raise FormatError(
+            f"cannot read the plan {name}: it does not exist; expected a plan file (.toml): check the name"
+        )
     try:
         return Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
