@@ -25,8 +25,8 @@ from regista.benchmarking import (
 )
 from regista.benchmarking._process import Outcome
 from regista.benchmarking._store import Store
-from regista.core import FormatError, PlanError
-from regista.io import read_labels, write
+from regista.core import FormatError, Image, PlanError
+from regista.io import read, read_labels, write
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="benchmarks run on Unix")
 
@@ -199,9 +199,6 @@ def test_bad_rows_are_found_before_the_first_registration(workplace):
 
 
 def test_one_bad_file_spoils_its_own_case_only(workplace, make_grid):
-    from regista.core import Image
-    from regista.io import write
-
     grid = make_grid((26, 30, 22), (1.5, 1.3, 1.9))
     write(
         workplace.folder / "two" / "moving_labels.nii.gz", Image(np.full(grid.shape, 0.5, np.float32), grid)
@@ -226,6 +223,36 @@ def test_one_bad_file_spoils_its_own_case_only(workplace, make_grid):
     assert "fractions" in errors["two"]
     assert "gone.nii.gz" in errors["three"]
     assert workplace.calls() == ["truth"]
+
+
+def test_bad_voxels_and_an_empty_mask_are_found_before_any_method_runs(workplace, make_grid):
+    head, one, two = workplace.table.read_text(encoding="utf-8").splitlines()
+    folder = workplace.folder / "one"
+    image = read(folder / "fixed.nii.gz")
+    data = image.as_float32().copy()
+    data[3, 4, 5] = np.nan
+    write(folder / "nan.nii.gz", Image(data, image.grid))
+    write(folder / "empty.nii.gz", Image(np.zeros(image.grid.shape, np.uint8), image.grid))
+    lost = one.replace("one,", "gone,", 1).replace("one/moving.nii.gz", "gone.nii.gz")
+    rows = [
+        f"{head},fixed_mask",
+        f"{one.replace('one/fixed.nii.gz', 'one/nan.nii.gz')},",
+        f"{two},",
+        f"{lost},",
+    ]
+    rows.append(one.replace("one,", "empty,", 1) + ",one/empty.nii.gz")
+    workplace.table.write_text("\n".join(rows) + "\n")
+    words = ["benchmark", workplace.table, "-o", workplace.out, "-m", "my:truth", "--convention", "ras"]
+    words += ["--methods-file", workplace.own, "--surface", "none", "--threads", 1, "--keep-going", "--json"]
+    report = json.loads(regista(*words, code=1).stdout)
+    errors = {f["case"]: f["error"] for f in report["failures"]}
+    assert "the fixed image has 1 NaN" in errors["one"]
+    assert "empty.nii.gz is empty" in errors["empty"]
+    assert workplace.calls() == ["truth"]
+    with (workplace.out / "raw.csv").open(newline="") as stream:
+        kinds = [(r["case"], r["kind"]) for r in csv.DictReader(stream) if r["method"] == "unregistered"]
+    assert kinds.count(("gone", "run")) == 1
+    assert ("empty", "images") not in kinds
 
 
 def test_a_table_of_names_in_the_folder_of_results_is_kept(workplace):

@@ -64,6 +64,8 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     with found.trying("images"):
         fixed, moving = read(case["fixed"]), read(case["moving"])
         _check_pair(fixed, moving)
+        if job.get("prepare"):
+            _check_finite(fixed, moving)
     if found.errors:
         return {"rows": [], "errors": found.errors}
     chain = None if job["transforms"] is None else _chain(job["transforms"])
@@ -80,11 +82,13 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if case["points"]:
         with found.trying("landmarks"):
             found.rows.append(_landmarks(job, fixed, moving, chain))
-    with found.trying("images"):
-        found.rows.append(_images(fixed, moving, chain, masks.get("fixed_mask")))
-    if chain is not None:
+    masked = "fixed_mask" in masks  # else it was refused, and nothing is measured as if there were none
+    if masked:
+        with found.trying("images"):
+            found.rows.append(_images(fixed, moving, chain, masks["fixed_mask"]))
+    if chain is not None and masked:
         with found.trying("transform"):
-            found.rows.append(_regularity(chain, inverse, fixed, moving, masks.get("fixed_mask")))
+            found.rows.append(_regularity(chain, inverse, fixed, moving, masks["fixed_mask"]))
     answer: dict[str, Any] = {"rows": found.rows, "errors": found.errors}
     if job.get("prepare"):
         answer["pair"] = {"ndim": fixed.ndim, **_prepare(case, fixed, moving, masks, folder)}
@@ -103,6 +107,19 @@ def _check_pair(fixed: Image, moving: Image) -> None:
             )
     if fixed.ndim != moving.ndim:
         raise GeometryError(f"the fixed image is {fixed.ndim}-D, the moving one {moving.ndim}-D")
+
+
+def _check_finite(fixed: Image, moving: Image) -> None:
+    import numpy as np
+
+    from regista.core import GeometryError
+
+    for role, image in (("fixed", fixed), ("moving", moving)):
+        bad = image.data.size - np.count_nonzero(np.isfinite(image.data))
+        if bad:
+            raise GeometryError(
+                f"the {role} image has {bad} NaN or infinite voxels, which no two methods treat alike: replace them first"
+            )
 
 
 def _chain(paths: list[str]) -> Transform:

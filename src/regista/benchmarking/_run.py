@@ -325,7 +325,8 @@ class _Run:
                     continue
                 status = result["status"]
                 found = result["rows"]
-                if name == UNREGISTERED and result["error"]:
+                told = any(row["kind"] == "run" for row in found)
+                if name == UNREGISTERED and result["error"] and not told:
                     found = [*found, {"kind": "run", "error": result["error"]}]
                 made = {} if name == UNREGISTERED else _made(result)
                 for row in filter(self._counts, found):
