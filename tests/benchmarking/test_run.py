@@ -255,6 +255,21 @@ def test_bad_voxels_and_an_empty_mask_are_found_before_any_method_runs(workplace
     assert ("empty", "images") not in kinds
 
 
+def test_points_without_a_convention_are_refused_before_anything_runs(workplace):
+    words = [
+        "benchmark",
+        workplace.table,
+        "-o",
+        workplace.out,
+        "-m",
+        "my:truth",
+        "--methods-file",
+        workplace.own,
+    ]
+    assert "give --convention lps" in regista(*words, code=2).stderr
+    assert not workplace.out.exists()
+
+
 def test_a_table_of_names_in_the_folder_of_results_is_kept(workplace):
     workplace.out.mkdir()
     names = workplace.out / "regions.csv"

@@ -137,6 +137,7 @@ def benchmark(
     _check_report((*chosen, *([shared] if shared else ())), named, test, alpha)
     cases = read_cases(pairs, root=root, split=split, convention=convention)[:first]
     _check_sets(cases, setup)
+    _check_points(cases)
     keep_inputs(
         [output / name for name in TABLES],
         [pairs, methods_file, *_named_files(names, groups), *(f for c in cases for f in c.files())],
@@ -211,6 +212,19 @@ def _check_sets(cases: Sequence[Any], setup: Setup) -> None:
             if name not in known:
                 raise PlanError(
                     f"{option} names the set of labels {name!r}; the table has {', '.join(known) or 'no labels'}"
+                )
+
+
+def _check_points(cases: Sequence[Any]) -> None:
+    """Refuse tables of points that do not say whose coordinates they hold, once for all cases."""
+    from regista.core import FormatError
+
+    for case in cases:
+        for path in () if case.points_in else case.points or ():
+            if path.suffix.lower() == ".csv":
+                raise FormatError(
+                    f"a CSV of points such as {path} does not say whose coordinates it holds: give --convention lps "
+                    "(ANTs and ITK) or --convention ras (nibabel, FreeSurfer's scanner coordinates)"
                 )
 
 
