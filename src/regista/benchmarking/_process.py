@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -133,6 +134,18 @@ def _kill(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
+def _without_origin(text: str) -> str:
+    """Return a message without where it was compiled and where it lies in memory, as ITK tells: no reader needs them.
+
+    Examples
+    --------
+    >>> _without_origin("/a/b/itkFilter.hxx:12:\\nITK ERROR: Filter(0x55d0): too few pixels")
+    'ITK ERROR: Filter: too few pixels'
+    """
+    text = re.sub(r"\S+\.(?:hxx|cxx|txx|h|cpp):\d+:?\s*", "", text)
+    return " ".join(re.sub(r"\(0x[0-9a-f]+\)", "", text).split())
+
+
 def _obituary(code: int, log: Path) -> str:
     """Return why a process that left no report died, with its last words."""
     if code < 0:
@@ -185,7 +198,7 @@ def work(module: str, do: Any) -> None:
         import traceback
 
         traceback.print_exc()
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = _without_origin(str(error)) or type(error).__name__
         known = type(error).__module__.startswith("regista")
         content = {"error": (text if known else f"{type(error).__name__}: {text}")[:500]}
     content["peak_mb"] = peak_memory_mb()
