@@ -135,11 +135,11 @@ def _kill(group: int) -> None:
 
 
 def _without_origin(text: str) -> str:
-    """Return a message without where it was compiled and where it lies in memory, as ITK tells: no reader needs them.
+    r"""Return a message without where it was compiled and where it lies in memory, as ITK tells: no reader needs them.
 
     Examples
     --------
-    >>> _without_origin("/a/b/itkFilter.hxx:12:\\nITK ERROR: Filter(0x55d0): too few pixels")
+    >>> _without_origin("/a/b/itkFilter.hxx:12:\nITK ERROR: Filter(0x55d0): too few pixels")
     'ITK ERROR: Filter: too few pixels'
     """
     text = re.sub(r"\S+\.(?:hxx|cxx|txx|h|cpp):\d+:?\s*", "", text)
