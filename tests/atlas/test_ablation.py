@@ -163,3 +163,35 @@ def test_labels_on_another_grid_are_refused_before_the_first_run(case) -> None:
     cut = LabelImage(labels[1].data[:, 3:], Grid((28, 29, 20), labels[1].grid.grid2world))
     with pytest.raises(GeometryError, match="the moving labels lie on another grid"):
         ablate(*images, Pipeline.from_words(["zscore"]), labels=(labels[0], cut))
+
+
+def test_bad_voxels_fail_a_variant_or_are_left_out(case) -> None:
+    images, labels, _ = case
+    data = images[0].data.copy()
+    data[0, 0, 0] = np.nan
+    fixed = images[0].with_data(data)
+    pipeline = Pipeline.from_words(["reorient"])
+    refused = ablate(fixed, images[1], pipeline, "translation", labels=tuple(labels))
+    assert all("NaN" in row["status"] for row in refused)
+    rows = ablate(fixed, images[1], pipeline, "translation", labels=tuple(labels), non_finite="mask")
+    assert min(row["dice"] for row in rows) > 0.97
+    with pytest.raises(PlanError, match="'error' or 'mask'"):
+        ablate(fixed, images[1], pipeline, "translation", labels=tuple(labels), non_finite="skip")
+
+
+def test_undefined_figures_are_dashes_on_the_screen(case, tmp_path) -> None:
+    images, labels, _ = case
+    data = images[0].data.copy()
+    data[0, 0, 0] = np.nan
+    write(tmp_path / "fixed.nii.gz", images[0].with_data(data))
+    write(tmp_path / "moving.nii.gz", images[1])
+    words = ["ablate", str(tmp_path / "fixed.nii.gz"), str(tmp_path / "moving.nii.gz"), "--step", "reorient"]
+    for role, own in zip(("fixed", "moving"), labels, strict=True):
+        write(tmp_path / f"{role}_labels.nii.gz", own)
+        words += [f"--{role}-labels", str(tmp_path / f"{role}_labels.nii.gz")]
+    done = CliRunner().invoke(app, [*words, "--preset", "translation"])
+    assert done.exit_code == 1
+    assert "–" in done.stdout
+    assert "nan" not in done.stdout
+    masked = CliRunner().invoke(app, [*words, "--preset", "translation", "--non-finite", "mask", "--json"])
+    assert masked.exit_code == 0, masked.output

@@ -89,6 +89,7 @@ def test_truth_scores_one_and_whatever_fails_fails_alone(workplace):
     assert "about to crash" in errors["my:crash"]
     assert "time limit of 2 s" in errors["my:sleep"]
     assert "code 3" in errors["my:fail"]
+    assert "runs/one/my--fail/_register.log" in errors["my:fail"]
     assert "left no map.tfm" in errors["my:nothing"]
     run = next(row for row in truth if row["kind"] == "run")
     assert float(run["seconds_stage"]) <= float(run["seconds_process"])
@@ -253,6 +254,34 @@ def test_bad_voxels_and_an_empty_mask_are_found_before_any_method_runs(workplace
         kinds = [(r["case"], r["kind"]) for r in csv.DictReader(stream) if r["method"] == "unregistered"]
     assert kinds.count(("gone", "run")) == 1
     assert ("empty", "images") not in kinds
+
+
+def test_bad_voxels_are_left_out_where_asked(workplace):
+    _, one, _ = workplace.table.read_text(encoding="utf-8").splitlines()
+    folder = workplace.folder / "one"
+    image = read(folder / "fixed.nii.gz")
+    data = image.as_float32().copy()
+    data[3, 4, 5:7] = np.nan, np.inf
+    write(folder / "nan.nii.gz", Image(data, image.grid))
+    text = workplace.table.read_text(encoding="utf-8").splitlines()[0]
+    workplace.table.write_text(f"{text}\n{one.replace('one/fixed.nii.gz', 'one/nan.nii.gz')}\n")
+    (method, translation) = find_methods(["my:truth", "translation"], workplace.own)
+    cases = read_cases(workplace.table, convention="ras")
+    setup = Setup(output=workplace.out, threads=2, surface=None, non_finite="mask")
+    tally = run_benchmark(cases, [method, translation], setup)
+    assert tally.failed == 0, tally.failures
+    images = [row for row in tally.rows if row["kind"] == "images"]
+    assert {row["left_out_voxels"] for row in images} == {2}
+    job = json.loads((Store(workplace.out).place("one", "my:truth") / "_register.json").read_text())
+    given, mask = read(job["fixed"]), read(job["fixed_mask"]) if job["fixed_mask"] else None
+    assert mask is None  # a command says whether it uses masks, and this one does not
+    np.testing.assert_array_equal(given.as_float32()[3, 4, 5:7], np.nanmin(image.data))
+    assert np.isfinite(given.data).all()
+    looked = Store(workplace.out).read("one", "unregistered")["pair"]
+    assert np.argwhere(read(looked["fixed_mask"]).data == 0).tolist() == [[3, 4, 5], [3, 4, 6]]
+    assert looked["moving_mask"] is None
+    with pytest.raises(PlanError, match="'error' or 'mask'"):
+        replace(setup, non_finite="skip")
 
 
 def test_points_without_a_convention_are_refused_before_anything_runs(workplace):
@@ -451,6 +480,49 @@ def test_transforms_that_were_not_kept_are_told(workplace, jobs):
     assert run_benchmark(cases, [method], setup).warnings == ()
     (told,) = run_benchmark(cases, [method], replace(setup, keep_transforms=True)).warnings
     assert told.startswith("1 kept results have no transforms")
+
+
+def test_a_folder_of_another_start_is_refused(workplace, jobs):
+    (method,) = find_methods(["my:truth"], workplace.own)
+    cases = read_cases(workplace.table, convention="ras")
+    plain = Setup(output=workplace.out, threads=1)
+    equal = replace(plain, equal_affine=method)
+    run_benchmark(cases, [method], plain)
+    table = (workplace.out / "raw.csv").read_bytes()
+    with pytest.raises(
+        FormatError, match=r"methods start by themselves; in this one they start from my:truth.*-o"
+    ):
+        run_benchmark(cases, [method], equal)
+    assert (workplace.out / "raw.csv").read_bytes() == table
+    assert run_benchmark(cases, [method], plain).kept == 2
+    other = replace(equal, output=workplace.folder / "other")
+    run_benchmark(cases, [method], other)
+    with pytest.raises(
+        FormatError, match="methods start from my:truth; in this one they start by themselves"
+    ):
+        run_benchmark(cases, [method], replace(plain, output=other.output))
+    content = json.loads((workplace.out / "machine.json").read_text())
+    del content["equal_affine"]  # as earlier versions left it: nothing is known, nothing refused
+    (workplace.out / "machine.json").write_text(json.dumps(content))
+    assert run_benchmark(cases, [method], plain).kept == 2
+
+
+def test_files_of_the_users_own_are_not_written_over(workplace, jobs):
+    (method,) = find_methods(["my:truth"], workplace.own)
+    cases = read_cases(workplace.table, convention="ras")
+    workplace.out.mkdir()
+    (workplace.out / "summary.md").write_text("my notes")
+    with pytest.raises(FormatError, match=r"summary\.md exists, and not from a benchmark"):
+        run_benchmark(cases, [method], Setup(output=workplace.out, threads=1))
+    assert [p.name for p in workplace.out.iterdir()] == ["summary.md"]
+    (workplace.out / "summary.md").rename(workplace.out / "notes.md")
+    assert run_benchmark(cases, [method], Setup(output=workplace.out, threads=1)).done == 2
+
+
+def test_one_thread_is_told_as_one():
+    made = {"processor": "p", "cores": 2, "memory_gb": None, "system": "s", "versions": {}}
+    assert "; 1 thread for each method;" in _machine.describe({**made, "threads": 1})
+    assert "; 2 threads for each method;" in _machine.describe({**made, "threads": 2})
 
 
 def test_the_folder_and_the_settings_are_checked(workplace, tmp_path):

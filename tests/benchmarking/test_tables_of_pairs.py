@@ -118,7 +118,7 @@ def test_plan_files_are_methods(tmp_path):
 @pytest.mark.parametrize(
     ("names", "own", "said"),
     [
-        (["ants:sin"], "", "there is no method 'ants:sin'; there are .*greedy"),
+        (["ants:sin"], "", "there is no method 'ants:sin'; did you mean 'ants:syn-..'.; there are .*greedy"),
         (["fast", "regista:fast"], "", "named twice"),
         (["x"], '["x"]\ntool = "antz"\n', "needs tool = one of ants"),
         (["x"], '["x"]\ntool = "ants"\nsetting = 3\n', "unknown key 'setting'"),
@@ -128,6 +128,8 @@ def test_plan_files_are_methods(tmp_path):
         (["x"], '["x"]\ntool = "command"\nsettings = { command = ["a"] }\n', "transforms"),
         (["x"], "x = 3\n", "a method is a table"),
         (["x"], '["unregistered"]\ntool = "ants"\n', "is taken"),
+        (["x"], '["brain-t1"]\ntool = "ants"\n', "is taken, by a preset.*my:brain-t1"),
+        (["brian-t1"], "", "there is no method 'brian-t1'; did you mean 'brain-t1'"),
         (["x"], "[", "not valid TOML"),
         (["none.toml"], "", "none.toml"),
     ],

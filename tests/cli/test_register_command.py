@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regista.core import Image, Status
+from regista.core import Grid, Image, Status
 from regista.io import read, read_transform, write
 
 SHIFT_MM = np.array([3.0, -2.0, 2.5])
@@ -423,3 +423,11 @@ def test_the_summary_tells_which_channels_were_compared() -> None:
     ]
     assert line(fixed=2, moving=3, compared=[1]) == ["channel 1 compared, from 0"]
     assert _channels({"measures": {}}) == []
+
+
+def test_pictures_without_a_preset_get_a_hint(call, tmp_path) -> None:
+    blob = np.exp(-((np.indices((24, 20)) - 10.5) ** 2).sum(0) / 20).astype(np.float32)
+    write(tmp_path / "a.mha", Image(blob, Grid(blob.shape, np.eye(3))))
+    words = ["register", tmp_path / "a.mha", tmp_path / "a.mha", "-o", tmp_path / "out"]
+    assert "try --preset 2d" in call(*words).stderr
+    assert "--preset 2d" not in call(*words, "--preset", "translation").stderr

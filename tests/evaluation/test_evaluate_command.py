@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from regista.cli._evaluate_parts import for_json
 from regista.core import Image, LabelImage, PointSet
-from regista.io import read_labels, write, write_points
+from regista.io import read, read_labels, write, write_points
 from regista.transforms import DisplacementField, Translation
 
 SHIFT = np.array([2.0, -1.4, 2.3])
@@ -308,3 +308,51 @@ def test_a_tag_cannot_take_the_name_of_a_measure(folder, call):
     assert done.exit_code == 2
     assert "dice is a column of the measures" in done.stderr
     assert not (folder / "rows.csv").exists()
+
+
+def test_voxels_left_out_are_told(folder, call, make_grid):
+    image = read(folder / "fixed.nii.gz")
+    holes = image.as_float32().copy()
+    holes[10:12, 10, 6] = np.nan
+    write(folder / "holes.nii.gz", image.with_data(holes))
+    words = ["--fixed", folder / "fixed.nii.gz", "--warped", folder / "holes.nii.gz"]
+    done = call("evaluate", *words, "-o", folder / "rows.csv", "--json")
+    assert json.loads(done.stdout)["images"]["after"]["left_out_voxels"] == 2
+    assert "images, after registration: 2 voxels are NaN or infinite" in done.stderr
+    clean = call("evaluate", *words[:2], "--warped", folder / "fixed.nii.gz", "--json")
+    assert "left_out_voxels" not in json.loads(clean.stdout)["images"]["after"]
+
+
+def test_groups_of_absent_labels(folder, call):
+    words = ["--fixed-labels", folder / "fixed_labels.nii.gz", "--surface", "none"]
+    words += ["--warped-labels", folder / "fixed_labels.nii.gz"]
+    done = call("evaluate", *words, "--group", "some=2,77")
+    assert done.exit_code == 0
+    assert "the group some: neither map has 77" in done.stderr
+    refused = call("evaluate", *words, "--group", "none=77-78")
+    assert refused.exit_code == 2
+    assert "neither label map has any of 77, 78; there are 1, 2, 3" in refused.stderr
+
+
+def test_a_large_inverse_error_at_the_faces_is_explained(folder, call, make_grid):
+    grid = make_grid((22, 25, 14))
+    vectors = np.zeros((3, *grid.shape), np.float32)
+    vectors[:] = (3 * grid.grid2world[:3, 0]).reshape(3, 1, 1, 1)  # three voxels along the first axis
+    write(folder / "there.h5", DisplacementField(vectors, grid))
+    write(folder / "back_again.h5", DisplacementField(-vectors, grid))
+    words = [
+        "--fixed",
+        folder / "fixed.nii.gz",
+        "-t",
+        folder / "there.h5",
+        "--inverse",
+        folder / "back_again.h5",
+    ]
+    wide = make_grid((40, 25, 14))
+    write(folder / "wide.nii.gz", Image(np.zeros(wide.shape, np.float32), wide))
+    done = call("evaluate", *words, "--moving", folder / "wide.nii.gz", "--json")
+    found = json.loads(done.stdout)["transform"]["after"]
+    assert found["inverse_max_mm"] == pytest.approx(3 * grid.spacing[0], rel=1e-5)
+    assert found["inverse_inner_max_mm"] < 1e-4
+    assert found["inverse_rim_percent"] == pytest.approx(100 * 3 / 22)
+    assert "lies at the faces of the grid" in done.stderr

@@ -34,11 +34,55 @@ def test_groups(tmp_path):
     table.write_text("label,name,group\n1,a,GM\n2,b,WM\n3,c,GM\n4,d,\n5,e,None\n")
     tree.write_text('{"GM": [1, 3], "WM": [2]}')
     assert read_label_groups(table) == read_label_groups(tree) == {"GM": [1, 3], "WM": [2]}
+    tree.write_text('{"GM": [1, "5-7"], "WM": "2, 9-10", "CSF": 4}')
+    assert read_label_groups(tree) == {"GM": [1, 5, 6, 7], "WM": [2, 9, 10], "CSF": [4]}
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("", "empty"), ("# nothing\n", "comments only"), ("name\nHippocampus\n", "names no labels")],
+    [
+        ('{"GM": [1.5]}', r"whole number or a range in quotes, got 1\.5"),
+        ('{"GM": [true]}', "got true"),
+        ('{"GM": "5-1"}', "lower to the higher"),
+        ('{"GM": ["a"]}', "got 'a'"),
+        ('{"GM": [1}', "not valid JSON"),
+    ],
+)
+def test_bad_groups_say_which_entry(tmp_path, text, match):
+    path = tmp_path / "groups.json"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=match):
+        read_label_groups(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("nummer,name\n4,Hippocampus\n", "no column of label numbers: its headings are nummer, name"),
+        ("name\nHippocampus\n", "no column of label numbers"),
+        ("label,volume\n4,3000\n", r"no column of names: .* name that column name \(or labelname"),
+    ],
+)
+def test_unknown_headings_are_refused(tmp_path, text, match):
+    path = tmp_path / "names.csv"
+    path.write_text(text)
+    with pytest.raises(FormatError, match=match):
+        read_label_names(path)
+
+
+def test_groups_without_known_headings_are_refused(tmp_path):
+    path = tmp_path / "groups.csv"
+    path.write_text("label,lobe\n1,frontal\n")
+    with pytest.raises(FormatError, match=r"no column of groups: .* lobe; name that column group"):
+        read_label_groups(path)
+    path.write_text("1,frontal\n")
+    with pytest.raises(FormatError, match="has no header"):
+        read_label_groups(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [("", "empty"), ("# nothing\n", "comments only"), ("label,name\nx,Hippocampus\n", "names no labels")],
 )
 def test_bad_names(tmp_path, text, match):
     path = tmp_path / "names.csv"

@@ -151,6 +151,50 @@ def test_what_a_plan_cannot_say_is_refused(tree) -> None:
         Pipeline.from_dict(tree)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["n4:shrink=0.5"], r"step 1 \(n4\), shrink: expected a whole number, got 0\.5"),
+        (["reorient", "n4:shrink=x"], r"step 2 \(n4\), shrink: expected a whole number, got 'x'"),
+        (["crop-pad:margin_mm=x"], r"step 1 \(crop-pad\), margin_mm: expected a number, got 'x'"),
+        (["clip:percentiles=5"], r"percentiles: expected a list, got 5"),
+        (["clip:percentiles=[1]"], r"percentiles: the list is too short, got \[1\]"),
+        (["zscor"], r"step 1: there is no step 'zscor'; did you mean 'zscore'\?; steps are"),
+        (["clip:hgih=3"], r"no setting 'hgih'; did you mean 'high'\?"),
+        (["histogram-match"], r"step 1 \(histogram-match\), reference must be given"),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(words, said) -> None:
+    with pytest.raises(PlanError, match=said):
+        Pipeline.from_words(words)
+
+
+def test_taking_off_too_much_says_how_much_there_is(pair) -> None:
+    with pytest.raises(PlanError, match=r"the image is only .* mm large; take less than"):
+        CropPad(content=False, margin_mm=-500.0)(pair[0])
+
+
+def test_a_record_is_described(pair, tmp_path) -> None:
+    write(tmp_path / "scan.nii.gz", pair[0])
+    words = [
+        str(tmp_path / "scan.nii.gz"),
+        "-o",
+        str(tmp_path / "out.nii.gz"),
+        "--step",
+        "reorient",
+        "--step",
+        "zscore",
+    ]
+    assert CliRunner().invoke(app, ["preprocess", *words]).exit_code == 0
+    done = CliRunner().invoke(app, ["info", str(tmp_path / "out.preprocess.json")])
+    assert done.exit_code == 0, done.output
+    assert "program: preprocess" in done.stdout
+    assert "step 1: reorient (orientation RAS)" in done.stdout
+    assert "step 2: zscore: mean" in done.stdout
+    (tmp_path / "other.json").write_text('{"program": "preprocess"}')
+    assert CliRunner().invoke(app, ["info", str(tmp_path / "other.json")]).exit_code == 2
+
+
 def test_files_that_cannot_be_read(tmp_path) -> None:
     with pytest.raises(FormatError, match=r"none\.toml"):
         Pipeline.from_toml(tmp_path / "none.toml")

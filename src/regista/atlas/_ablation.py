@@ -30,6 +30,7 @@ def ablate(
     points: tuple[PointSet, PointSet] | None = None,
     design: str = "both",
     threads: int | None = None,
+    non_finite: str = "error",
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Register a pair with different choices of preprocessing steps and measure each on the native data.
@@ -53,6 +54,8 @@ def ablate(
         Besides no step and all steps: each step by itself, all but each, or both.
     threads : int, optional
         Number of threads.
+    non_finite : {'error', 'mask'}
+        As `register` has it; steps that change intensities refuse NaN and infinite voxels either way.
     tell : callable
         Gets the name of each variant before it runs.
 
@@ -74,6 +77,8 @@ def ablate(
     _check(fixed, moving, labels)
     if points is not None:
         points = _paired(*points)
+    if non_finite not in ("error", "mask"):
+        raise PlanError(f"non_finite is 'error' or 'mask', got {non_finite!r}")
     variants = _variants(pipeline, design)
     plan = (
         load_plan(plan) if isinstance(plan, str) else plan
@@ -86,7 +91,7 @@ def ablate(
         row: dict[str, Any] = {"steps": name, **_measures(labels, points), "folded_percent": _NAN}
         try:
             ready = [chosen.apply(image) for image in (fixed, moving)]
-            result = register(ready[0].image, ready[1].image, plan, threads=threads)
+            result = register(ready[0].image, ready[1].image, plan, threads=threads, non_finite=non_finite)
             row["seconds"] = round(time.perf_counter() - began, 2)
             row |= _measures(labels, points, result.transform)
             row["folded_percent"] = float(result.record.measures.get("folded_percent", 0.0))

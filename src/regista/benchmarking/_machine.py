@@ -72,11 +72,12 @@ def machine(threads: int) -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> str:
     """Return a machine as one line."""
+    threads = f"{found['threads']} thread{'' if found['threads'] == 1 else 's'}"
     memory = f", {found['memory_gb']:.0f} GB" if found["memory_gb"] else ""
     names = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     digest = f"; sources of Regista {found['sources']}" if "sources" in found else ""
     return (
-        f"{found['processor']}, {found['cores']} cores{memory}; {found['threads']} threads for each method; "
+        f"{found['processor']}, {found['cores']} cores{memory}; {threads} for each method; "
         f"{found['system']}; {names}{digest}."
     )
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +46,10 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     ----------
     job : mapping
         ``case`` (see `Case.to_dict`), ``transforms`` (files, first applied first; None for the images as they
-        came), ``inverse`` (the same from moving to fixed, where the method gave one), ``names``, ``groups`` (by set of labels), ``surface``, ``unit``, ``threads``; ``prepare`` where copies for
-        the peers are wanted, ``linear`` where the map is to be handed on as the shared start.
+        came), ``inverse`` (the same from moving to fixed, where the method gave one), ``names``, ``groups`` (by set of
+        labels), ``surface``, ``unit``, ``threads``; ``prepare`` where copies for the peers are wanted, ``non_finite``
+        ('mask' to leave NaN and infinite voxels out, not to refuse them), ``linear`` where the map is to be handed on
+        as the shared start.
     folder : Path
         Where copies and the shared start go.
 
@@ -64,7 +66,7 @@ def run(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     with found.trying("images"):
         fixed, moving = read(case["fixed"]), read(case["moving"])
         _check_pair(fixed, moving)
-        if job.get("prepare"):
+        if job.get("prepare") and job.get("non_finite") != "mask":
             _check_finite(fixed, moving)
     if found.errors:
         return {"rows": [], "errors": found.errors}
@@ -118,7 +120,8 @@ def _check_finite(fixed: Image, moving: Image) -> None:
         bad = image.data.size - np.count_nonzero(np.isfinite(image.data))
         if bad:
             raise GeometryError(
-                f"the {role} image has {bad} NaN or infinite voxels, which no two methods treat alike: replace them first"
+                f"the {role} image has {bad} NaN or infinite voxels, which no two methods treat alike: replace them first, or "
+                "leave them out for all methods by --non-finite mask (in Python non_finite='mask')"
             )
 
 
@@ -250,29 +253,53 @@ def _regularity(
 def _prepare(
     case: Mapping[str, Any], fixed: Image, moving: Image, masks: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
-    """Return files that every peer reads alike: one channel, NIfTI in 3-D and MetaImage in 2-D."""
+    """Return files that every peer reads alike: one channel, finite voxels, NIfTI in 3-D and MetaImage in 2-D.
+
+    Where an image has NaN or infinite voxels, its mask leaves them out.
+    """
     import numpy as np
 
-    from regista.io import suffix_of, write
+    from regista.io import write
 
-    images: dict[str, tuple[Any, Callable[[], Any]]] = {}
-    for role, image in (("fixed", fixed), ("moving", moving)):
-        images[role] = (image, image.as_float32)
-        images[f"{role}_mask"] = (masks.get(f"{role}_mask"), lambda r=role: masks[f"{r}_mask"].data != 0)  # type: ignore[misc]
     files: dict[str, Any] = {}
-    for role, (image, voxels) in images.items():
-        if image is None:
-            files[role] = None
-        elif image.ndim == 3 and image.kind == "scalar" and suffix_of(case[role]) in _PLAIN:
-            files[role] = str(Path(case[role]).resolve())
-        else:
-            data = np.asarray(voxels())
-            data = data.astype(np.uint8) if data.dtype == bool else data
-            gray = data if image.kind == "scalar" else data.mean(axis=0)
-            path = folder / (f"{role}.nii" if image.ndim == 3 else f"{role}.mha")
-            write(path, type(fixed)(gray, image.grid))
-            files[role] = str(path)
+    for role, image in (("fixed", fixed), ("moving", moving)):
+        mask, voxels = masks.get(f"{role}_mask"), image.as_float32()
+        bad = ~np.isfinite(voxels).reshape(-1, *image.grid.shape).all(axis=0)
+        inside = None if mask is None else mask.data != 0
+        own = (
+            case[role],
+            case[f"{role}_mask"] if mask is not None and _plain(mask, case[f"{role}_mask"]) else None,
+        )
+        if bad.any():
+            voxels, inside = _without(voxels, bad), ~bad if inside is None else inside & ~bad
+            own = None, None
+        elif not _plain(image, case[role]):
+            own = None, own[1]
+        gray = voxels if image.kind == "scalar" else voxels.mean(axis=0)
+        for name, data, path in ((role, gray, own[0]), (f"{role}_mask", inside, own[1])):
+            if data is None or path is not None:
+                files[name] = None if path is None else str(Path(path).resolve())
+                continue
+            files[name] = str(folder / (f"{name}.nii" if image.ndim == 3 else f"{name}.mha"))
+            kept = data.astype(np.uint8) if data.dtype == bool else data
+            write(files[name], type(fixed)(kept, image.grid))
     return files
+
+
+def _plain(image: Image, path: str | None) -> bool:
+    """Tell whether every peer reads a file as it is."""
+    from regista.io import suffix_of
+
+    return image.ndim == 3 and image.kind == "scalar" and path is not None and suffix_of(path) in _PLAIN
+
+
+def _without(data: Any, bad: Any) -> Any:
+    """Return voxels with the bad ones, of any channel, at the least finite value."""
+    import numpy as np
+
+    clean = np.array(data)
+    clean[..., bad] = np.min(data, where=np.isfinite(data), initial=np.inf)
+    return clean
 
 
 def _hand_on(chain: Transform, folder: Path) -> dict[str, str]:

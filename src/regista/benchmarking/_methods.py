@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regista.core import FormatError, PlanError
+from regista.core._wording import did_you_mean
 from regista.evaluation._names import UNREGISTERED, read_text
 
 TOOLS = ("ants", "greedy", "elastix", "sitk", "dipy", "command")
@@ -121,8 +122,9 @@ def find_methods(names: Sequence[str], own: str | os.PathLike[str] | None = None
         elif name in known or f"{_OURS}{name}" in known:
             method = known[name] if name in known else known[f"{_OURS}{name}"]
         else:
+            names = [key.removeprefix(_OURS) for key in known]
             raise PlanError(
-                f"there is no method {name!r}; there are {', '.join(known)}; and any plan file (.toml) of Regista. "
+                f"there is no method {name!r}{did_you_mean(name, names)}; there are {', '.join(known)}; and any plan file (.toml) of Regista. "
                 "`regista benchmark --list` says what each is"
             )
         if method.name in (m.name for m in found):
@@ -144,6 +146,13 @@ def _from_plan(source: str) -> Method:
         masks=True,
         about=plan.description,
     )
+
+
+@cache
+def _preset_names() -> frozenset[str]:
+    from regista.registration import list_presets
+
+    return frozenset(list_presets())
 
 
 @cache
@@ -170,8 +179,11 @@ def _method(name: str, table: Any, where: str) -> Method:
         )
     if table.get("tool") not in TOOLS:
         raise PlanError(f"{where}: {name} needs tool = one of {', '.join(TOOLS)}, got {table.get('tool')!r}")
-    if name == UNREGISTERED or name.startswith(_OURS):
-        raise PlanError(f"{where}: the name {name!r} is taken")
+    if name == UNREGISTERED or name.startswith(_OURS) or name in _preset_names():
+        raise PlanError(
+            f"{where}: the name {name!r} is taken, by a preset of Regista or a row of the tables; give the method another, "
+            f"such as my:{name.removeprefix(_OURS)}"
+        )
     settings = table.get("settings", {})
     if table["tool"] == "command":
         _check_command(name, settings, where)

@@ -29,7 +29,7 @@ def run(job: Mapping[str, Any], folder: Path) -> Report:
     ----------
     job : mapping
         ``tool``, ``settings``, ``fixed``, ``moving``, ``fixed_mask``, ``moving_mask``, ``affine`` (ITK file of
-        the map to start from, or None), ``affine_ras`` (the same as text), ``ndim``, ``threads``.
+        the map to start from, or None), ``affine_ras`` (the same as text), ``ndim``, ``threads``, ``non_finite``.
     folder : Path
         Where the transforms go.
 
@@ -70,9 +70,17 @@ def regista(job: Mapping[str, Any], folder: Path) -> Report:
     fixed, moving, *masks = (read(job[role]) if job[role] else None for role in roles)
     assert fixed is not None
     assert moving is not None
-    _load_kernels(plan, fixed.ndim, masked=any(mask is not None for mask in masks))
+    _load_kernels(plan, fixed.ndim, masked=_masked(job))
     began = time.perf_counter()
-    result = register(fixed, moving, plan, initial=initial, fixed_mask=masks[0], moving_mask=masks[1])
+    result = register(
+        fixed,
+        moving,
+        plan,
+        initial=initial,
+        fixed_mask=masks[0],
+        moving_mask=masks[1],
+        non_finite=job["non_finite"],
+    )
     seconds = time.perf_counter() - began
     write(folder / "fixed2moving.h5", result.transform)
     if deformable:  # that of a linear map is exact
@@ -109,9 +117,14 @@ def warmup(job: Mapping[str, Any]) -> Report:
     from regista.registration import plan_from_dict
 
     set_threads(job["threads"])
-    for masked in (False, True) if job["fixed_mask"] or job["moving_mask"] else (False,):
+    for masked in (False, True) if _masked(job) else (False,):
         _load_kernels(plan_from_dict(job["settings"]), job["ndim"], masked=masked)
     return {"transforms": [], "seconds": {}}
+
+
+def _masked(job: Mapping[str, Any]) -> bool:
+    """Tell whether voxels may be left out, which takes kernels of its own."""
+    return bool(job["fixed_mask"] or job["moving_mask"] or job["non_finite"] == "mask")
 
 
 def _load_kernels(plan: Any, ndim: int, *, masked: bool) -> None:
@@ -152,7 +165,7 @@ def command(job: Mapping[str, Any], folder: Path) -> Report:
     seconds = time.perf_counter() - began
     if done.returncode:
         raise RegistrationError(
-            f"{filled[0]} ended with code {done.returncode}; its words are in _register.log"
+            f"{filled[0]} ended with code {done.returncode}; its words are in {Path(*folder.parts[-3:]) / '_register.log'}"
         )
     absent = [name for name in settings["transforms"] if not (folder / name).is_file()]
     if absent:

@@ -29,6 +29,8 @@ LEAST_LIMIT_S = 600.0
 
 Tell = Callable[[str], None]
 _SHARED = "the shared affine"
+WRITTEN = ("raw.csv", "regions.csv", "summary.md", "summary.html", "machine.json")
+"""What a benchmark writes into its folder, besides the folders of its own."""
 NOT_RECORDED = "not recorded"
 """Stands for machine and sources of results that an earlier version left."""
 
@@ -63,7 +65,8 @@ def run_benchmark(
     ------
     FormatError
         If files are missing (all of them are named, before anything starts), the folder cannot be written, or
-        another benchmark runs in it.
+        another benchmark runs in it, it holds one with another shared start, or files of the user's that would be
+        replaced.
     PlanError
         If there are no cases or methods, `redo` names another method, or `labels` names labels that no map has.
     """
@@ -81,7 +84,9 @@ def run_benchmark(
             "cases with --keep-going"
         )
     store = Store(setup.output)
+    store.check_foreign(WRITTEN)
     with store.locked():
+        store.check_start(None if setup.equal_affine is None else setup.equal_affine.name)
         return _Run(tuple(cases), tuple(methods), setup, store, tell, missing).all()
 
 
@@ -109,7 +114,9 @@ class _Run:
         self.raw = setup.output / "raw.csv"
 
     def all(self) -> Tally:
-        write_text(self.setup.output / "machine.json", json.dumps(self.machine, indent=1) + "\n")
+        shared = self.setup.equal_affine
+        told = {**self.machine, "equal_affine": None if shared is None else shared.name}
+        write_text(self.setup.output / "machine.json", json.dumps(told, indent=1) + "\n")
         # all inputs first: what is wrong with them shows before hours are spent
         for case in self.cases:
             self._look_at(case)
@@ -268,6 +275,7 @@ class _Run:
             "tool": method.tool,
             "settings": method.settings,
             "threads": self.threads,
+            "non_finite": self.setup.non_finite,
         }
 
     def _measure(self, case: Case, method: Method, folder: Path, outcome: Outcome) -> Outcome:
@@ -288,6 +296,8 @@ class _Run:
             "surface": setup.surface,
             "unit": setup.unit,
             "threads": self.threads,
+            # results of a version that knew no other policy are kept
+            **({} if setup.non_finite == "error" else {"non_finite": setup.non_finite}),
         }
 
     def _is_shared(self, method: Method) -> bool:

@@ -36,6 +36,9 @@ class Setup:
         How surface distances are measured; see `regista.evaluation.label_measures`.
     unit : {'mm', 'px'}
         What distances are counted in; 'px' is voxels, for pictures and images of unknown spacing.
+    non_finite : {'error', 'mask'}
+        Cases whose images hold NaN or infinite voxels are refused, or such voxels are left out: of the measures, of
+        the masks of methods that use masks, and filled with the least finite value in the copies that peers get.
     before : bool
         Whether the images are measured as they came.
     keep_going : bool
@@ -60,6 +63,7 @@ class Setup:
     labels: Mapping[str, Sequence[int] | str] = field(default_factory=dict)
     surface: str | None = "voxels"
     unit: str = "mm"
+    non_finite: str = "error"
     before: bool = True
     keep_going: bool = False
     keep_transforms: bool = False
@@ -78,6 +82,8 @@ class Setup:
             raise PlanError(f"surface is 'voxels', 'surfels' or None, got {self.surface!r}")
         if self.unit not in ("mm", "px"):
             raise PlanError(f"unit is 'mm' or 'px', got {self.unit!r}")
+        if self.non_finite not in ("error", "mask"):
+            raise PlanError(f"non_finite is 'error' or 'mask', got {self.non_finite!r}")
         if self.equal_affine is not None and not self.equal_affine.linear:
             raise PlanError(
                 f"the shared start is one linear map, but {self.equal_affine.name} is deformable; take for instance "

@@ -71,6 +71,55 @@ class Store:
                 ) from None
             yield
 
+    def check_start(self, shared: str | None) -> None:
+        """Refuse a folder whose results began from another linear map: they would be replaced.
+
+        Parameters
+        ----------
+        shared : str, optional
+            Name of the method whose result all others start from.
+
+        Raises
+        ------
+        FormatError
+            If an earlier run in the folder recorded another one.
+        """
+        try:
+            earlier = json.loads((self.folder / "machine.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        if (
+            not isinstance(earlier, dict)
+            or "equal_affine" not in earlier
+            or earlier["equal_affine"] == shared
+        ):
+            return
+        was, now = (
+            f"start from {name}" if name else "start by themselves"
+            for name in (earlier["equal_affine"], shared)
+        )
+        raise FormatError(
+            f"{self.folder} holds a benchmark in which methods {was}; in this one they {now}, and its results would take "
+            "the place of the earlier ones: choose another folder with -o"
+        )
+
+    def check_foreign(self, names: Sequence[str]) -> None:
+        """Refuse to write over files of the user's: those in a folder where no benchmark has run.
+
+        Raises
+        ------
+        FormatError
+            If one of the files named stands in a folder that holds no results of a benchmark.
+        """
+        if (self.folder / "machine.json").is_file() or (self.folder / "runs").is_dir():
+            return
+        own = [name for name in names if (self.folder / name).exists()]
+        if own:
+            raise FormatError(
+                f"{self.folder / own[0]} exists, and not from a benchmark: it would be replaced; choose another folder "
+                "with -o, or move it away"
+            )
+
     def place(self, case: str, method: str) -> Path:
         """Return the folder of a case and method."""
         return self.folder / "runs" / _slug(case) / _slug(method)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regista.cli._chains import Convention
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._options import Alpha, NonFinite, StarTest
 
 if TYPE_CHECKING:
     from regista.benchmarking import Method, Setup, Tally
 
 Words = list[str] | None
-TABLES = ("raw.csv", "regions.csv", "summary.md", "summary.html", "machine.json")
-"""What a benchmark writes into its folder, besides the folders of its own."""
 
 
 @guarded
@@ -54,9 +54,8 @@ def benchmark(
     unit: Annotated[
         str, typer.Option(help="Distances in 'mm', or in 'px': voxels, where the spacing means nothing.")
     ] = "mm",
-    convention: Annotated[
-        str | None, typer.Option(help="'lps' (ANTs, ITK) or 'ras': of point files that do not tell.")
-    ] = None,
+    convention: Convention = None,
+    non_finite: NonFinite = "error",
     root: Annotated[Path | None, typer.Option(help="Folder of the images (default: that of PAIRS).")] = None,
     split: Annotated[str | None, typer.Option(help="Pairs of a dataset JSON, e.g. registration_val.")] = None,
     first: Annotated[int | None, typer.Option(min=1, help="Only so many pairs, from the top.")] = None,
@@ -85,8 +84,8 @@ def benchmark(
     reference: Annotated[
         str | None, typer.Option(metavar="METHOD", help="Stars and ratios refer to it (default: the best).")
     ] = None,
-    test: Annotated[str, typer.Option(help="Test the stars go by: wilcoxon, t.")] = "wilcoxon",
-    alpha: Annotated[float, typer.Option(help="Stars mark corrected p below it.")] = 0.05,
+    test: StarTest = "wilcoxon",
+    alpha: Alpha = 0.05,
     title: Annotated[
         str | None, typer.Option(help="Heading of the summary (default: the table's name).")
     ] = None,
@@ -104,6 +103,7 @@ def benchmark(
     0 all done, 1 some failed (see raw.csv), 2 bad input.
     """
     from regista.benchmarking import find_methods, list_methods, read_cases, run_benchmark, write_report
+    from regista.benchmarking._run import WRITTEN
     from regista.benchmarking._setup import Setup
     from regista.cli._outputs import keep_inputs
     from regista.core import PlanError
@@ -126,6 +126,7 @@ def benchmark(
         labels=_chosen(labels or ()),
         surface=None if surface == "none" else surface,
         unit=unit,
+        non_finite=non_finite,
         before=before,
         keep_going=keep_going,
         keep_transforms=keep_transforms,
@@ -139,7 +140,7 @@ def benchmark(
     _check_sets(cases, setup)
     _check_points(cases)
     keep_inputs(
-        [output / name for name in TABLES],
+        [output / name for name in WRITTEN],
         [pairs, methods_file, *_named_files(names, groups), *(f for c in cases for f in c.files())],
     )
     if not quiet:

@@ -9,6 +9,7 @@ import typer
 
 from regista.cli._chains import Convention, Format, IgnoreSpaces
 from regista.cli._console import Clock, Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._options import Alpha, LabelsOfFixed, PointsOfFixed, PointsOfMoving, StarTest
 from regista.cli._register import tell_compiling
 
 evaluate = typer.Typer(
@@ -26,7 +27,7 @@ TABLE_HELP = "CSV to write: one row for each label, group, landmark set, transfo
 @guarded
 def measure(
     context: typer.Context,
-    fixed_labels: Annotated[Path | None, typer.Option(help="Labels of the fixed image.")] = None,
+    fixed_labels: LabelsOfFixed = None,
     warped_labels: Annotated[
         Path | None, typer.Option(help="Moving labels already on the fixed grid.")
     ] = None,
@@ -44,8 +45,8 @@ def measure(
     surface: Annotated[
         str, typer.Option(help="Surface distances: voxels (border voxels), surfels (area-weighted), none.")
     ] = "voxels",
-    fixed_points: Annotated[Path | None, typer.Option(help="Landmarks of the fixed image.")] = None,
-    moving_points: Annotated[Path | None, typer.Option(help="The same of the moving image.")] = None,
+    fixed_points: PointsOfFixed = None,
+    moving_points: PointsOfMoving = None,
     convention: Convention = None,
     unit: Annotated[str, typer.Option(help="Landmark errors in mm, or px of the moving image.")] = "mm",
     transform: Annotated[
@@ -150,8 +151,8 @@ def compare(
     reference: Annotated[
         str | None, typer.Option(help="Method to test against (default: the best of each column).")
     ] = None,
-    test: Annotated[str, typer.Option(help="Test the stars go by: wilcoxon, t.")] = "wilcoxon",
-    alpha: Annotated[float, typer.Option(help="Stars mark corrected p below it.")] = 0.05,
+    test: StarTest = "wilcoxon",
+    alpha: Alpha = 0.05,
     level: Annotated[float, typer.Option(help="Of the bootstrap interval.")] = 0.95,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 10000,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,

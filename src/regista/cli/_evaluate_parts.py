@@ -197,6 +197,7 @@ def _measure_labels(request: Request, inputs: _Inputs, found: Findings) -> None:
         )
         if stage == last:
             _check_wanted(found.labels[stage], target, maps[stage], request.labels)
+            _warn_of_absent(found, groups, target, maps[stage])
         # before registration the maps may not even meet: score the same labels, at Dice 0
         wanted = [score.label for score in found.labels[stage].labels if score.label is not None]
     _warn_of_one_sided(found, found.labels[last])
@@ -217,6 +218,21 @@ def _check_wanted(
         return
     there = [f"the {side} one has {_some(m.labels)}" for side, m in (("fixed", fixed), ("warped", warped))]
     raise PlanError(f"--labels {asked}: neither label map has any of these; {', '.join(there)}")
+
+
+def _warn_of_absent(
+    found: Findings, groups: Mapping[str, Sequence[int]], fixed: LabelImage, warped: LabelImage
+) -> None:
+    """Refuse groups of which neither map has a label, and tell labels of the others that neither has."""
+    there = set(fixed.labels) | set(warped.labels)
+    for name, members in groups.items():
+        absent = [label for label in members if label not in there]
+        if members and len(absent) == len(members):
+            raise PlanError(
+                f"the group {name}: neither label map has any of {_some(absent)}; there are {_some(sorted(there))}"
+            )
+        if absent:
+            found.warnings.append(f"the group {name}: neither map has {_some(absent)}")
 
 
 def _some(labels: Sequence[Any]) -> str:
@@ -305,6 +321,12 @@ def _measure_transform(request: Request, inputs: _Inputs, found: Findings) -> No
         moving_grid=None if there is None else there.grid,
     )
     found.add("transform", "after", quality.row())
+    if quality.inverse_rim_percent > 0 and quality.inverse_max_mm > quality.inverse_inner_max_mm:
+        found.warnings.append(
+            f"the largest inverse-consistency error, {quality.inverse_max_mm:.3g} mm, lies at the faces of the grid: the "
+            f"way back of {quality.inverse_rim_percent:.2g} % of the voxels leaves the lattice of the inverse, beyond which "
+            f"a field moves nothing; elsewhere it is at most {quality.inverse_inner_max_mm:.3g} mm"
+        )
 
 
 def _mask(request: Request) -> Image | None:
@@ -314,14 +336,21 @@ def _mask(request: Request) -> Image | None:
 def _measure_images(request: Request, inputs: _Inputs, found: Findings) -> None:
     assert inputs.fixed is not None
     mask, fixed = _mask(request), inputs.fixed
+    compared: dict[str, Image] = {}
     if inputs.moving is not None:
         for stage, chain in inputs.stages(request):
-            if request.warped and stage == "after":
-                continue
-            warped = resample(inputs.moving, fixed.grid, chain, dtype=np.float32)
-            found.add("images", stage, image_measures(fixed, warped, mask=mask).row())
+            if not (request.warped and stage == "after"):
+                compared[stage] = resample(inputs.moving, fixed.grid, chain, dtype=np.float32)
     if request.warped:
-        found.add("images", "after", image_measures(fixed, read(request.warped), mask=mask).row())
+        compared["after"] = read(request.warped)
+    for stage, warped in compared.items():
+        measures = image_measures(fixed, warped, mask=mask)
+        found.add("images", stage, measures.row())
+        if measures.left_out_voxels:
+            found.warnings.append(
+                f"images, {stage} registration: {measures.left_out_voxels} voxels are NaN or infinite in one of the "
+                "images and were left out of the comparison"
+            )
 
 
 def split_pair(text: str, option: str) -> tuple[str, str]:
@@ -389,7 +418,7 @@ def show(found: Findings) -> None:
     for kind in ("landmarks", "transform", "images"):
         stages = found.tree.get(kind, {})
         if stages:
-            names = list(next(iter(stages.values())))
+            names = list(dict.fromkeys(name for row in stages.values() for name in row))
             body = [[name, *(row.get(name) for row in stages.values())] for name in names]
             print_table(kind, ["measure", *stages], body)
 
@@ -413,9 +442,10 @@ def print_table(title: str, head: Sequence[str], body: Sequence[Sequence[Any]]) 
     from rich.table import Table
 
     console = Console()
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=title or None, title_justify="left", header_style="bold")
     for n, name in enumerate(head):
-        table.add_column(name, justify="right" if n else "left", no_wrap=n > 0)
+        words = any(isinstance(row[n], str) for row in body)
+        table.add_column(name, justify="left" if words or not n else "right", no_wrap=not words)
     for row in body:
         table.add_row(*(_text(value) for value in row))
     console.print(table)

@@ -27,12 +27,6 @@ FixedPoints = Annotated[
     Path | None, typer.Option(help="Landmarks of FIXED that are to meet those of --moving-points.")
 ]
 MovingPoints = Annotated[Path | None, typer.Option(help="The same of MOVING: paired by name, else by order.")]
-PointsConvention = Annotated[
-    str | None,
-    typer.Option(
-        help="'lps' (ANTs, ITK) or 'ras': coordinates of point files that do not tell, such as CSV."
-    ),
-]
 PointsWeight = Annotated[
     float | None, typer.Option(help="Weight of the mean squared distance, per mm² (default: 0.01).")
 ]

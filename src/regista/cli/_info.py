@@ -61,7 +61,7 @@ def _entry(path: Path, kind: str | None, options: dict[str, Any]) -> dict[str, A
 
     if kind is None and (path / "record.json").is_file():
         return _result(path, options)
-    record = None if kind else read_record(path)
+    record = None if kind else read_record(path) or read_image_record(path)
     if record is not None:
         return {"kind": "record", **record}
     own = fsl_field(path) if kind is None and options["format"] is None else None
@@ -140,6 +140,53 @@ def read_record(path: Path) -> dict[str, Any] | None:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def read_image_record(path: Path) -> dict[str, Any] | None:
+    """Return the gist of the record beside a preprocessed or stripped image, or None if the file is something else."""
+    if path.suffix.lower() != ".json":
+        return None
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        described: dict[str, Any] = {"program": tree["program"]}
+        described |= {role: file for role, file in tree.get("files", {}).items() if file}
+        if tree["program"] == "preprocess":
+            described |= {f"{role} grid": tree[role]["grid"] for role in ("input", "output")}
+            for number, step in enumerate(tree["steps"], start=1):
+                described[f"step {number}"] = _step(step)
+        else:
+            described |= tree["parameters"] | {
+                name: value for name, value in tree["measures"].items() if not isinstance(value, dict | list)
+            }
+            described |= {f"seconds, {name}": round(value, 2) for name, value in tree["timings"].items()}
+        more = {"threads": tree["threads"], "warnings": list(tree.get("warnings", ()))}
+        return described | more | {"regista": tree["versions"]["regista"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _step(entry: dict[str, Any]) -> str:
+    """Return a step of a record as a line: its name, settings, what it measured, how long it took."""
+    settings = {
+        key: value
+        for key, value in entry.items()
+        if key not in ("step", "measured", "grid", "seconds") and value is not None
+    }
+    told = _words(settings)
+    measured = _words(entry["measured"])
+    return (
+        str(entry["step"])
+        + (f" ({told})" if told else "")
+        + (f": {measured}" if measured else "")
+        + f", {entry['seconds']:.1f} s"
+    )
+
+
+def _words(values: dict[str, Any]) -> str:
+    def text(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return ", ".join(f"{key} {text(value)}" for key, value in values.items() if not isinstance(value, dict))
 
 
 def describe(thing: Any) -> dict[str, Any]:

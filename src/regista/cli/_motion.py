@@ -11,6 +11,7 @@ import typer
 
 from regista.cli._chains import FillWord, parse_fill
 from regista.cli._console import Clock, Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._options import NonFinite, ResultFolder, Seed
 from regista.cli._plans import Override
 from regista.cli._register import chosen_plan, tell_compiling, voxel_type
 from regista.cli._stops import stops_deferred
@@ -30,7 +31,7 @@ def motion(
     series: Annotated[
         Path, typer.Argument(metavar="SERIES", help="Series in time: 4-D, or slices one after another.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    output: ResultFolder,
     preset: Annotated[
         str | None, typer.Option(help=f"Plan by name, see `regista presets` (default: {DEFAULT_PRESET}).")
     ] = None,
@@ -48,11 +49,9 @@ def motion(
     mask: Annotated[
         Path | None, typer.Option(help="Voxels to compare and to measure, on the grid of SERIES.")
     ] = None,
-    non_finite: Annotated[
-        str, typer.Option(help="NaN and Inf voxels: 'error', or 'mask' them out.")
-    ] = "error",
+    non_finite: NonFinite = "error",
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(help="Same seed and threads: same bytes.")] = 0,
+    seed: Seed = 0,
     fill: FillWord = "auto",
     dtype: Annotated[
         str, typer.Option(help="Voxel type of corrected.nii.gz, or 'same' as SERIES.")
@@ -176,18 +175,17 @@ def _csv(result: MotionResult) -> str:
 
 
 def _full_record(record: RunRecord, clock: Clock, series: Path, mask: Path | None) -> RunRecord:
-    """Return the record with the command's own times, its files, and the memory it took as a whole."""
-    from regista.core import peak_memory_bytes
+    """Return the record completed by what the command knows."""
+    from regista.cli._summary import completed
 
     files = {"series": series, "mask": mask}
     inputs = {role: {**tree, "path": str(files[role])} for role, tree in record.inputs.items()}
-    laps = clock.laps
-    timings = {"load": laps["load"], "read": laps["read"], **record.timings, "write": laps["write"]}
-    timings["total"] = clock.total()
-    return replace(record, inputs=inputs, timings=timings, peak_memory_bytes=peak_memory_bytes())
+    return completed(record, inputs, clock)
 
 
 def _report(result: MotionResult, paths: dict[str, Path], quiet: bool, as_json: bool) -> int:
+    from regista.cli._summary import as_tree
+
     record = result.record
     failed = record.measures["failed"]
     figures = {
@@ -198,20 +196,7 @@ def _report(result: MotionResult, paths: dict[str, Path], quiet: bool, as_json: 
         "displacement_mm_max": float(result.max_mm.max()),
     }
     if as_json:
-        say_json(
-            {
-                "status": str(record.status),
-                "ok": record.status.ok,
-                "outputs": {name: str(path) for name, path in paths.items()},
-                **figures,
-                "failed": failed,
-                "timings": record.timings,
-                "warnings": list(record.warnings),
-                "peak_memory_bytes": record.peak_memory_bytes,
-                "threads": record.threads,
-                "seed": record.seed,
-            }
-        )
+        say_json(as_tree(record, paths, **figures, failed=failed))
     elif not quiet:
         for warning in record.warnings:
             complain(f"Warning: {warning}")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regista.cli._chains import IMAGE_SUFFIXES
+from regista.cli._chains import IMAGE_SUFFIXES, Convention
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._options import LabelsOfFixed, NonFinite, PointsOfFixed, PointsOfMoving
 from regista.cli._stops import stops_deferred
 
 if TYPE_CHECKING:
@@ -125,19 +126,16 @@ def ablate(
     moving: Annotated[Path, typer.Argument(metavar="MOVING", help="Image to bring onto it.")],
     steps: StepsFile = None,
     step: StepWords = None,
-    fixed_labels: Annotated[Path | None, typer.Option(help="Labels of the fixed image.")] = None,
+    fixed_labels: LabelsOfFixed = None,
     moving_labels: Annotated[Path | None, typer.Option(help="Labels of the moving image.")] = None,
-    fixed_points: Annotated[Path | None, typer.Option(help="Landmarks of the fixed image.")] = None,
-    moving_points: Annotated[
-        Path | None, typer.Option(help="The same landmarks of the moving image.")
-    ] = None,
-    convention: Annotated[
-        str | None, typer.Option(help="Of landmark files that do not say: ras, lps.")
-    ] = None,
+    fixed_points: PointsOfFixed = None,
+    moving_points: PointsOfMoving = None,
+    convention: Convention = None,
     design: Annotated[
         str, typer.Option(help="alone: each step by itself; leave-out: all but it; both.")
     ] = "both",
     preset: Annotated[str, typer.Option(help="Plan of the registration, by name or .toml file.")] = "fast",
+    non_finite: NonFinite = "error",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write (.csv).")] = None,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -149,7 +147,7 @@ def ablate(
     A variant that fails is told in the column status, and the exit code is 1; the others are run all the same.
     """
     from regista.atlas import ablate as run
-    from regista.cli._evaluate_parts import for_json, write_csv
+    from regista.cli._evaluate_parts import for_json, print_table, write_csv
     from regista.cli._outputs import check_outputs, keep_inputs
     from regista.io import read, read_labels, read_points
 
@@ -162,21 +160,20 @@ def ablate(
     images = read(fixed), read(moving)
     labels = _pair(fixed_labels, moving_labels, "labels", read_labels)
     points = _pair(fixed_points, moving_points, "points", lambda p: read_points(p, convention=convention))  # type: ignore[arg-type]
+    options: dict[str, Any] = {"design": design, "threads": threads, "non_finite": non_finite}
 
     def tell(name: str) -> None:
         if not (quiet or as_json):
             complain(f"registering: {name} …")
 
     with stops_deferred():
-        rows = run(
-            *images, pipeline, preset, labels=labels, points=points, design=design, threads=threads, tell=tell
-        )  # fmt: skip
+        rows = run(*images, pipeline, preset, labels=labels, points=points, tell=tell, **options)
     if output is not None:
         write_csv(output, rows)
     if as_json:
         say_json(for_json({"rows": rows, "preset": preset}))
     elif not quiet:
-        _table(rows)
+        print_table("", [key.replace("_", " ") for key in rows[0]], [list(row.values()) for row in rows])
     failed = [row for row in rows if row["status"].startswith("failed")]
     for row in failed:
         complain(f"{row['steps']} {row['status']}")
@@ -246,16 +243,3 @@ def _short(measured: dict[str, Any]) -> str:
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
     return ", ".join(f"{k} {text(v)}" for k, v in measured.items() if not isinstance(v, list | dict))
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for key in rows[0]:
-        words = key in ("steps", "status")
-        table.add_column(key.replace("_", " "), justify="left" if words else "right", no_wrap=key == "steps")
-    for row in rows:
-        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console().print(table)

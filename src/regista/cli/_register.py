@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regista.cli._chains import FillWord, parse_fill
+from regista.cli._chains import Convention, FillWord, parse_fill
 from regista.cli._console import (
     Clock,
     Debug,
@@ -33,10 +33,10 @@ from regista.cli._guides import (
     MovingLabels,
     MovingPoints,
     MovingSurface,
-    PointsConvention,
     PointsWeight,
     SurfaceWeight,
 )
+from regista.cli._options import NonFinite, ResultFolder, Seed
 from regista.cli._plans import Override, check_plan_file
 from regista.cli._stops import stops_deferred
 
@@ -61,7 +61,7 @@ def register(
         ),
     ],
     moving: Annotated[Path, typer.Argument(metavar="MOVING", help="Image to bring onto it.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    output: ResultFolder,
     preset: Annotated[
         str | None, typer.Option(help=f"Plan by name, see `regista presets` (default: {DEFAULT_PRESET}).")
     ] = None,
@@ -86,7 +86,7 @@ def register(
     labels_weight: LabelsWeight = None,
     fixed_points: FixedPoints = None,
     moving_points: MovingPoints = None,
-    points_convention: PointsConvention = None,
+    points_convention: Convention = None,
     points_weight: PointsWeight = None,
     fixed_surface_mask: FixedSurface = None,
     moving_surface_mask: MovingSurface = None,
@@ -95,9 +95,7 @@ def register(
         list[Path] | None,
         typer.Option(help="Transform fixed → moving to start from; repeat for a chain, applied in order."),
     ] = None,
-    non_finite: Annotated[
-        str, typer.Option(help="NaN and Inf voxels: 'error', or 'mask' them out.")
-    ] = "error",
+    non_finite: NonFinite = "error",
     fixed_series: Annotated[
         str | None, typer.Option(help="Which DICOM series, where FIXED is a folder of several.")
     ] = None,
@@ -105,7 +103,7 @@ def register(
         str | None, typer.Option(help="Which DICOM series, where MOVING is a folder of several.")
     ] = None,
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(help="Same seed and threads: same bytes.")] = 0,
+    seed: Seed = 0,
     fill: FillWord = "auto",
     dtype: Annotated[str, typer.Option(help="Voxel type of warped.nii.gz, or 'same' as MOVING.")] = "float32",
     quiet: Quiet = False,
@@ -155,6 +153,8 @@ def register(
             )  # brings the engine in while files are read
             clock.lap("load")
         _stack(images)
+        if preset is None and plan is None and not quiet:
+            _hint_2d(images["fixed"])
         start = _initial(initial or [], images["fixed"], images["moving"])
         told = guides.read(images["fixed"], images["moving"])
         clock.lap("read")
@@ -257,6 +257,15 @@ def _stack(images: dict[str, Image | None]) -> None:
         )
 
 
+def _hint_2d(fixed: Image | None) -> None:
+    """Say which preset is made for pictures, where none was chosen."""
+    if fixed is not None and fixed.ndim == 2:
+        complain(
+            f"Hint: the images are 2-D, and the default preset {DEFAULT_PRESET} is made for 3-D brains: try --preset 2d, or "
+            "histology for stained sections"
+        )
+
+
 def _tell_apart(images: dict[str, Image | None], wanted: Mapping[str, Path]) -> None:
     """Give two scans of one file name their folders' names too."""
     from regista.cli._chains import with_folder
@@ -327,22 +336,14 @@ def _write(folder: Any, result: Result, moving: Image | None, dtype: Any) -> dic
 
 
 def _full_record(record: RunRecord, clock: Clock, files: Mapping[str, Path | None]) -> RunRecord:
-    """Return the record with the command's own times, its files, and the memory it took as a whole."""
-    from regista.core import peak_memory_bytes
+    """Return the record completed by what the command knows."""
+    from regista.cli._summary import completed
 
     inputs = {role: {**tree, "path": str(files.get(role))} for role, tree in record.inputs.items()}
     for role, tree in inputs.items():
         more = [str(path) for name, path in files.items() if name.startswith(f"{role}_channel_")]
         inputs[role] = {**tree, "channel_paths": more} if more else tree
-    laps = clock.laps
-    timings = {
-        "load": laps["load"],
-        "read": laps["read"],
-        **record.timings,
-        "write": laps["write"],
-        "total": clock.total(),
-    }
-    return replace(record, inputs=inputs, timings=timings, peak_memory_bytes=peak_memory_bytes())
+    return completed(record, inputs, clock)
 
 
 def tell_compiling() -> None:
@@ -354,23 +355,11 @@ def tell_compiling() -> None:
 
 
 def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: bool) -> int:
-    from regista.cli._summary import summary_of, why
+    from regista.cli._summary import as_tree, summary_of, why
 
     tree = record.to_dict()
     if as_json:
-        say_json(
-            {
-                "status": str(record.status),
-                "ok": record.status.ok,
-                "outputs": {name: str(path) for name, path in paths.items()},
-                "timings": record.timings,
-                "measures": record.measures,
-                "warnings": list(record.warnings),
-                "peak_memory_bytes": record.peak_memory_bytes,
-                "threads": record.threads,
-                "seed": record.seed,
-            }
-        )
+        say_json(as_tree(record, paths, measures=record.measures))
     elif not quiet:
         for warning in record.warnings:
             complain(f"Warning: {warning}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._options import ResultFolder
 from regista.cli._register import RESULTS, tell_compiling
 from regista.cli._stops import stops_deferred
 
@@ -32,9 +33,7 @@ def warmup(
 
 @guarded
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
-        "demo_output"
-    ),
+    output: ResultFolder = Path("demo_output"),
     fixed: Annotated[Path | None, typer.Option(help="Your own fixed image (with --moving).")] = None,
     moving: Annotated[Path | None, typer.Option(help="Your own moving image (with --fixed).")] = None,
     preset: Annotated[str, typer.Option(help="Plan by name, see `regista presets`.")] = "brain-t1",

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from regista.cli._console import Clock
+    from regista.core import RunRecord
 
 USABLE = ("converged", "step limit")
 _DIFFERENCES = {"ssd", "mind", "ngf", "cr"}
@@ -40,6 +45,43 @@ def summary_of(record: Mapping[str, Any]) -> list[str]:
         f"status {record['status']}: {why(record)}",
     ]
     return [*lines, *_channels(record), *_similarity(record)]
+
+
+def completed(record: RunRecord, inputs: Mapping[str, Any], clock: Clock) -> RunRecord:
+    """Return a record with the command's own times, its files, and the memory it took as a whole.
+
+    Parameters
+    ----------
+    record : RunRecord
+        What the library returned.
+    inputs : mapping
+        Its inputs, with the files they came from.
+    clock : Clock
+        With laps 'load', 'read' and 'write'.
+    """
+    from dataclasses import replace
+
+    from regista.core import peak_memory_bytes
+
+    laps = clock.laps
+    timings = {"load": laps["load"], "read": laps["read"], **record.timings, "write": laps["write"]}
+    timings["total"] = clock.total()
+    return replace(record, inputs=dict(inputs), timings=timings, peak_memory_bytes=peak_memory_bytes())
+
+
+def as_tree(record: RunRecord, paths: Mapping[str, Path], **more: Any) -> dict[str, Any]:
+    """Return what a command says of a run under --json; `more` comes after the outputs."""
+    return {
+        "status": str(record.status),
+        "ok": record.status.ok,
+        "outputs": {name: str(path) for name, path in paths.items()},
+        **more,
+        "timings": record.timings,
+        "warnings": list(record.warnings),
+        "peak_memory_bytes": record.peak_memory_bytes,
+        "threads": record.threads,
+        "seed": record.seed,
+    }
 
 
 def why(record: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ _LOWER = (
     "seconds",
     "peak",
 )
-_UNRANKED = ("sd_log_jacobian", "bending_energy_per_mm2", "inverse_voxels")
+_UNRANKED = ("sd_log_jacobian", "bending_energy_per_mm2", "inverse_voxels", "inverse_rim_percent")
 """A smoother map is no better for it, and a count of voxels tells nothing."""
 _LEAST_PAIRS = 6
 

@@ -32,6 +32,8 @@ class ImageSimilarity:
         Mutual information, nats, 32 bins.
     ssim : float
         Structural similarity, −1 … 1.
+    left_out_voxels : int
+        Voxels (of the mask) that were not compared, being NaN or infinite in one of the images.
     """
 
     ssd: float
@@ -39,10 +41,14 @@ class ImageSimilarity:
     lncc: float
     mi: float
     ssim: float
+    left_out_voxels: int = 0
 
     def row(self) -> dict[str, Any]:
-        """Return the measures as a dictionary, for tables."""
-        return asdict(self)
+        """Return the measures as a dictionary, for tables; `left_out_voxels` only where there are any."""
+        row = asdict(self)
+        if not self.left_out_voxels:
+            del row["left_out_voxels"]
+        return row
 
 
 def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSimilarity:
@@ -51,7 +57,7 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
     Parameters
     ----------
     fixed, warped : Image
-        Images on the same grid; channels are averaged. NaN and infinite voxels are left out.
+        Images on the same grid; channels are averaged. NaN and infinite voxels are left out, and counted.
     mask : Image or (*grid.shape) array_like, optional
         Compare where it is not 0.
 
@@ -91,7 +97,8 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
         )
     shape = fixed.grid.as_3d().shape
     a, b = (_gray(image).reshape(shape) for image in (fixed, warped))
-    where = mask_array(mask, fixed.grid).reshape(shape) & np.isfinite(a) & np.isfinite(b)
+    asked = mask_array(mask, fixed.grid).reshape(shape)
+    where = asked & np.isfinite(a) & np.isfinite(b)
     if not where.any():
         raise GeometryError("no voxel of the mask is finite in both images")
     weight = None if where.all() else where.astype(np.float32)
@@ -115,6 +122,7 @@ def image_measures(fixed: Image, warped: Image, *, mask: Mask = None) -> ImageSi
         lncc=-value["lncc"] + 0.0,
         mi=-value["mi"] + 0.0,
         ssim=_ssim(a, b, where),
+        left_out_voxels=int(asked.sum() - where.sum()),
     )
 
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from regista.core import FormatError, PlanError
 
@@ -28,7 +29,7 @@ def read_label_names(path: str | os.PathLike[str]) -> dict[int, str]:
     path : path
         CSV (also with tabs or semicolons) with a column of numbers (label, id, index, …) and one of names
         (name, region, …), or without a header number first and name second; or a colour table of FreeSurfer
-        or ITK-SNAP.
+        or ITK-SNAP. A header with neither is refused, not guessed at.
 
     Returns
     -------
@@ -38,7 +39,7 @@ def read_label_names(path: str | os.PathLike[str]) -> dict[int, str]:
     Raises
     ------
     FormatError
-        If the file is missing or holds no labels.
+        If the file is missing, holds no labels, or has a header without known headings.
 
     Examples
     --------
@@ -50,8 +51,8 @@ def read_label_names(path: str | os.PathLike[str]) -> dict[int, str]:
     {4: 'Right Hippocampus'}
     """
     head, rows = _table(path)
-    key = _column(head, _KEYS, 0)
-    column = _column(head, _NAMES, 1 if key == 0 else 0)
+    key = _column(path, head, _KEYS, 0, "label numbers")
+    column = _column(path, head, _NAMES, 1, "names")
     names = {}
     for row in rows:
         if len(row) > max(key, 0) and _whole(row[key]) is not None:
@@ -71,8 +72,8 @@ def read_label_groups(path: str | os.PathLike[str]) -> dict[str, list[int]]:
     Parameters
     ----------
     path : path
-        JSON, ``{"cortex": [1, 2], …}``; or CSV with a column of numbers and one named group, class or tissue
-        (rows without a group are skipped).
+        JSON, ``{"cortex": [1, 2], "white": "5-9,12", …}``; or CSV with a column of numbers (label, id, index, …)
+        and one named group, class or tissue (rows without a group are skipped).
 
     Returns
     -------
@@ -82,18 +83,21 @@ def read_label_groups(path: str | os.PathLike[str]) -> dict[str, list[int]]:
     Raises
     ------
     FormatError
-        If the file is missing or holds no groups.
+        If the file is missing, holds no groups, or has no known headings.
     """
     if Path(path).suffix.lower() == ".json":
         return _groups_from_json(path)
     head, rows = _table(path)
-    column = _column(head, _GROUPS, -1)
-    if head is None or column < 0:
-        raise FormatError(f"{path} has no column named {', '.join(_GROUPS)}: name the column of groups so")
-    key, groups = _column(head, _KEYS, 0), dict[str, list[int]]()
+    if head is None:
+        raise FormatError(
+            f"{path} has no header: name its columns in the first line, label numbers {_KEYS[0]} (or {', '.join(_KEYS[1:])}) "
+            f"and groups {_GROUPS[0]} (or {', '.join(_GROUPS[1:])})"
+        )
+    column = _column(path, head, _GROUPS, -1, "groups")
+    key, groups = _column(path, head, _KEYS, 0, "label numbers"), dict[str, list[int]]()
     for row in rows:
         name = row[column].strip() if len(row) > column else ""
-        if name and name.lower() not in ("none", "nan") and _whole(row[key]) is not None:
+        if name and name.lower() not in ("none", "nan") and len(row) > key and _whole(row[key]) is not None:
             groups.setdefault(name, []).append(int(float(row[key])))
     if not groups:
         raise FormatError(f"{path} puts no label into a group: its column {head[column]!r} is empty")
@@ -142,15 +146,36 @@ def parse_labels(text: str) -> list[int]:
 
 
 def _groups_from_json(path: str | os.PathLike[str]) -> dict[str, list[int]]:
+    example = '{"cortex": [1, 2], "white": "5-9,12"}'
     try:
         tree = json.loads(read_text(path))
-        if not isinstance(tree, Mapping) or not tree:
-            raise TypeError
-        return {str(name): [int(label) for label in labels] for name, labels in tree.items()}
-    except (ValueError, TypeError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f'{path} is not a JSON object of groups such as {{"cortex": [1, 2]}}') from None
+    except ValueError as error:
+        raise FormatError(f"{path} is not valid JSON ({error}); expected groups such as {example}") from None
+    if not isinstance(tree, Mapping) or not tree:
+        raise FormatError(f"{path} is not a JSON object of groups such as {example}")
+    try:
+        return {str(name): _members(labels) for name, labels in tree.items()}
+    except PlanError as error:
+        raise FormatError(f"{path}: {error}; expected groups such as {example}") from None
+
+
+def _members(labels: Any) -> list[int]:
+    """Return the labels of a group: one number or text such as ``5-9,12``, or a list of them.
+
+    Examples
+    --------
+    >>> _members([1, "5-7"]), _members("2,4")
+    ([1, 5, 6, 7], [2, 4])
+    """
+    found: list[int] = []
+    for one in labels if isinstance(labels, list) else [labels]:
+        if isinstance(one, str):
+            found += parse_labels(one)
+        elif isinstance(one, int | float) and not isinstance(one, bool) and one >= 0 and one == int(one):
+            found.append(int(one))
+        else:
+            raise PlanError(f"a label is a whole number or a range in quotes, got {json.dumps(one)}")
+    return found
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -185,10 +210,19 @@ def _table(path: str | os.PathLike[str]) -> tuple[list[str] | None, list[list[st
     return [re.sub(r"[^a-z]", "", cell.lower()) for cell in rows[0]], rows[1:]
 
 
-def _column(head: list[str] | None, wanted: tuple[str, ...], default: int) -> int:
+def _column(
+    path: str | os.PathLike[str], head: list[str] | None, wanted: tuple[str, ...], default: int, what: str
+) -> int:
+    """Return the place of a column: by its heading, or the default where there is no header."""
     if head is None:
         return default
-    return next((head.index(name) for name in wanted if name in head), default)
+    for name in wanted:
+        if name in head:
+            return head.index(name)
+    raise FormatError(
+        f"{path} has no column of {what}: its headings are {', '.join(filter(None, head)) or 'empty'}; name that column "
+        f"{wanted[0]} (or {', '.join(wanted[1:])}; capitals, spaces and digits do not matter)"
+    )
 
 
 def _whole(text: str) -> int | None:

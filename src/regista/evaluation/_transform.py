@@ -41,8 +41,13 @@ class TransformQuality:
         Mean squared second derivative, 1/mm².
     inverse_mean_mm, inverse_p95_mm, inverse_max_mm : float
         Inverse-consistency error; NaN where no inverse was given.
+    inverse_inner_mean_mm, inverse_inner_max_mm : float
+        The same without the rim: where the way back stays within the lattices of the inverse's dense fields. Beyond
+        them a field moves nothing, whatever it would have to.
+    inverse_rim_percent : float
+        Share of the voxels whose way back leaves these lattices.
     inverse_voxels : int
-        Voxels it was measured at: those whose image the inverse is defined at.
+        Voxels it was measured at: those whose image lies within the moving image.
     """
 
     voxels: int
@@ -55,6 +60,9 @@ class TransformQuality:
     inverse_mean_mm: float = _NAN
     inverse_p95_mm: float = _NAN
     inverse_max_mm: float = _NAN
+    inverse_inner_mean_mm: float = _NAN
+    inverse_inner_max_mm: float = _NAN
+    inverse_rim_percent: float = _NAN
     inverse_voxels: int = 0
 
     def row(self) -> dict[str, Any]:
@@ -188,18 +196,20 @@ def _consistency(
     """Return the inverse-consistency error over the voxels of a mask."""
     n, grid = field.ndim, field.grid.as_3d()
     domain = moving_grid or _domain(inverse)
-    places, vectors, parts = np.flatnonzero(where), _vectors_3d(field).reshape(3, -1), []
+    places, vectors = np.flatnonzero(where), _vectors_3d(field).reshape(3, -1)
+    parts, kept = [], []
     for first in range(0, len(places), _POINTS_AT_ONCE):
         at = places[first : first + _POINTS_AT_ONCE]
         index = np.stack(np.unravel_index(at, grid.shape), 1).astype(np.float64)
         here = map_affine(index, grid.grid2world[:3])
         there = here + vectors[:, at].T
         if domain is not None:
-            found = map_affine(there, domain.as_3d().world2grid[:3])[:, :n]
-            inside = ((found >= -0.5) & (found <= np.array(domain.shape) - 0.5)).all(axis=1)
+            inside = domain.contains(there[:, :n])
             here, there = here[inside], there[inside]
-        parts.append(np.linalg.norm(inverse.map_points(there[:, :n]) - here[:, :n], axis=1))
-    errors = np.concatenate(parts)
+        back, within = _way_back(inverse, there[:, :n])
+        parts.append(np.linalg.norm(back - here[:, :n], axis=1))
+        kept.append(within)
+    errors, inner = np.concatenate(parts), np.concatenate(kept)
     if not errors.size:
         raise GeometryError(
             "the transform leads nowhere that the inverse is defined: do the two belong to the same pair, and in "
@@ -209,8 +219,23 @@ def _consistency(
         "inverse_mean_mm": float(errors.mean()),
         "inverse_p95_mm": float(np.percentile(errors, 95)),
         "inverse_max_mm": float(errors.max()),
+        "inverse_inner_mean_mm": float(errors[inner].mean()) if inner.any() else _NAN,
+        "inverse_inner_max_mm": float(errors[inner].max()) if inner.any() else _NAN,
+        "inverse_rim_percent": 100 * float(np.mean(~inner)),
         "inverse_voxels": len(errors),
     }
+
+
+def _way_back(
+    inverse: Transform, points_mm: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return where points are led, and whether each stayed within the lattices of all dense fields on its way."""
+    within = np.ones(len(points_mm), bool)
+    for part in Composite((inverse,)).flatten().transforms:
+        if isinstance(part, (DisplacementField, VelocityField)):
+            within &= part.grid.contains(points_mm)
+        points_mm = part.map_points(points_mm)
+    return points_mm, within
 
 
 def _domain(transform: Transform) -> Grid | None:

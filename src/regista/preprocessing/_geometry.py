@@ -184,7 +184,8 @@ class CropPad(Step):
     content : bool
         Crop to the mask, or without one to what differs from the surround; else keep the extent.
     margin_mm : float
-        Room on every side, outside the old image too; negative takes off.
+        Room on every side, outside the old image too; negative takes off as much of the content. Rounded up to
+        whole voxels.
     multiple : int
         Every size becomes a multiple of it.
     fill : float, optional
@@ -218,7 +219,12 @@ class CropPad(Step):
         margin = sign * np.ceil(abs(self.margin_mm) / image.grid.spacing - 1e-6).astype(np.int64)
         start, stop = start - margin, stop + margin
         if (stop <= start).any():
-            raise PlanError(f"crop-pad.margin_mm {self.margin_mm} takes the whole image off")
+            size = (stop - start + 2 * margin) * image.grid.spacing
+            raise PlanError(
+                f"crop-pad.margin_mm = {self.margin_mm:g} takes that much off every side, and "
+                f"{'the content' if self.content else 'the image'} is only {'×'.join(f'{mm:.4g}' for mm in size)} mm "
+                f"large; take less than {size.min() / 2:.4g} mm off, or give a margin above 0 to add room"
+            )
         missing = -(stop - start) % self.multiple
         start, stop = start - missing // 2, stop + (missing - missing // 2)
         first = image.data.reshape(-1)[0]

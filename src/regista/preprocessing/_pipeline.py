@@ -20,6 +20,7 @@ from regista.core import (
     hash_array,
     software_versions,
 )
+from regista.core._wording import did_you_mean, expectation
 from regista.preprocessing._filters import N4, Denoise, ForegroundMask
 from regista.preprocessing._geometry import CropPad, Reorient, Resample
 from regista.preprocessing._intensity import Clip, HistogramMatch, PercentileNormalize, ZScore
@@ -265,7 +266,7 @@ def list_steps() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def _build(spec: Any, number: int) -> Step:
-    where = f"steps.{number}"
+    where = f"step {number + 1}"
     if isinstance(spec, Step):
         return spec
     if isinstance(spec, str):
@@ -275,13 +276,16 @@ def _build(spec: Any, number: int) -> Step:
     tree = {key: value for key, value in spec.items() if key not in _RECORDED}
     name = tree.pop("step").lower().replace("_", "-")
     if name not in STEPS:
-        raise PlanError(f"{where}: there is no step {name!r}; steps are {', '.join(STEPS)}")
+        raise PlanError(
+            f"{where}: there is no step {name!r}{did_you_mean(name, STEPS)}; steps are {', '.join(STEPS)}"
+        )
     kind = STEPS[name]
     known = [item.name for item in fields(kind)]
     unknown = sorted(set(tree) - set(known))
     if unknown:
         settings = ", ".join(known) or "none"
-        raise PlanError(f"{where} ({name}) has no setting {unknown[0]!r}; its settings: {settings}")
+        near = did_you_mean(unknown[0], known)
+        raise PlanError(f"{where} ({name}) has no setting {unknown[0]!r}{near}; its settings: {settings}")
     return _validated(
         kind, {key: value for key, value in tree.items() if value is not None}, f"{where} ({name})"
     )
@@ -296,10 +300,10 @@ def _validated(kind: type[Step], tree: dict[str, Any], where: str) -> Step:
         first = error.errors()[0]
         if first["type"] == "value_error":  # the step's own words
             raise PlanError(f"{where}: {first['ctx']['error']}") from None
-        path = ".".join([where, *(str(part) for part in first["loc"][:1])])
-        if first["type"] == "missing":
+        path = ", ".join([where, *(str(part) for part in first["loc"][:1])])
+        if first["type"] == "missing" and len(first["loc"]) == 1:
             raise PlanError(f"{path} must be given") from None
-        raise PlanError(f"{path}: {first['msg'].replace('tuple', 'list')}, got {first['input']!r}") from None
+        raise PlanError(f"{path}: {expectation(first)}") from None
     return step
 
 

@@ -91,7 +91,8 @@ def check_intensities(image: Image, step: str) -> None:
     if isinstance(image, LabelImage):
         raise GeometryError(
             f"{step} changes intensities and would destroy labels; apply geometric steps alone to a label image, "
-            "or bring it onto the result's grid (Preprocessed.carry_labels)"
+            "or bring it onto the result's grid: regista apply LABELS --like RESULT -o OUT --labels (in Python "
+            "Preprocessed.carry_labels)"
         )
     if image.data.dtype.kind not in "biuf":
         raise GeometryError(f"{step} handles real numbers, got voxels of type {image.data.dtype}")
@@ -151,8 +152,8 @@ def needs_file(step: Step, field: str, value: Any) -> None:
     """Refuse a file name that has not been read yet."""
     if isinstance(value, str):
         raise PlanError(
-            f"{step.name}.{field} is the file name {value!r}, which has not been read: "
-            "Pipeline.with_files(regista.read), or give the image itself"
+            f"{step.name}, {field}: the file {value!r} has not been read yet; read it, or give the image itself (in "
+            "Python Pipeline.with_files(regista.read))"
         )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regista.core import FormatError, PlanError
+from regista.core._wording import did_you_mean, expectation
 from regista.preprocessing import Pipeline
 from regista.registration._plan import Plan, Start
 from regista.registration._stages import STAGES, DenseStage, LinearStage
@@ -118,7 +119,8 @@ def _read(source: str | Path) -> str:
         return _presets()[name]
     if not name.endswith(".toml"):
         known = ", ".join(_presets())
-        raise PlanError(f"there is no preset {name!r}; presets are {known}; a plan file ends in .toml")
+        near = did_you_mean(name, _presets())
+        raise PlanError(f"there is no preset {name!r}{near}; presets are {known}; a plan file ends in .toml")
     if not Path(name).exists():
         raise FormatError(
             f"cannot read the plan {name}: it does not exist; expected a plan file (.toml): check the name"
@@ -242,7 +244,10 @@ def _validate(kind: type, tree: dict[str, Any], where: str) -> Any:
     known = {f.name for f in fields(kind)}
     unknown = sorted(set(tree) - known)
     if unknown:
-        raise PlanError(f"{where} has no setting {unknown[0]!r}; its settings are {', '.join(sorted(known))}")
+        near = did_you_mean(unknown[0], known)
+        raise PlanError(
+            f"{where} has no setting {unknown[0]!r}{near}; its settings are {', '.join(sorted(known))}"
+        )
     try:
         return _adapter(kind).validate_python(tree)
     except ValidationError as error:
@@ -250,7 +255,7 @@ def _validate(kind: type, tree: dict[str, Any], where: str) -> Any:
         path = ".".join([where, *map(str, first["loc"])])
         if first["type"] == "value_error":  # the setting's own words
             raise PlanError(f"{path}: {first['ctx']['error']}") from None
-        raise PlanError(f"{path}: {first['msg'].replace('tuple', 'list')}, got {first['input']!r}") from None
+        raise PlanError(f"{path}: {expectation(first)}") from None
 
 
 @cache
