@@ -102,9 +102,11 @@ def test_bad_files(tmp_path):
     bad.write_text("[1, 2]")
     with pytest.raises(FormatError, match="JSON object of groups"):
         read_label_groups(bad)
+    with pytest.raises(FormatError, match="does not exist"):
+        read_label_groups(tmp_path / "absent.json")
     plain = tmp_path / "plain.csv"
     plain.write_text("label,name\n1,a\n")
-    with pytest.raises(FormatError, match="no column named group"):
+    with pytest.raises(FormatError, match="no column of groups"):
         read_label_groups(plain)
 
 

@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_bytes_for_any_number_of_threads(smooth_pai
 
     def found(seed, threads):
         result = register(fixed, moving, plan(SHORT, penalties=(LogJacobian(),)), threads=threads, seed=seed)
-        return result.transform.transforms[0].vectors_mm.tobytes()
+        return result.transform.transforms[0].coefficients_mm.tobytes()
 
     first = found(4, 2)
     assert found(4, 2) == first

@@ -54,7 +54,7 @@ def invert(
     check_outputs([output], [transform, like, moving])
     fixed, other = read_optional(like), read_optional(moving)
     with use_threads(threads):
-        inverse, residual = _inverse(read_chain([transform], format, fixed, other))
+        inverse, residual = _inverse(read_chain([transform], format, fixed, other), fixed)
         write_transform(output, inverse, format=to, fixed=other, moving=fixed)
     if residual > 0.01 and not as_json:
         complain(
@@ -68,12 +68,15 @@ def invert(
         say(f"{output}: {exact}", quiet=quiet)
 
 
-def _inverse(transform: Transform) -> tuple[Transform, float]:
-    from regista.transforms import Composite, DisplacementField, invert_field
+def _inverse(transform: Transform, fixed: Image | None) -> tuple[Transform, float]:
+    from regista.transforms import BSplineField, Composite, DisplacementField, invert_field
 
     parts: list[Transform] = []
     worst = 0.0
-    for part in reversed(Composite((transform,)).flatten().transforms):
+    chain = Composite((transform,)).flatten().transforms
+    for number, part in reversed(list(enumerate(chain))):
+        if isinstance(part, BSplineField):  # the fixed image lies where the chain begins
+            part = part.displacement(part.domain() if fixed is None or number else fixed.grid)
         if isinstance(part, DisplacementField):
             inverse, residual = invert_field(part)
             worst = max(worst, float(residual))

@@ -32,6 +32,7 @@ from regista.evaluation import (
 )
 from regista.io import read, read_labels, read_points, write_text
 from regista.transforms import (
+    BSplineField,
     Composite,
     DisplacementField,
     Transform,
@@ -299,6 +300,8 @@ def _measure_transform(request: Request, inputs: _Inputs, found: Findings) -> No
         grid = here.grid
     elif isinstance(first, DisplacementField | VelocityField):
         grid = first.grid
+    elif isinstance(first, BSplineField):
+        grid = first.domain()
     else:  # a field behind another map does not lie in the fixed image's space
         text = (
             "the (first) transform has no grid in the fixed image's space: name the fixed image with --fixed"

@@ -260,14 +260,18 @@ def _transform(transform: Any) -> dict[str, Any]:
 def _part(part: Any) -> dict[str, Any]:
     import numpy as np
 
-    from regista.transforms import Affine, jacobian_determinant
+    from regista.transforms import Affine, BSplineField, jacobian_determinant
 
     tree: dict[str, Any] = {"transform": type(part).__name__, "dimensions": part.ndim}
     if isinstance(part, Affine):
         tree["matrix (RAS mm, fixed to moving)"] = part.matrix.tolist()
         tree["volume change"] = round(float(np.linalg.det(part.matrix[:-1, :-1])), 6)
         return tree
-    tree["grid"] = part.grid.describe()
+    if isinstance(part, BSplineField):
+        tree["control points"] = part.grid.describe()
+        part = part.displacement(part.domain())
+    else:
+        tree["grid"] = part.grid.describe()
     lengths = np.sqrt(np.einsum("i...,i...->...", part.vectors_mm, part.vectors_mm))
     tree["displacement (mm)"] = f"mean {lengths.mean():.3f}, largest {lengths.max():.3f}"
     determinant = jacobian_determinant(part, part.grid)

@@ -147,8 +147,9 @@ def parse_labels(text: str) -> list[int]:
 
 def _groups_from_json(path: str | os.PathLike[str]) -> dict[str, list[int]]:
     example = '{"cortex": [1, 2], "white": "5-9,12"}'
+    text = read_text(path)
     try:
-        tree = json.loads(read_text(path))
+        tree = json.loads(text)
     except ValueError as error:
         raise FormatError(f"{path} is not valid JSON ({error}); expected groups such as {example}") from None
     if not isinstance(tree, Mapping) or not tree:

@@ -13,7 +13,14 @@ from regista.kernels.cpu.bending import bending
 from regista.kernels.cpu.fields import jacobian_determinant
 from regista.kernels.cpu.folds import non_diffeomorphic_volume
 from regista.kernels.cpu.points import map_affine
-from regista.transforms import Composite, DisplacementField, Transform, VelocityField, to_displacement_field
+from regista.transforms import (
+    BSplineField,
+    Composite,
+    DisplacementField,
+    Transform,
+    VelocityField,
+    to_displacement_field,
+)
 
 Mask = Image | ArrayLike | None
 _LEAST_DETERMINANT = 1e-9
@@ -234,6 +241,8 @@ def _way_back(
     for part in Composite((inverse,)).flatten().transforms:
         if isinstance(part, (DisplacementField, VelocityField)):
             within &= part.grid.contains(points_mm)
+        elif isinstance(part, BSplineField):
+            within &= part.contains(points_mm)
         points_mm = part.map_points(points_mm)
     return points_mm, within
 

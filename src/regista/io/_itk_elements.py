@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import FormatError, GeometryError, Grid, parallel_for
-from regista.transforms import Affine, Composite, DisplacementField, Transform, Translation, VelocityField
+from regista.transforms import (
+    Affine,
+    BSplineField,
+    Composite,
+    DisplacementField,
+    Transform,
+    Translation,
+    VelocityField,
+)
 
 _TYPE = re.compile(r"^(\w+?)_(float|double)_(\d)_(\d)$")
 _SIGNS = np.array([-1.0, -1.0, 1.0])
@@ -72,6 +80,8 @@ def to_elements(transform: Transform) -> list[Element]:
             elements.append(_field_element(part))
         elif isinstance(part, Affine):
             elements.append(_affine_element(part))
+        elif isinstance(part, BSplineField):
+            elements.append(_spline_element(part))
         else:
             raise FormatError(
                 f"a {type(part).__name__} has no form in ITK's linear files: write it as a field, .h5 or .nii.gz, on "
@@ -87,8 +97,8 @@ def from_elements(
 ) -> Transform:
     """Return the chain of elements given in order of application to a fixed point.
 
-    `spaces` holds the names of each element's spaces; `grid` serves to sample kinds that have no counterpart
-    (B-splines) as displacement fields.
+    `spaces` holds the names of each element's spaces; `grid` serves to sample kinds that have no counterpart here as
+    displacement fields.
     """
     if not elements:
         raise FormatError("the file holds no transform")
@@ -106,6 +116,8 @@ def _to_transform(element: Element, spaces: tuple[Any, ...], grid: Grid | None) 
     ndim, name, p = element.ndim, element.name, element.parameters
     if name == "DisplacementFieldTransform":
         return _field(element, spaces)
+    if name == "BSplineTransform":
+        return _spline(element, spaces)
     if name == "IdentityTransform":
         return Affine(np.eye(ndim + 1), *spaces)
     matrix = np.eye(ndim + 1)
@@ -138,24 +150,48 @@ def _affine_element(affine: Affine) -> Element:
 
 def _field_element(field: DisplacementField) -> Element:
     n = field.ndim
-    spacing, origin, direction = field.grid.to_lps()
-    fixed = np.concatenate([np.array(field.grid.shape, dtype=np.float64), origin, spacing, direction.ravel()])
-    return Element(f"DisplacementFieldTransform_double_{n}_{n}", interleave(field.vectors_mm), fixed)
+    return Element(
+        f"DisplacementFieldTransform_double_{n}_{n}", interleave(field.vectors_mm), _grid_numbers(field.grid)
+    )
 
 
 def _field(element: Element, spaces: tuple[Any, ...]) -> DisplacementField:
-    n, fixed = element.ndim, element.fixed
-    fixed = _sized(fixed, n * (3 + n), "displacement field's grid")
+    grid = _grid_of(element, "displacement field")
+    return DisplacementField(deinterleave(element.parameters, grid.shape), grid, *spaces)
+
+
+def _spline_element(spline: BSplineField) -> Element:
+    n = spline.ndim
+    parts = [_SIGNS[axis] * spline.coefficients_mm[axis].ravel(order="F") for axis in range(n)]
+    return Element(f"BSplineTransform_double_{n}_{n}", np.concatenate(parts), _grid_numbers(spline.grid))
+
+
+def _spline(element: Element, spaces: tuple[Any, ...]) -> BSplineField:
+    grid = _grid_of(element, "B-spline")
+    parts = np.asarray(element.parameters, np.float64).reshape(element.ndim, -1)
+    coefficients = [_SIGNS[axis] * part.reshape(grid.shape, order="F") for axis, part in enumerate(parts)]
+    return BSplineField(np.stack(coefficients), grid, *spaces)
+
+
+def _grid_numbers(grid: Grid) -> NDArray[np.float64]:
+    """Return a grid as ITK's fixed parameters: size, origin, spacing, direction."""
+    spacing, origin, direction = grid.to_lps()
+    return np.concatenate([np.array(grid.shape, dtype=np.float64), origin, spacing, direction.ravel()])
+
+
+def _grid_of(element: Element, what: str) -> Grid:
+    """Return the grid of an element's fixed parameters, on which its parameters are vectors."""
+    n = element.ndim
+    fixed = _sized(element.fixed, n * (3 + n), f"{what}'s grid")
     if not np.isfinite(fixed).all() or fixed[:n].min() < 1 or np.any(fixed[:n] != np.rint(fixed[:n])):
-        raise FormatError(f"the displacement field's size is {fixed[:n].tolist()}: the file is damaged")
+        raise FormatError(f"the {what}'s size is {fixed[:n].tolist()}: the file is damaged")
     shape = tuple(int(v) for v in fixed[:n])
     if int(np.prod(fixed[:n])) * n != len(element.parameters):
         raise FormatError(
-            f"a displacement field of size {shape} needs {int(np.prod(fixed[:n])) * n} numbers, the file holds "
+            f"a {what} of size {shape} needs {int(np.prod(fixed[:n])) * n} numbers, the file holds "
             f"{len(element.parameters)}"
         )
-    grid = Grid.from_lps(shape, fixed[2 * n : 3 * n], fixed[n : 2 * n], fixed[3 * n :].reshape(n, n))
-    return DisplacementField(deinterleave(element.parameters, shape), grid, *spaces)
+    return Grid.from_lps(shape, fixed[2 * n : 3 * n], fixed[n : 2 * n], fixed[3 * n :].reshape(n, n))
 
 
 def interleave(vectors_mm: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -201,7 +237,7 @@ def _through_itk(element: Element, spaces: tuple[Any, ...], grid: Grid | None) -
             f"ITK's {element.name} is not supported: convert it with ITK to an affine or a field"
         )
     try:
-        itk = maker(element.ndim) if element.name in ("BSplineTransform", "ScaleTransform") else maker()
+        itk = maker(element.ndim) if element.name == "ScaleTransform" else maker()
         itk.SetFixedParameters(np.asarray(element.fixed, float).tolist())
         itk.SetParameters(np.asarray(element.parameters, float).tolist())
     except (RuntimeError, TypeError) as error:

@@ -152,6 +152,8 @@ def write_mat(path: Path, transform: Transform) -> None:
             f"{path}: .mat holds one linear transform, got a chain of {len(elements)}; write .h5"
         )
     element = elements[0]
+    if element.name == "BSplineTransform":
+        raise FormatError(f"{path}: .mat holds one linear transform, got a B-spline; write .tfm or .h5")
     if element.name == "TranslationTransform":  # ANTs reads affines alone from .mat
         n = element.ndim
         values = np.concatenate([np.eye(n).ravel(), element.parameters])
@@ -165,6 +167,6 @@ def write_mat(path: Path, transform: Transform) -> None:
 def _linear_only(path: Path, elements: list[Element]) -> list[Element]:
     if any(e.name == "DisplacementFieldTransform" for e in elements):
         raise FormatError(
-            f"{path}: {path.suffix} holds linear transforms, got a displacement field; write .h5"
+            f"{path}: {path.suffix} holds linear transforms and B-splines, got a displacement field; write .h5"
         )
     return elements

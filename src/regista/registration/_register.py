@@ -26,6 +26,7 @@ from regista.core import (
     threads,
 )
 from regista.registration._channels import Channels, flat_warning
+from regista.registration._control_points import fit_control_points
 from regista.registration._convex import run_convex
 from regista.registration._deformable import Base, VoxelField, run_deformable
 from regista.registration._guide_terms import Guidance
@@ -50,9 +51,16 @@ from regista.registration._linear import run_linear
 from regista.registration._plan import Plan
 from regista.registration._plan_file import load_plan, plan_to_dict
 from regista.registration._result import Result
-from regista.registration._stages import ConvexStage, DenseStage, IterativeStage, LinearStage
+from regista.registration._stages import (
+    ConvexStage,
+    DenseStage,
+    FreeFormStage,
+    IterativeStage,
+    LinearStage,
+)
 from regista.transforms import (
     Affine,
+    BSplineField,
     Composite,
     DisplacementField,
     Fill,
@@ -176,6 +184,7 @@ class _Run:
     warnings: list[str] = field(default_factory=list)
     measures: dict[str, Any] = field(default_factory=dict)
     _guidance: tuple[Guidance, ...] = ()
+    _spline: BSplineField | None = None
     _done: float = 0.0
 
     def result(self) -> Result:
@@ -302,8 +311,21 @@ class _Run:
                 found, history = run(fixed, moving, stage, matrix, base, self._reporter(stage), *more)
                 self.history += history
                 vectors = found.vectors_mm(fixed.grid)
+                # a field that the stage began with has no place among its control points
+                self._spline = self._control_points(found, stage, history) if base is None else None
                 self._time(stage.model, began)
         return vectors
+
+    def _control_points(
+        self, found: VoxelField, stage: DenseStage, history: Sequence[LevelHistory]
+    ) -> BSplineField | None:
+        """Return what a stage of B-splines found as such; None for other stages."""
+        if not isinstance(stage, FreeFormStage) or history[-1].status is Status.NON_FINITE:
+            return None
+        spline, miss = fit_control_points(found, stage.at(history[-1].level, "spacing_vox"), self.fixed.ndim)
+        self.measures["control_points"] = list(spline.grid.shape)
+        self.measures["control_points_rms_mm"] = miss
+        return spline
 
     def _transforms(
         self, matrix: Matrix, vectors: Volume | None, lattice: Grid
@@ -317,6 +339,9 @@ class _Run:
             vectors = np.ascontiguousarray(vectors[:2, :, 0])
         grid = lattice if ndim == 3 else plane(lattice)
         forward = DisplacementField(vectors, grid, fixed_space=here, moving_space=here)
+        spline = None if self._spline is None else replace(self._spline, fixed_space=here, moving_space=here)
+        if spline is not None:
+            forward = spline.displacement(grid)
         determinant = jacobian_determinant(forward, grid)
         self.measures["folded_percent"] = 100 * float(np.mean(determinant <= 0))
         self.measures["smallest_jacobian"] = float(determinant.min())
@@ -326,7 +351,7 @@ class _Run:
             np.mean(jacobian_determinant(backward, grid) <= 0)
         )
         forward, backward = (reordered(field, self.fixed.grid) for field in (forward, backward))
-        return Composite((forward, affine)), Composite((affine.inverse(), backward))
+        return Composite((spline or forward, affine)), Composite((affine.inverse(), backward))
 
     def _record(self) -> RunRecord:
         return RunRecord(

@@ -1,6 +1,7 @@
 """Spatial maps in world space (RAS+ mm, from fixed to moving) and what they carry: images, labels, points."""
 
 from regista.transforms._base import Transform
+from regista.transforms._bspline import BSplineField
 from regista.transforms._composite import Composite
 from regista.transforms._fields import DisplacementField, VelocityField, invert_field
 from regista.transforms._linear import Affine, Rigid, Similarity, Translation
@@ -11,6 +12,7 @@ from regista.transforms._tps import SplineFit, ThinPlateSpline
 
 __all__ = [
     "Affine",
+    "BSplineField",
     "Composite",
     "DisplacementField",
     "Fill",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from regista.core import GeometryError, Grid
 from regista.kernels.cpu.fields import jacobian_determinant as _jacobian
 from regista.transforms._base import Transform
+from regista.transforms._bspline import BSplineField
 from regista.transforms._composite import Composite, unpack
 from regista.transforms._fields import DisplacementField, VelocityField, to_voxels
 from regista.transforms._linear import Affine, multiply
@@ -84,7 +85,7 @@ def with_spaces(transform: Transform, fixed_space: str | None, moving_space: str
         chain[0] = with_spaces(chain[0], fixed_space, chain[0].moving_space)
         chain[-1] = with_spaces(chain[-1], chain[-1].fixed_space, moving_space)
         return Composite(tuple(chain))
-    if isinstance(transform, (Affine, DisplacementField, VelocityField, ThinPlateSpline)):
+    if isinstance(transform, (Affine, DisplacementField, VelocityField, BSplineField, ThinPlateSpline)):
         return replace(transform, fixed_space=fixed_space, moving_space=moving_space)
     raise GeometryError(f"cannot rename the spaces of a {type(transform).__name__}")
 
@@ -114,6 +115,8 @@ def to_displacement_field(transform: Transform, grid: Grid) -> DisplacementField
     _check_ndim(transform, grid)
     if isinstance(transform, VelocityField):
         transform = transform.displacement()
+    if isinstance(transform, BSplineField):
+        return transform.displacement(grid)
     if isinstance(transform, DisplacementField) and transform.grid.same_as(grid, 1e-6):
         return transform
     vectors = np.empty((grid.ndim, *grid.shape), np.float32)

@@ -11,6 +11,7 @@ from regista.core import Grid
 from regista.kernels.cpu.points import add_field, map_affine
 from regista.kernels.cpu.sampling import pull_coords
 from regista.transforms._base import Transform
+from regista.transforms._bspline import BSplineField
 from regista.transforms._composite import unpack
 from regista.transforms._fields import DisplacementField, VelocityField
 from regista.transforms._linear import Affine
@@ -23,7 +24,7 @@ def places_mm(
     transform: Transform, grid: Grid
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
     """Yield ``(flat range of the grid, fixed points, their images)``: mm, ``(N, 3)`` even in 2-D."""
-    chain = _ready(transform)
+    chain = _ready(transform, grid)
     row = grid.size // grid.shape[0]
     shape, matrix = grid.as_3d().shape, grid.as_3d().grid2world[:3]
     for first, stop in _slabs(grid):
@@ -41,7 +42,7 @@ def places_vox(
 
     A linear map, and a field on the grid itself followed by linear maps, go through one fused kernel.
     """
-    chain = [] if transform is None else _ready(transform)
+    chain = [] if transform is None else _ready(transform, grid)
     field = _leading_field(chain, grid)
     rest = chain[1:] if field is not None else chain
     if not all(isinstance(t, Affine) for t in rest):
@@ -61,8 +62,12 @@ def places_vox(
         yield slice(first * row, stop * row), coords
 
 
-def _ready(transform: Transform) -> list[Transform]:
-    return [t.displacement() if isinstance(t, VelocityField) else t for t in unpack(transform)]
+def _ready(transform: Transform, grid: Grid) -> list[Transform]:
+    """Return the elements of a chain, those that a dense field on the grid stands for at its voxels as such."""
+    chain = [t.displacement() if isinstance(t, VelocityField) else t for t in unpack(transform)]
+    if isinstance(chain[0], BSplineField):
+        chain[0] = chain[0].displacement(grid)
+    return chain
 
 
 def _move(transform: Transform, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
