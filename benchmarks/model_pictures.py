@@ -30,6 +30,7 @@ from regista.transforms import DisplacementField
 SLICE_MM, BEND_MM, FAR_MM = 8.0, 9.0, (24.0, -18.0)
 LEVELS = {"shrink": (8, 4, 2, 1), "steps": (80, 80, 50, 20)}
 MODELS = {
+    "diffeomorphic": (DeformableStage(similarity=LNCC(radius=3), **LEVELS),),
     "syn": (DeformableStage(model="syn", step_vox=0.5, similarity=LNCC(radius=3), **LEVELS),),
     "demons": (DemonsStage(**LEVELS, field_sigma_vox=(1.5,)),),
     "velocity": (VelocityStage(similarity=LNCC(radius=3), **LEVELS),),

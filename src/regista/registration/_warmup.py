@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 
 from regista.core import Grid, Image, LabelImage, PointSet
 from regista.registration._guides import Guide, LabelGuide, LandmarkGuide, SurfaceGuide
+from regista.registration._plan import Plan, Start
 from regista.registration._plan_file import list_presets, load_plan
 from regista.registration._register import register
-from regista.similarity import SIMILARITIES, Sum
+from regista.registration._stages import FreeFormStage
+from regista.regularization import Bending
+from regista.similarity import SIMILARITIES, Sum, is_pointwise
 
 
 def warmup() -> float:
-    """Compile and cache the kernels of all presets, metrics and guides; return the seconds it took (about 1 when cached)."""
+    """Compile and cache the kernels of all presets, solvers, metrics and guides; return the seconds it took (about 1 when cached)."""
     began = time.perf_counter()
     for shape in ((20, 18, 16), (24, 20)):
         place = np.indices(shape, dtype=np.float32)
@@ -31,6 +34,8 @@ def warmup() -> float:
             register(fixed, moving, plan, fixed_mask=mask, moving_mask=mask)
         for name in ("deformable", "syn"):
             register(fixed, moving, name, guides=_guides(blob > 0.5, fixed.grid))
+        register(fixed, moving, _stochastic(), fixed_mask=mask, moving_mask=mask)
+        register(fixed, moving, _stochastic())
     volume = np.random.default_rng(0).random((8, 9, 10), np.float32)
     terms = tuple((1.0, kind()) for kind in SIMILARITIES.values())
     metric, scale = Sum(terms=terms).prepare(volume, None), np.ones(3, np.float32)
@@ -38,6 +43,20 @@ def warmup() -> float:
     metric.force(volume, np.ones_like(volume), scale, True, scratch, out)
     metric.value_and_gradient(volume, None, out[0])
     return time.perf_counter() - began
+
+
+def _stochastic() -> Plan:
+    """Return a plan of B-splines by stochastic gradient descent, which no preset takes, with every metric it can have."""
+    terms = tuple((1.0, one) for kind in SIMILARITIES.values() if is_pointwise(one := kind()))
+    stage = FreeFormStage(
+        optimizer="asgd",
+        similarity=Sum(terms=terms),
+        shrink=(2,),
+        steps=(2,),
+        samples=100,
+        penalties=(Bending(),),
+    )
+    return Plan(stages=(stage,), start=Start(search="none"))
 
 
 def _guides(inside: NDArray[np.bool_], grid: Grid) -> list[Guide]:
