@@ -21,7 +21,7 @@ from regista.registration import (
     register,
 )
 from regista.similarity import LNCC, DemonsSSD
-from regista.transforms import Affine, DisplacementField
+from regista.transforms import Affine, DisplacementField, to_displacement_field
 
 LEVELS = {"shrink": (4, 2, 1), "steps": (40, 30, 12)}
 STEPS = DemonsSSD(normalization_vox=2.0)

@@ -86,6 +86,7 @@ def measure(
     if context.invoked_subcommand is not None:
         return
     from regista.cli import _evaluate_parts as parts
+    from regista.cli import _tables as tables
     from regista.cli._outputs import check_outputs
     from regista.core import threads as use_threads
 
@@ -128,7 +129,7 @@ def measure(
         tree = {**columns, **found.tree, "warnings": found.warnings, "seconds": clock.total()}
         say_json(parts.for_json(tree | ({"output": str(output)} if output else {})))
     elif not quiet:
-        parts.show(found)
+        tables.show(found)
         if output is not None:
             say(f"{output}: {len(found.rows)} rows")
 
@@ -237,7 +238,7 @@ def learn2reg(
 
 
 def _show_task(name: str, rows: list[dict[str, Any]], total: dict[str, dict[str, float]]) -> None:
-    from regista.cli._evaluate_parts import print_table
+    from regista.cli._tables import print_table
 
     body = [[row["case"], *(row[measure] for measure in total)] for row in rows]
     body.append(["mean", *(found["mean"] for found in total.values())])

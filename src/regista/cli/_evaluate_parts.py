@@ -16,7 +16,6 @@ from regista.cli._apply import check_overlap
 from regista.cli._chains import check_direction, read_chain
 from regista.core import FormatError, Image, LabelImage, PlanError, PointSet
 from regista.evaluation import (
-    LABEL_MEASURES,
     LabelAgreement,
     check_grid,
     image_measures,
@@ -41,7 +40,7 @@ from regista.transforms import (
     resample_labels,
 )
 
-_SHOWN, _WORST = 24, 5
+_WORST = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,11 +378,11 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(out, list(dict.fromkeys(n for row in rows for n in row)), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({n: "" if _undefined(v) else v for n, v in row.items()})
+        writer.writerow({n: "" if undefined(v) else v for n, v in row.items()})
     write_text(path, out.getvalue())
 
 
-def _undefined(value: Any) -> bool:
+def undefined(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -412,51 +411,3 @@ def spread(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
         values = np.array([row[name] for row in rows])
         found[name] = {"mean": float(values.mean()), "std": float(values.std())}
     return found
-
-
-def show(found: Findings) -> None:
-    """Print what was measured."""
-    for stage, agreement in sorted(found.labels.items(), key=lambda item: item[0] != "before"):
-        _show_labels(stage, agreement)
-    for kind in ("landmarks", "transform", "images"):
-        stages = found.tree.get(kind, {})
-        if stages:
-            names = list(dict.fromkeys(name for row in stages.values() for name in row))
-            body = [[name, *(row.get(name) for row in stages.values())] for name in names]
-            print_table(kind, ["measure", *stages], body)
-
-
-def _show_labels(stage: str, agreement: LabelAgreement) -> None:
-    scores = list(agreement.labels)
-    title = f"labels, {stage} registration"
-    if len(scores) > _SHOWN:
-        scores = sorted(scores, key=lambda s: s.dice)[:_WORST]
-        title += f" (the {_WORST} with least Dice of {len(agreement.labels)}; all with -o)"
-    measures = [m for m in LABEL_MEASURES if any(not math.isnan(getattr(s, m)) for s in agreement.labels)]
-    body = [[s.name, *(getattr(s, m) for m in measures)] for s in (*scores, *agreement.groups)]
-    mean = agreement.mean()
-    body.append([f"mean ({len(agreement.labels)})", *(mean[m] for m in measures)])
-    print_table(title, ["label", *(m.replace("volume_similarity", "vol. sim.") for m in measures)], body)
-
-
-def print_table(title: str, head: Sequence[str], body: Sequence[Sequence[Any]]) -> None:
-    """Print a table on standard output."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(title=title or None, title_justify="left", header_style="bold")
-    for n, name in enumerate(head):
-        words = any(isinstance(row[n], str) for row in body)
-        table.add_column(name, justify="left" if words or not n else "right", no_wrap=not words)
-    for row in body:
-        table.add_row(*(_text(value) for value in row))
-    console.print(table)
-
-
-def _text(value: Any) -> str:
-    if _undefined(value):
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
-    return str(value)

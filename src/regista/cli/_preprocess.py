@@ -147,8 +147,9 @@ def ablate(
     A variant that fails is told in the column status, and the exit code is 1; the others are run all the same.
     """
     from regista.atlas import ablate as run
-    from regista.cli._evaluate_parts import for_json, print_table, write_csv
+    from regista.cli._evaluate_parts import for_json, write_csv
     from regista.cli._outputs import check_outputs, keep_inputs
+    from regista.cli._tables import print_table
     from regista.io import read, read_labels, read_points
 
     plan = Path(preset) if preset.endswith(".toml") else None

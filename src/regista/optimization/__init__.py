@@ -4,6 +4,7 @@ from regista.optimization._bfgs import BFGS, BFGSState
 from regista.optimization._demons import Demons, DemonsState
 from regista.optimization._dense import DenseCost, DenseSolver
 from regista.optimization._freeform import FreeForm, FreeFormState
+from regista.optimization._freeform_pair import FreeFormPair
 from regista.optimization._greedy import GreedyDiffeomorphic, GreedyState
 from regista.optimization._stochastic import SampledCost, StochasticFreeForm, StochasticState
 from regista.optimization._stopping import Convergence
@@ -19,6 +20,7 @@ __all__ = [
     "DenseCost",
     "DenseSolver",
     "FreeForm",
+    "FreeFormPair",
     "FreeFormState",
     "GreedyDiffeomorphic",
     "GreedyState",

@@ -79,7 +79,7 @@ class FreeForm:
         """Start from a field ``(3, I, J, K)`` in voxels; it is kept."""
         (start,) = fields
         axes = tuple(spline_axis(n, self.spacing_vox) for n in start.shape[1:])
-        control = np.zeros((3, *(axis.controls for axis in axes)))
+        control = np.zeros((len(start), *(axis.controls for axis in axes)))
         return FreeFormState(start, axes, control, start.copy(), np.empty_like(start))
 
     def step(self, state: FreeFormState, cost: DenseCost, rule: Convergence | None = None) -> bool:

@@ -44,7 +44,7 @@ def fit_control_points(field: VoxelField, spacing_vox: float, ndim: int) -> tupl
         weights = np.zeros((len(axis.first), axis.controls))
         for tap in range(axis.weights.shape[1]):
             weights[np.arange(len(axis.first)), axis.first + tap] += axis.weights[:, tap]
-        solved = np.tensordot(np.linalg.pinv(weights), control, axes=(1, number))
+        solved = np.asarray(np.tensordot(np.linalg.pinv(weights), control, axes=(1, number)), np.float64)
         control = np.moveaxis(solved, 0, number)
     linear = field.grid.grid2world[:3, :3]
     missed = (spline_expand(control, axes) - field.vectors_vox).reshape(3, -1)

@@ -138,6 +138,10 @@ class LevelCost:
 
         The moving image takes part as the linear map brings it to the fixed grid.
         """
+        return self.exchanged().force(field, scratch, out)
+
+    def exchanged(self) -> LevelCost:
+        """Return the cost of the exchanged problem; see `exchanged_force`."""
         if self._exchanged is None:
             level = self._level
             there, weight = Warper(level)(self._affine)
@@ -148,7 +152,7 @@ class LevelCost:
                 exchanged, self._similarity, np.eye(4), self._symmetric, self._terms, guides
             )
             self._exchanged._rows, self._exchanged._active = self._rows, self._active
-        return self._exchanged.force(field, scratch, out)
+        return self._exchanged
 
     def value_and_gradient(self, field: Volume, out: Volume) -> float:
         """Return the value at a field and write its derivative by every displacement (in voxels)."""

@@ -16,6 +16,7 @@ from regista.registration._channels import in_use
 from regista.registration._cost import LevelCost
 from regista.registration._guide_terms import Guidance
 from regista.registration._levels import Level, Matrix, Scan, Volume, levels
+from regista.registration._pair_cost import PairCost
 from regista.registration._sampled_cost import SampledCost
 from regista.registration._stages import IterativeStage
 
@@ -29,6 +30,8 @@ class VoxelField:
 
     vectors_vox: Volume
     grid: Grid
+    back_vox: Volume | None = None
+    """The map back, where a stage estimated both."""
 
     def resampled(self, grid: Grid) -> Volume:
         """Return the field on another grid with the same axes, in that grid's voxels."""
@@ -67,7 +70,7 @@ def run_deformable(
     if base is not None and not solver.takes_start:
         raise GeometryError(
             f"{stage.model!r} starts from a linear map, and the start given holds a displacement field: use a model "
-            "that refines one ('diffeomorphic', 'syn', 'demons', 'bspline')"
+            "that refines one ('diffeomorphic', 'syn', 'demons', 'bspline' without a penalty on pairs of maps)"
         )
     fixed, moving, similarity = in_use(fixed, moving, stage.similarity)
     stage = replace(stage, similarity=similarity)
@@ -84,7 +87,8 @@ def run_deformable(
         if status is Status.NON_FINITE:
             break
     fields, grid = pyramid.finish(fixed.grid)
-    return VoxelField(solver.displacement(fields), grid), history
+    back = fields[0] if stage.of_pairs else None
+    return VoxelField(solver.displacement(fields), grid, back), history
 
 
 class _Pyramid:
@@ -136,7 +140,10 @@ def _run_level(
 ) -> tuple[Sequence[Volume], list[float], Status]:
     terms = [guide(level.fixed.grid, level.moving.grid) for guide in guides]
     settings = (level, stage.similarity, fixed2moving, stage.symmetric_force, stage.penalties, terms)
-    cost = SampledCost(*settings, seed=seed) if stage.looks_at_samples else LevelCost(*settings)
+    if stage.looks_at_samples:
+        cost: LevelCost = SampledCost(*settings, seed=seed)
+    else:
+        cost = PairCost(*settings) if stage.of_pairs else LevelCost(*settings)  # type: ignore[arg-type]
     solver, rule = stage.solver(level.index), stage.convergence
     fields = carried()
     rows: NDArray[np.int32] = cost.begin(fields[-1], solver.reach_vox)

@@ -16,7 +16,7 @@ from regista.core._wording import did_you_mean, expectation
 from regista.preprocessing import Pipeline
 from regista.registration._plan import Plan, Start
 from regista.registration._stages import STAGES, DenseStage, LinearStage
-from regista.regularization import PENALTIES, penalties_from_plan
+from regista.regularization import PAIR_PENALTIES, PENALTIES, penalties_from_plan
 from regista.similarity import SIMILARITIES, Similarity, Sum
 
 
@@ -277,7 +277,7 @@ def _plain(value: Any) -> Any:
             {"weight": weight, **({} if channel is None else {"channel": channel}), **_plain(term)}
             for (weight, term), channel in zip(value.terms, value.named, strict=True)
         ]
-    for name, kind in (SIMILARITIES | PENALTIES).items():
+    for name, kind in (SIMILARITIES | PENALTIES | PAIR_PENALTIES).items():
         if type(value) is kind:
             return {name: {f.name: _plain(getattr(value, f.name)) for f in fields(value)}}
     return value

@@ -25,6 +25,7 @@ from regista.core import (
     software_versions,
     threads,
 )
+from regista.registration._bases import base_from, parts_of, planar, product_of, to_voxels
 from regista.registration._channels import Channels, flat_warning
 from regista.registration._control_points import fit_control_points
 from regista.registration._convex import run_convex
@@ -48,6 +49,7 @@ from regista.registration._inputs import (
 )
 from regista.registration._levels import Level, Matrix, Scan, Volume
 from regista.registration._linear import run_linear
+from regista.registration._pair_cost import loop_error_mm
 from regista.registration._plan import Plan
 from regista.registration._plan_file import load_plan, plan_to_dict
 from regista.registration._result import Result
@@ -64,14 +66,12 @@ from regista.transforms import (
     Composite,
     DisplacementField,
     Fill,
-    ThinPlateSpline,
     Transform,
     check_direction,
     fill_value,
     invert_field,
     jacobian_determinant,
     resample,
-    to_displacement_field,
 )
 
 MAX_FOLDED_PERCENT = 1.0
@@ -270,9 +270,9 @@ class _Run:
                 f"the initial transform is {self.initial.ndim}-D, the images are {self.fixed.ndim}-D"
             )
         check_direction(self.initial, self.fixed.space, self.moving.space)
-        parts = _parts(self.initial)
+        parts = parts_of(self.initial)
         if all(isinstance(part, Affine) for part in parts):
-            return _product(parts), None
+            return product_of(parts), None
         if any(isinstance(stage, LinearStage) for stage in self.plan.stages):
             raise GeometryError(
                 "the initial transform holds a displacement field or a spline, which linear stages would undo; use a "
@@ -283,8 +283,8 @@ class _Run:
             if not isinstance(part, Affine):
                 break
             trailing.insert(0, part)
-        matrix = _product(trailing)
-        return matrix, _base_from(self.initial, matrix)
+        matrix = product_of(trailing)
+        return matrix, base_from(self.initial, matrix)
 
     def _linear_stages(self, fixed: Scan, moving: Scan, matrix: Matrix, base: Base | None) -> Matrix:
         for stage in self.plan.stages:
@@ -305,11 +305,15 @@ class _Run:
             if isinstance(stage, DenseStage):
                 began = time.perf_counter()
                 if vectors is not None:
-                    base = VoxelField(_to_voxels(vectors, fixed.grid), fixed.grid).resampled
+                    base = VoxelField(to_voxels(vectors, fixed.grid), fixed.grid).resampled
                 run: Any = run_convex if isinstance(stage, ConvexStage) else run_deformable
                 more = (self._guidance, self.seed) if isinstance(stage, IterativeStage) else ()
                 found, history = run(fixed, moving, stage, matrix, base, self._reporter(stage), *more)
                 self.history += history
+                if found.back_vox is not None:
+                    self.measures["loop_mean_mm"] = loop_error_mm(
+                        found.vectors_vox, found.back_vox, found.grid
+                    )
                 vectors = found.vectors_mm(fixed.grid)
                 # a field that the stage began with has no place among its control points
                 self._spline = self._control_points(found, stage, history) if base is None else None
@@ -331,7 +335,7 @@ class _Run:
         self, matrix: Matrix, vectors: Volume | None, lattice: Grid
     ) -> tuple[Transform, Transform]:
         ndim, here, there = self.fixed.ndim, self.fixed.space, self.moving.space
-        affine = Affine(_planar(matrix, ndim), fixed_space=here, moving_space=there)
+        affine = Affine(planar(matrix, ndim), fixed_space=here, moving_space=there)
         self.measures["linear_fixed2moving"] = affine.matrix
         if vectors is None:
             return affine, affine.inverse()
@@ -415,49 +419,3 @@ class _Run:
             )
 
         return report
-
-
-def _parts(initial: Transform) -> list[Transform]:
-    """Return the elements of a chain, the affine part of a spline apart from its bending."""
-    parts: list[Transform] = []
-    for part in Composite((initial,)).flatten().transforms:
-        parts += part.split() if isinstance(part, ThinPlateSpline) else (part,)
-    return parts
-
-
-def _product(parts: Sequence[Any]) -> Matrix:
-    matrix = np.eye(4)
-    for part in parts:
-        full = np.eye(4)
-        n = part.ndim
-        full[:n, :n], full[:n, 3] = part.matrix[:n, :n], part.matrix[:n, n]
-        matrix = full @ matrix
-    return matrix
-
-
-def _planar(matrix: Matrix, ndim: int) -> Matrix:
-    if ndim == 3:
-        return matrix
-    keep = [0, 1, 3]
-    return matrix[np.ix_(keep, keep)]
-
-
-def _to_voxels(vectors_mm: Volume, grid: Grid) -> Volume:
-    linear = grid.world2grid[:3, :3].astype(np.float32)
-    return np.ascontiguousarray(np.einsum("ab,bijk->aijk", linear, vectors_mm), np.float32)
-
-
-def _base_from(initial: Transform, matrix: Matrix) -> Base:
-    """Return the displacement (voxels of a level) that, followed by `matrix`, equals `initial`."""
-    ndim = initial.ndim
-    before_linear = Composite((initial, Affine(_planar(np.asarray(np.linalg.inv(matrix)), ndim))))
-
-    def base(grid: Grid) -> Volume:
-        if ndim == 3:
-            return _to_voxels(to_displacement_field(before_linear, grid).vectors_mm, grid)
-        flat = plane(grid)
-        vectors = np.zeros((3, *grid.shape), np.float32)
-        vectors[:2, :, 0] = to_displacement_field(before_linear, flat).vectors_mm
-        return _to_voxels(vectors, grid)
-
-    return base

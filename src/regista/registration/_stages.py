@@ -14,12 +14,13 @@ from regista.optimization import (
     Demons,
     DenseSolver,
     FreeForm,
+    FreeFormPair,
     GreedyDiffeomorphic,
     StationaryVelocity,
     StochasticFreeForm,
     SymmetricDiffeomorphic,
 )
-from regista.regularization import Penalty
+from regista.regularization import PAIR_PENALTIES, PairPenalty, Penalty
 from regista.similarity import LNCC, MI, DemonsSSD, Similarity, is_pointwise
 
 CONFIG = {"extra": "forbid", "arbitrary_types_allowed": True}
@@ -113,8 +114,9 @@ class IterativeStage(DenseStage, ABC):
     ----------
     similarity : Similarity
         Metric.
-    penalties : tuple of Penalty
-        What is added to the metric's value (see `regista.regularization`), none by default.
+    penalties : tuple of Penalty or PairPenalty
+        What is added to the metric's value (see `regista.regularization`), none by default. Those on a map and one
+        back are for 'bspline'.
     symmetric_force : bool
         Drive the update by the mean gradient of both images. For one contrast only: MI and NMI do not, and
         LNCC should not where contrasts differ.
@@ -123,14 +125,21 @@ class IterativeStage(DenseStage, ABC):
     """
 
     similarity: Similarity = field(default_factory=LNCC)
-    penalties: tuple[Penalty, ...] = ()
+    penalties: tuple[Penalty | PairPenalty, ...] = ()
     symmetric_force: bool = True
     window: int = 10
     tolerance: float = 1e-3
     takes_penalties: ClassVar[bool] = True
+    takes_pairs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.of_pairs and not self.takes_pairs:
+            names = ", ".join(PAIR_PENALTIES)
+            raise PlanError(
+                f"{self.model}: {names} hold between a map and one back, and this model estimates one map; take 'bspline' "
+                "with optimizer = 'lbfgs', which then estimates both, or 'syn', whose map has an exact inverse by itself"
+            )
         if self.penalties and self.forces_are_steps:
             raise PlanError(
                 f"{self.model}: demons' forces are steps, to which no penalty can be added; smooth the field more "
@@ -139,6 +148,11 @@ class IterativeStage(DenseStage, ABC):
         for level in range(len(self.shrink)):
             self.solver(level)  # its own checks
         _ = self.convergence
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether a penalty asks for a map and one back, estimated together."""
+        return any(isinstance(one, tuple(PAIR_PENALTIES.values())) for one in self.penalties)
 
     @property
     def forces_are_steps(self) -> bool:
@@ -316,8 +330,14 @@ class FreeFormStage(IterativeStage):
     decay_steps: float = 20.0
     decay_power: float = 1.0
     per_level: ClassVar[tuple[str, ...]] = ("spacing_vox",)
+    takes_pairs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.of_pairs and self.optimizer == "asgd":
+            raise PlanError(
+                "bspline: optimizer = 'asgd' looks at some voxels at a time, and a penalty on a map and one back needs both "
+                "whole maps; take optimizer = 'lbfgs'"
+            )
         if self.optimizer not in ("lbfgs", "asgd"):
             raise PlanError(f"bspline: optimizer is 'lbfgs' or 'asgd', got {self.optimizer!r}")
         super().__post_init__()
@@ -344,7 +364,13 @@ class FreeFormStage(IterativeStage):
         """Return the solver of a level."""
         if self.optimizer == "asgd":
             return StochasticFreeForm(**self._settings(level, *_STOCHASTIC))
-        return FreeForm(**self._settings(level, *_QUASI_NEWTON))
+        kind = FreeFormPair if self.of_pairs else FreeForm
+        return kind(**self._settings(level, *_QUASI_NEWTON))
+
+    @property
+    def volumes(self) -> int:
+        """Volumes of the finest level's size held at once, beyond what every stage needs: of a pair, all twice."""
+        return super().volumes + (self.similarity.volumes + 20 if self.of_pairs else 0)
 
 
 _QUASI_NEWTON = ("spacing_vox", "first_step_vox", "max_step_vox", "memory")

@@ -2,7 +2,7 @@
 
 from regista.regularization._base import PairPenalty, Penalty, PreparedPairPenalty, PreparedPenalty
 from regista.regularization._consistency import GradientConsistency, InverseConsistency
-from regista.regularization._plans import PENALTIES, penalties_from_plan
+from regista.regularization._plans import PAIR_PENALTIES, PENALTIES, penalties_from_plan
 from regista.regularization._prior import (
     DeformationModel,
     DeformationPrior,
@@ -12,8 +12,6 @@ from regista.regularization._prior import (
 from regista.regularization._rigidity import LocalRigidity
 from regista.regularization._smoothness import Bending, Diffusion, Elastic, TotalVariation
 from regista.regularization._volume import Incompressibility, LogJacobian
-
-PAIR_PENALTIES = {kind.name: kind for kind in (InverseConsistency, GradientConsistency)}
 
 __all__ = [
     "PAIR_PENALTIES",

@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from regista.core import PlanError
-from regista.regularization._base import Penalty
+from regista.regularization._base import PairPenalty, Penalty
+from regista.regularization._consistency import GradientConsistency, InverseConsistency
 from regista.regularization._prior import DeformationPrior
 from regista.regularization._rigidity import LocalRigidity
 from regista.regularization._smoothness import Bending, Diffusion, Elastic, TotalVariation
@@ -28,8 +29,11 @@ PENALTIES: dict[str, type] = {
 }
 """Penalties on one field, by their names in plans."""
 
+PAIR_PENALTIES: dict[str, type] = {kind.name: kind for kind in (InverseConsistency, GradientConsistency)}
+"""Penalties on a map and one back, likewise."""
 
-def penalties_from_plan(specs: Any, where: str = "penalties") -> tuple[Penalty, ...]:
+
+def penalties_from_plan(specs: Any, where: str = "penalties") -> tuple[Penalty | PairPenalty, ...]:
     """Build penalties from what a plan says.
 
     Parameters
@@ -41,7 +45,7 @@ def penalties_from_plan(specs: Any, where: str = "penalties") -> tuple[Penalty, 
 
     Returns
     -------
-    tuple of Penalty
+    tuple of Penalty or PairPenalty
         In the order given.
 
     Raises
@@ -59,17 +63,18 @@ def penalties_from_plan(specs: Any, where: str = "penalties") -> tuple[Penalty, 
     return tuple(_one(spec, f"{where}.{number}") for number, spec in enumerate(specs))
 
 
-def _one(spec: Any, where: str) -> Penalty:
+def _one(spec: Any, where: str) -> Penalty | PairPenalty:
     if isinstance(spec, str):
         spec = {spec: {}}
     if not isinstance(spec, Mapping) or len(spec) != 1:
         raise PlanError(f'{where} reads like "bending" or {{bending = {{weight = 0.1}}}}, got {spec!r}')
     ((name, options),) = spec.items()
-    if name not in PENALTIES:
-        raise PlanError(f"{where}: there is no penalty {name!r}; penalties are {', '.join(PENALTIES)}")
+    known_names = PENALTIES | PAIR_PENALTIES
+    if name not in known_names:
+        raise PlanError(f"{where}: there is no penalty {name!r}; penalties are {', '.join(known_names)}")
     if not isinstance(options, Mapping):
         raise PlanError(f"{where}.{name} is a table of options, got {options!r}")
-    kind = PENALTIES[name]
+    kind = known_names[name]
     known = {f.name for f in fields(kind)}
     unknown = sorted(set(options) - known)
     if unknown:
@@ -77,7 +82,7 @@ def _one(spec: Any, where: str) -> Penalty:
             f"{where}.{name} has no setting {unknown[0]!r}; its settings are {', '.join(sorted(known))}"
         )
     try:
-        penalty: Penalty = kind(**options)
+        penalty: Penalty | PairPenalty = kind(**options)
     except PlanError as error:
         raise PlanError(f"{where}: {error}") from None
     except TypeError:  # a setting without a default
