@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regista.cli._chains import Convention, read_optional, with_folder
+from regista.cli._chains import Convention, Moving, read_optional, with_folder
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 from regista.cli._convert import Output, ToFormat
 
@@ -47,9 +47,7 @@ def fit_points(
             "--like", "--fixed", help="Fixed image: its grid holds the field that tps is written as."
         ),
     ] = None,
-    moving: Annotated[
-        Path | None, typer.Option("--moving", help="Moving image, where a format counts in its voxels.")
-    ] = None,
+    moving: Moving = None,
     to: ToFormat = None,
     threads: Threads = None,
     quiet: Quiet = False,

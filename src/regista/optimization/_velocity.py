@@ -10,9 +10,10 @@ import numpy as np
 
 from regista.core import PlanError
 from regista.kernels.cpu.fields import exponential, exponential_adjoint, squarings
-from regista.kernels.cpu.filters import gaussian_filter, gaussian_taps
+from regista.kernels.cpu.filters import gaussian_filter
 from regista.kernels.cpu.update import largest_component
 from regista.optimization._dense import DenseCost, Field, Rows
+from regista.optimization._smoothing import check_sigmas, reach_of
 from regista.optimization._stopping import Convergence, shortening
 
 
@@ -72,14 +73,12 @@ class StationaryVelocity:
             raise PlanError(f"step_vox is above 0 and at most 2 voxels, got {self.step_vox}")
         if not 0 < self.step_decay <= 1:
             raise PlanError(f"step_decay is above 0 and at most 1, got {self.step_decay}")
-        for name in ("update_sigma_vox", "field_sigma_vox"):
-            if not 0 <= getattr(self, name) <= 20:
-                raise PlanError(f"{name} is between 0 and 20 voxels, got {getattr(self, name)}")
+        check_sigmas(update_sigma_vox=self.update_sigma_vox, field_sigma_vox=self.field_sigma_vox)
 
     @property
     def reach_vox(self) -> int:
         """Largest radius of the smoothing filters, voxels."""
-        return max(len(gaussian_taps(s)) - 1 for s in (self.update_sigma_vox, self.field_sigma_vox))
+        return reach_of(self.update_sigma_vox, self.field_sigma_vox)
 
     def init(self, fields: Sequence[Field], rows: Rows | None = None) -> VelocityState:
         """Start from a velocity ``(3, I, J, K)`` in voxels; it is used as a buffer from here on."""
