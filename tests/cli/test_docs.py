@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import typer
 
 from regista.cli import app
 from regista.io import TRANSFORM_FORMATS
+from regista.registration import LinearStage, list_presets, load_plan
+from regista.registration._stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/cli.md").read_text(encoding="utf-8")
@@ -71,3 +74,46 @@ def test_commands_in_the_text_exist(page):
         allowed = COMMANDS[name] | {"-h", "--help"}
         used = set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", line))
         assert used <= allowed, f"{page.name}: {line}: {sorted(used - allowed)}"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [p for p in sorted((ROOT / "docs/models").glob("*.md")) if p.stem != "index"],
+    ids=lambda p: p.stem,
+)
+def test_pages_of_models_say_all_there_is_to_say(page):
+    text = page.read_text(encoding="utf-8")
+    for heading in (
+        "The idea",
+        "The formula",
+        "Parameters",
+        "When to use it, and when not",
+        "Example",
+        "Source",
+    ):
+        assert f"\n## {heading}\n" in text, heading
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert pictures
+    assert all((page.parent / name).is_file() for name in pictures)
+    assert "| setting | default | unit | meaning |" in text
+
+
+def test_every_setting_of_a_model_is_on_its_page():
+    pages = {"diffeomorphic": "diffeomorphic", "syn": "syn", "demons": "demons", "svf": "velocity"}
+    pages |= {"bspline": "bspline", "convex": "convex"}
+    index = (ROOT / "docs/models/index.md").read_text(encoding="utf-8")
+    assert set(pages) == {name for name, kind in STAGES.items() if kind is not LinearStage}
+    for model, name in pages.items():
+        text = (ROOT / f"docs/models/{name}.md").read_text(encoding="utf-8") + index
+        settings = {item.name for item in fields(STAGES[model])} - {"model"}
+        assert [setting for setting in sorted(settings) if f"`{setting}`" not in text] == [], model
+        assert f"({name}.md)" in index
+
+
+def test_every_preset_is_on_the_pages_of_presets_and_models():
+    page = (ROOT / "docs/reference/presets.md").read_text(encoding="utf-8")
+    index = (ROOT / "docs/models/index.md").read_text(encoding="utf-8")
+    for name in list_presets():
+        assert f"`{name}`" in page, name
+        if not all(isinstance(stage, LinearStage) for stage in load_plan(name).stages):
+            assert f"`{name}`" in index, name
