@@ -217,6 +217,9 @@ def _similarity(spec: Any, where: str) -> Similarity:
     ((name, options),) = spec.items()
     if name not in SIMILARITIES:
         raise PlanError(f"{where}: there is no metric {name!r}; metrics are {', '.join(SIMILARITIES)}")
+    option = getattr(SIMILARITIES[name], "option", None)
+    if option is not None and isinstance(options, str):
+        options = {option: options}
     if not isinstance(options, Mapping):
         raise PlanError(f"{where}.{name} is a table of options, got {options!r}")
     similarity: Similarity = _validate(SIMILARITIES[name], dict(options), f"{where}.{name}")

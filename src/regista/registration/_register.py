@@ -25,7 +25,7 @@ from regista.core import (
     software_versions,
     threads,
 )
-from regista.registration._channels import Channels, flat_warning
+from regista.registration._channels import Channels, check_metrics, flat_warning
 from regista.registration._convex import run_convex
 from regista.registration._deformable import Base, VoxelField, run_deformable
 from regista.registration._guide_terms import Guidance
@@ -201,6 +201,7 @@ class _Run:
         self._prepare_guides()
         channels = Channels.of(self.fixed, self.moving)
         channels.check(self.plan, search=self.initial is None)
+        check_metrics(self.plan, search=self.initial is None, ndim=self.fixed.ndim)
         told = channels.measure(self.plan)
         self.measures |= {} if told is None else {"channels": told}
         scans = []
