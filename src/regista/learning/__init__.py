@@ -1,0 +1,2 @@
+"""Learned registration."""
+__all__: list[str] = []
