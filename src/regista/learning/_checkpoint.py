@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from regista.core import FormatError, PlanError
 from regista.io import replacing, write_text
 from regista.learning._config import ModelConfig
+from regista.learning._metric_config import MetricConfig
 
 WEIGHTS, SETTINGS, CARD, LOG, CHECKPOINT = (
     "model.safetensors",
@@ -104,7 +105,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), temporary)
 
 
-def load_checkpoint(path: Path, config: ModelConfig) -> dict[str, Any]:
+def load_checkpoint(path: Path, config: ModelConfig | MetricConfig) -> dict[str, Any]:
     """Read a checkpoint.
 
     Raises

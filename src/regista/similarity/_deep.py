@@ -9,7 +9,7 @@ import numpy as np
 
 from regista.core import PlanError
 from regista.similarity._base import Prepared, Volume
-from regista.similarity._deep_model import MetricModel, load_metric_model
+from regista.similarity._deep_model import MetricModel, load_metric_model, patch_network
 
 _RADIUS = 8
 
@@ -90,9 +90,7 @@ class DeepMetric:
     def _device(self) -> str:
         if self.device == "cpu":
             return "cpu"
-        from regista.similarity._deep_model import import_network
-
-        best: str = import_network().best_device()
+        best: str = patch_network().best_device()
         if self.device == "cuda" and best != "cuda":
             raise PlanError(
                 "deep device = 'cuda', and PyTorch finds no graphics card here: take 'cpu' or 'auto'"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from regista.core import FormatError, PlanError
 
-KIND = "deep-metric"
+METRIC_KIND = "deep-metric"
 """What the configuration of a trained metric calls itself."""
 
 
@@ -43,13 +43,13 @@ class MetricModel:
     def network(self, device: str) -> Any:
         """Return the network on a device, built once."""
         if device not in self._built:
-            module = import_network()
+            module = patch_network()
             tensors = {name: module.torch.from_numpy(array) for name, array in self.weights.items()}
             self._built[device] = module.build(self.ndim, self.channels, tensors).to(device)
         return self._built[device]
 
 
-def import_network() -> Any:
+def patch_network() -> Any:
     """Return the module with the network, or say how to get what it needs.
 
     Raises
@@ -116,8 +116,8 @@ def _read(folder: Path, *stamps: int) -> MetricModel:
     try:
         configuration = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         kind = configuration.get("kind")
-        if kind != KIND:
-            raise FormatError(f"the model {folder} is a {kind!r} and no trained metric ({KIND!r})")
+        if kind != METRIC_KIND:
+            raise FormatError(f"the model {folder} is a {kind!r} and no trained metric ({METRIC_KIND!r})")
         network = configuration["network"]
         ndim, channels = int(network["ndim"]), tuple(int(n) for n in network["channels"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
