@@ -70,11 +70,15 @@ def register(
     overrides: Override = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Register by a trained network: a name (`regista models list`) or a model's folder."),
+        typer.Option(
+            help="Register by a trained network: a name (`regista models list`) or a model's folder."
+        ),
     ] = None,
     refine: Annotated[
         str | None,
-        typer.Option(help="With --model: plan of deformable stages that starts from its field ('deformable')."),
+        typer.Option(
+            help="With --model: plan of deformable stages that starts from its field ('deformable')."
+        ),
     ] = None,
     fixed_mask: Annotated[Path | None, typer.Option(help="Voxels of the fixed image to compare.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Voxels of the moving image to compare.")] = None,
@@ -204,7 +208,9 @@ def _chosen(
             raise PlanError("--refine goes with --model: it starts from the field of a network")
         return chosen_plan(preset or (None if plan else DEFAULT_PRESET), plan, overrides, outputs)
     if preset is not None or plan is not None:
-        raise PlanError("--model takes the place of --preset and --plan; a plan to go on with is named by --refine")
+        raise PlanError(
+            "--model takes the place of --preset and --plan; a plan to go on with is named by --refine"
+        )
     if refine is None:
         if overrides:
             raise PlanError("--set changes a plan: with --model, name one by --refine")

@@ -36,15 +36,15 @@ def voxelmorph(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model.")],
-    network: Annotated[
-        str, typer.Option(help="voxelmorph-1, voxelmorph-2 or unet-2019.")
-    ] = "voxelmorph-2",
+    network: Annotated[str, typer.Option(help="voxelmorph-1, voxelmorph-2 or unet-2019.")] = "voxelmorph-2",
     diffeomorphic: Annotated[
         bool, typer.Option("--diffeomorphic", help="Estimate a velocity and integrate it: no folds.")
     ] = False,
     probabilistic: Annotated[
         bool,
-        typer.Option("--probabilistic", help="Estimate the velocity's variance too (implies --diffeomorphic)."),
+        typer.Option(
+            "--probabilistic", help="Estimate the velocity's variance too (implies --diffeomorphic)."
+        ),
     ] = False,
     half_resolution: Annotated[
         bool, typer.Option("--half-resolution", help="Estimate at half resolution: faster.")
@@ -54,7 +54,9 @@ def voxelmorph(
     ] = False,
     spacing: Annotated[
         list[float] | None,
-        typer.Option(help="Voxel size the network sees, mm; once, or per axis (default: the first scan's finest)."),
+        typer.Option(
+            help="Voxel size the network sees, mm; once, or per axis (default: the first scan's finest)."
+        ),
     ] = None,
     similarity: Annotated[str, typer.Option(help="lncc, ssd, ncc, nmi, mi or mind.")] = "lncc",
     radius: Annotated[int, typer.Option(help="Window radius of lncc, voxels.")] = 4,
@@ -90,7 +92,9 @@ def voxelmorph(
     minutes: Annotated[
         float | None, typer.Option(help="Stop after so many minutes; the same command goes on.")
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Begin again, even where a checkpoint lies.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin again, even where a checkpoint lies.")
+    ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16.")] = False,
     device: Annotated[str, typer.Option(help="'cpu', or 'cuda' for a GPU.")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Same seed and threads: same weights.")] = 0,
@@ -281,7 +285,9 @@ def _tell(output: Path, result: Any, tested: Any, quiet: bool, as_json: bool) ->
     say(f"{end}; {result.steps} steps, {result.seconds / 60:.1f} minutes in this session", quiet=quiet)
     for name, scores in (("validation", result.best), ("test", tested)):
         if scores is not None:
-            dice = "" if scores.dice != scores.dice else f"Dice {scores.dice_before:.3f} → {scores.dice:.3f}, "
+            dice = (
+                "" if scores.dice != scores.dice else f"Dice {scores.dice_before:.3f} → {scores.dice:.3f}, "
+            )
             say(
                 f"  {name}: {dice}local correlation {scores.lncc:.3f}, {scores.folded_percent:.4f} % folded "
                 f"({scores.pairs} pairs)",

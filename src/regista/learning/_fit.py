@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from regista.core import PlanError, ProgressCallback, silent
@@ -16,6 +17,9 @@ from regista.learning._prepare import Align, PreparedScans, prepare_scans, refer
 from regista.learning._sources import PairSource, Source
 from regista.learning._train import TrainingResult, train
 from regista.learning._validation import Scores, score
+
+_COMPANY = 3
+"""People who train and whom one who validates, or tests, all alone is registered with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +85,17 @@ def prepare_parts(
         if not chosen.scans:
             prepared[part] = None
             continue
-        prepared[part] = prepare_scans(
-            chosen, config.inputs, reference, align, lambda n, _, before=done: report(before + n, total)
+        alone = dataset.pairs is None and len(names) == 1 and part != "train"
+        wanted = dataset.of([*names, *subjects["train"][:_COMPANY]]) if alone else chosen
+        total += len(wanted.scans) - len(chosen.scans)
+        found = prepare_scans(
+            wanted, config.inputs, reference, align, partial(_report_part, report, done, total)
         )
-        done += len(chosen.scans)
+        if alone:
+            own = {n for n, name in enumerate(found.subjects) if name == names[0]}
+            found = replace(found, pairs=tuple(pair for pair in found.pairs if own & set(pair)))
+        prepared[part] = found
+        done += len(wanted.scans)
     training = prepared["train"]
     assert training is not None
 
@@ -93,6 +104,10 @@ def prepare_parts(
         return None if scans is None or not scans.pairs else scans
 
     return Parts(training, with_pairs("validation"), with_pairs("test"), config)
+
+
+def _report_part(report: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
+    report(before + done, total)
 
 
 def fit(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from regista.core import PlanError
 from regista.kernels.cpu.fields import exponential
