@@ -92,9 +92,8 @@ def test_lncc_and_ssd_equal_plain_torch_with_gradients_by_both_images(rng, shape
         (LNCC(radius=2), lambda f, w: _torch_ops.lncc(f, w, 2, 1e-5)),
         (SSD(), _torch_ops.mean_squares),
     ):
-        results = []
-        for value in (_ops.dissimilarity(metric, fixed, warped), plain(fixed, warped)):
-            results.append((value.detach(), *torch.autograd.grad(3 * value, (fixed, warped))))
+        values = (_ops.dissimilarity(metric, fixed, warped), plain(fixed, warped))
+        results = [(v.detach(), *torch.autograd.grad(3 * v, (fixed, warped))) for v in values]
         for ours, other in zip(*results, strict=True):
             torch.testing.assert_close(ours, other, atol=2e-3 * float(other.abs().max()), rtol=1e-3)
 
@@ -141,7 +140,9 @@ def test_soft_dice_equals_plain_torch(rng, shape):
     field = smooth(rng, 1, len(shape), *shape, scale=0.7)
     field = field.clamp(-0.9, 0.9)
     inside = torch.zeros_like(field)
-    inside[(..., *[slice(2, -2)] * len(shape))] = 1  # nothing leaves the image: there the two differ by design
+    inside[(..., *[slice(2, -2)] * len(shape))] = (
+        1  # nothing leaves the image: there the two differ by design
+    )
     field = (field * inside).requires_grad_()
     results = []
     for ops in (_ops, _torch_ops):

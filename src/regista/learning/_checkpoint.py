@@ -58,9 +58,7 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         raise FormatError(f"{path} is damaged or no file of weights: copy it again ({error})") from None
 
 
-def write_settings(
-    folder: Path, config: ModelConfig, weights_hash: str, more: Mapping[str, Any]
-) -> None:
+def write_settings(folder: Path, config: ModelConfig, weights_hash: str, more: Mapping[str, Any]) -> None:
     """Write ``model.json``: the whole configuration, the hash of the weights, what was measured."""
     tree = {**config.to_dict(), "weights_sha256": weights_hash, **more}
     write_text(folder / SETTINGS, json.dumps(tree, indent=2, default=str) + "\n")

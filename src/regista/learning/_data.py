@@ -114,11 +114,8 @@ def read_dataset(path: Path) -> Dataset:
     if {"fixed", "moving"} <= columns:
         scans: list[ScanFile] = []
         for n, row in enumerate(rows, 2):
-            for role in ("fixed", "moving"):
-                scans.append(_scan(path, n, row, role, f"{role}_labels"))
-        scans[1::2] = [
-            replace(b, subject=a.subject) for a, b in zip(scans[::2], scans[1::2], strict=True)
-        ]
+            scans += [_scan(path, n, row, role, f"{role}_labels") for role in ("fixed", "moving")]
+        scans[1::2] = [replace(b, subject=a.subject) for a, b in zip(scans[::2], scans[1::2], strict=True)]
         return Dataset(scans=tuple(scans), pairs=tuple((2 * n, 2 * n + 1) for n in range(len(rows))))
     raise FormatError(
         f"{path} has the columns {', '.join(sorted(columns)) or 'none'}; expected image[,subject][,labels], or "
@@ -136,7 +133,9 @@ def _scan(table: Path, line: int, row: dict[str, str | None], role: str, labels_
         raise FormatError(f"{table}, line {line}: the column {role} is empty")
     for file in (image, labels):
         if file is not None and not file.exists():
-            raise FormatError(f"{table}, line {line}: {file} does not exist; paths count from the table's folder")
+            raise FormatError(
+                f"{table}, line {line}: {file} does not exist; paths count from the table's folder"
+            )
     part = (row.get("split") or "").strip().lower()
     part = {"val": "validation", "valid": "validation", "training": "train"}.get(part, part)
     if part not in ("", *PARTS):
@@ -165,7 +164,9 @@ def _from_folder(folder: Path) -> Dataset:
     )
     images = [file for file in files if not _NO_SCAN.search(stem_of(file))]
     if not images:
-        raise FormatError(f"{folder} holds no images ({', '.join(_IMAGES)}): name another folder, or a CSV file")
+        raise FormatError(
+            f"{folder} holds no images ({', '.join(_IMAGES)}): name another folder, or a CSV file"
+        )
     known = {(file.parent, stem_of(file)): file for file in files}
     scans = []
     for image in images:

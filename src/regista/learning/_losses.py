@@ -170,9 +170,7 @@ class Loss:
         precision = settings.pop("kl_precision", None)
         return cls(
             similarity=_made(SIMILARITY_LOSSES, settings.pop("similarity"), "similarity"),
-            penalties=tuple(
-                _made(PENALTY_LOSSES, one, "penalty") for one in settings.pop("penalties")
-            ),
+            penalties=tuple(_made(PENALTY_LOSSES, one, "penalty") for one in settings.pop("penalties")),
             kl=None if precision is None else KL(precision=precision),
             **settings,
         )

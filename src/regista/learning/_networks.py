@@ -202,9 +202,7 @@ class RegistrationNetwork(nn.Module):
             if backwards:
                 inverse = self._whole(exponential(-velocity, self.squarings), shape)
             velocity = exponential(velocity, self.squarings)
-        return Motion(
-            field=self._whole(velocity, shape), inverse=inverse, mean=mean, log_variance=spread
-        )
+        return Motion(field=self._whole(velocity, shape), inverse=inverse, mean=mean, log_variance=spread)
 
     def _features(self, pair: Tensor) -> Tensor:
         """Pad to a size that halves evenly, the image staying at the start of each axis."""

@@ -104,9 +104,7 @@ class _Exponential(torch.autograd.Function):
         (gradient,) = gradients
         ndim = gradient.shape[1]
         found = [
-            _field_back(
-                np.ascontiguousarray(field_kernels.exponential_adjoint(flow, as_vectors(one))), ndim
-            )
+            _field_back(np.ascontiguousarray(field_kernels.exponential_adjoint(flow, as_vectors(one))), ndim)
             for flow, one in zip(ctx.flows, gradient, strict=True)
         ]
         return torch.stack(found), None
@@ -177,9 +175,7 @@ class _SoftDice(torch.autograd.Function):
                 continue
             gradient = np.zeros_like(vectors)
             codes = np.where(sizes[_codes(moving[item, 0])] > 0, _codes(moving[item, 0]), 0)
-            scores = soft_dice_kernel(
-                here, codes, _STILL, vectors, sizes, factor=1 / present, out=gradient
-            )
+            scores = soft_dice_kernel(here, codes, _STILL, vectors, sizes, factor=1 / present, out=gradient)
             total += float(scores[sizes[1:] > 0].mean())
             by_field[item] = _field_back(gradient, field.shape[1])
         ctx.count = len(field)

@@ -172,7 +172,9 @@ def read_scan(file: ScanFile, ndim: int | None = None) -> tuple[Image, LabelImag
         raise GeometryError(f"{file.image} is {image.ndim}-D, the network is for {ndim}-D images")
     labels = None if file.labels is None else read_labels(file.labels)
     if labels is not None and not labels.grid.same_as(image.grid):
-        raise GeometryError(f"{file.labels} lies on another grid than its image {file.image}: resample it first")
+        raise GeometryError(
+            f"{file.labels} lies on another grid than its image {file.image}: resample it first"
+        )
     return image, labels
 
 
@@ -258,10 +260,7 @@ def prepare_scans(
             add(here, grid, None)
             add(there, grid, None if align is None else align(here[0], there[0]))
         pairs = tuple((2 * n, 2 * n + 1) for n in range(len(dataset.pairs)))
-    if dataset.pairs is not None:
-        order = [n for pair in dataset.pairs for n in pair]
-    else:
-        order = list(range(total))
+    order = range(total) if dataset.pairs is None else [n for pair in dataset.pairs for n in pair]
     values, codes = _encoded(labels)
     return PreparedScans(images, codes, values, tuple(dataset.scans[n].subject for n in order), pairs)
 

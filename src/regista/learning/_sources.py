@@ -86,9 +86,7 @@ class PairSource:
         return Sample(fixed, moving, *(posed_codes(one, matrix, self.code_count) for one in labels))
 
 
-def random_pose(
-    pose: Augmentation, shape: tuple[int, ...], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def random_pose(pose: Augmentation, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a random ``(3, 4)`` map of voxels, about the middle of the image; a 2-D one as ``(I, 1, J)``."""
     ndim = len(shape)
     angles = rng.uniform(-pose.rotation_deg, pose.rotation_deg, 3)

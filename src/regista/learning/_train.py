@@ -112,7 +112,9 @@ def train(
     that of a single process with the whole batch, to rounding.
     """
     if config.loss.dice_weight and not source.code_count:
-        raise PlanError("the loss has a Dice term (dice_weight > 0) and not every scan has labels: list them, or set it to 0")
+        raise PlanError(
+            "the loss has a Dice term (dice_weight > 0) and not every scan has labels: list them, or set it to 0"
+        )
     torch.set_num_threads(get_threads())
     folder.mkdir(parents=True, exist_ok=True)
     with _processes(device) as crew:
@@ -244,7 +246,9 @@ class _Training:
         setup = self.config.training
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(setup, self.step)
-        noise = torch.Generator().manual_seed(setup.seed * 1_000_003 + self.step * self.crew.size + self.crew.rank)
+        noise = torch.Generator().manual_seed(
+            setup.seed * 1_000_003 + self.step * self.crew.size + self.crew.rank
+        )
         fixed, moving = (
             torch.from_numpy(np.stack([getattr(s, role) for s in samples])[:, None]).to(self.device)
             for role in ("fixed", "moving")

@@ -1,5 +1,6 @@
 """The registration engine: plans in, results out."""
 
+from regista.registration._finish import finish
 from regista.registration._guides import Guide, LabelGuide, LandmarkGuide, SurfaceGuide
 from regista.registration._landmarks import (
     LANDMARK_MODELS,
@@ -52,6 +53,7 @@ __all__ = [
     "SurfaceGuide",
     "VelocityStage",
     "correct_motion",
+    "finish",
     "fit_landmarks",
     "framewise_displacement",
     "list_presets",
