@@ -27,6 +27,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A model by name, or i
 def list_(as_json: Json = False, debug: Debug = False) -> None:
     """List the models known by name: those of the package and of the folder REGISTA_MODELS."""
     from regista.learning import list_models
+    from regista.similarity import METRIC_KIND
 
     found = list_models()
     if as_json:
@@ -34,6 +35,12 @@ def list_(as_json: Json = False, debug: Debug = False) -> None:
         return
     for name, told in found.items():
         network = told["network"]
+        if told.get("kind") == METRIC_KIND:
+            first, second = told.get("contrasts", ("first", "second"))
+            say(
+                f"{name}  similarity metric for {first} and {second}, {network['ndim']}-D; {told.get('data', '')}"
+            )
+            continue
         spacing = " × ".join(f"{step:g}" for step in told["inputs"]["spacing_mm"])
         say(f"{name}  {network['name']}, {network['ndim']}-D, {spacing} mm; {told.get('data', '')}")
     if not found:

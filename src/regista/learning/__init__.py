@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from regista.learning._data import Dataset, ScanFile, read_dataset, split_subjects
     from regista.learning._fit import Parts, fit, prepare_parts
     from regista.learning._losses import KL, Loss
+    from regista.learning._metric_config import MetricConfig, PatchConfig
+    from regista.learning._metric_data import (
+        AlignedPair,
+        PairFile,
+        load_pairs,
+        prepare_pair,
+        read_pairs,
+        split_pairs,
+    )
+    from regista.learning._metric_fit import MetricOrigin, fit_metric
+    from regista.learning._metric_patches import PatchSource
+    from regista.learning._metric_training import MetricScores, MetricTraining, train_metric
     from regista.learning._model import RegistrationModel, list_models, load_model, verify_model
     from regista.learning._networks import Motion, RegistrationNetwork
     from regista.learning._ops import dissimilarity, exponential, penalty, soft_dice, warp
@@ -45,21 +57,63 @@ _HOME = {
     **dict.fromkeys(("SynthesisSource", "random_shapes"), "_synthesis"),
     **dict.fromkeys(("TrainingResult", "train"), "_train"),
     **dict.fromkeys(("Scores", "score"), "_validation"),
+    **dict.fromkeys(
+        (
+            "MetricConfig",
+            "PatchConfig",
+        ),
+        "_metric_config",
+    ),
+    **dict.fromkeys(
+        (
+            "AlignedPair",
+            "PairFile",
+            "load_pairs",
+            "prepare_pair",
+            "read_pairs",
+            "split_pairs",
+        ),
+        "_metric_data",
+    ),
+    **dict.fromkeys(
+        (
+            "MetricOrigin",
+            "fit_metric",
+        ),
+        "_metric_fit",
+    ),
+    **dict.fromkeys(("PatchSource",), "_metric_patches"),
+    **dict.fromkeys(
+        (
+            "MetricScores",
+            "MetricTraining",
+            "train_metric",
+        ),
+        "_metric_training",
+    ),
 }
 _EXTRA = {"torch", "safetensors"}
 __all__ = [
     "ARCHITECTURES",
     "KL",
+    "AlignedPair",
     "Architecture",
     "Augmentation",
     "Dataset",
     "InputConfig",
     "Loss",
+    "MetricConfig",
+    "MetricOrigin",
+    "MetricScores",
+    "MetricTraining",
     "ModelConfig",
     "Motion",
     "NetworkConfig",
+    "PairFile",
     "PairSource",
     "Parts",
+    "PatchConfig",
+    "PatchSource",
     "PreparedScans",
     "Provenance",
     "RegistrationModel",
@@ -73,17 +127,23 @@ __all__ = [
     "dissimilarity",
     "exponential",
     "fit",
+    "fit_metric",
     "list_models",
     "load_model",
+    "load_pairs",
     "penalty",
+    "prepare_pair",
     "prepare_parts",
     "prepare_scans",
     "random_shapes",
     "read_dataset",
+    "read_pairs",
     "score",
     "soft_dice",
+    "split_pairs",
     "split_subjects",
     "train",
+    "train_metric",
     "verify_model",
     "warp",
 ]

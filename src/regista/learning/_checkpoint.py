@@ -18,6 +18,7 @@ from regista.core import FormatError, PlanError
 from regista.io import replacing, write_text
 from regista.learning._config import ModelConfig
 from regista.learning._metric_config import MetricConfig
+from regista.similarity import METRIC_KIND
 
 WEIGHTS, SETTINGS, CARD, LOG, CHECKPOINT = (
     "model.safetensors",
@@ -64,8 +65,8 @@ def write_settings(folder: Path, config: ModelConfig, weights_hash: str, more: M
     write_text(folder / SETTINGS, json.dumps(tree, indent=2, default=str) + "\n")
 
 
-def read_settings(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """Read ``model.json``: the configuration, and everything the file holds.
+def read_settings(folder: Path) -> tuple[ModelConfig | MetricConfig, dict[str, Any]]:
+    """Read ``model.json``: the configuration, of a network that registers or of a metric, and everything the file holds.
 
     Raises
     ------
@@ -82,7 +83,8 @@ def read_settings(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     if not isinstance(tree, dict):
         raise FormatError(f"{path} is damaged: expected a JSON object")
     try:
-        return ModelConfig.from_dict(tree), tree
+        kind = MetricConfig if tree.get("kind") == METRIC_KIND else ModelConfig
+        return kind.from_dict(tree), tree
     except PlanError as error:
         raise FormatError(f"{path}: {error}") from None
 

@@ -59,7 +59,13 @@ class PatchConfig:
     def __post_init__(self) -> None:
         if not self.shrinks or any(type(s) is not int or not 1 <= s <= 32 for s in self.shrinks):
             raise PlanError(f"shrinks are whole numbers from 1 to 32, got {list(self.shrinks)}")
-        for name, high in (("rotation_deg", 180), ("scale", 0.5), ("shear", 0.5), ("wave_vox", 4), ("noise", 1)):
+        for name, high in (
+            ("rotation_deg", 180),
+            ("scale", 0.5),
+            ("shear", 0.5),
+            ("wave_vox", 4),
+            ("noise", 1),
+        ):
             _between(name, getattr(self, name), 0, high)
         _between("gamma", self.gamma, 0, 2)
         for value in self.nearest_vox:

@@ -87,11 +87,14 @@ def _row(table: Path, line: int, row: dict[str, str | None]) -> PairFile:
             raise FormatError(f"{table}, line {line}: the column {name} is empty")
         files[name] = table.parent / values[name] if values[name] else None
         if files[name] is not None and not files[name].is_file():  # type: ignore[union-attr]
-            raise FormatError(f"{table}, line {line}: {files[name]} does not exist; paths count from the table's folder")
+            raise FormatError(
+                f"{table}, line {line}: {files[name]} does not exist; paths count from the table's folder"
+            )
     if values["split"] not in ("", "train", "validation"):
         raise FormatError(f"{table}, line {line}: split is train or validation, got {values['split']!r}")
     fixed, moving = files["fixed"], files["moving"]
-    assert fixed is not None and moving is not None
+    assert fixed is not None
+    assert moving is not None
     subject = values["subject"] or subject_of(fixed)
     return PairFile(fixed=fixed, moving=moving, mask=files["mask"], subject=subject, split=values["split"])
 
@@ -119,11 +122,15 @@ def split_pairs(pairs: Sequence[PairFile], validation: float = 0.2, seed: int = 
     subjects = sorted({pair.subject for pair in pairs})
     if any(said):
         if not all(said):
-            raise PlanError("the column split is filled for some pairs only: fill it for all, or leave it out")
+            raise PlanError(
+                "the column split is filled for some pairs only: fill it for all, or leave it out"
+            )
         held = {pair.subject for pair in pairs if pair.split == "validation"}
         torn = sorted(held & {pair.subject for pair in pairs if pair.split == "train"})
         if torn:
-            raise PlanError(f"subject {torn[0]} is in both parts of the data: one person's images belong together")
+            raise PlanError(
+                f"subject {torn[0]} is in both parts of the data: one person's images belong together"
+            )
     else:
         count = round(validation) if validation >= 1 else round(validation * len(subjects))
         if validation > 0 and len(subjects) > 1:
@@ -234,7 +241,9 @@ def _levels(volumes: Sequence[Volume], grid: Grid, shrinks: Sequence[int]) -> It
         small = grid.shrink(factors)
         to_fine = (grid.world2grid @ small.grid2world)[:-1]
         if flat:
-            to_fine = np.array([[to_fine[0, 0], 0, 0, to_fine[0, 2]], [0, 1, 0, 0], [0, 0, to_fine[1, 1], to_fine[1, 2]]])
+            to_fine = np.array(
+                [[to_fine[0, 0], 0, 0, to_fine[0, 2]], [0, 1, 0, 0], [0, 0, to_fine[1, 1], to_fine[1, 2]]]
+            )
         three = [factors[0], 1, factors[1]] if flat else factors
         shape = (small.shape[0], 1, small.shape[1]) if flat else small.shape
         sigma = [0.5 * f if f > 1 else 0.0 for f in three]
@@ -261,7 +270,10 @@ def _check_aligned(first: Volume, second: Volume, weight: Volume, told: str) -> 
                 continue
             there = -metric.value_and_gradient(np.roll(second, shift, axis), weight, out)
             if there > best:
-                best, where = there, f"{shift:+d} voxels along axis {(0, 2)[axis > 0] if first.shape[1] == 1 else axis}"
+                best, where = (
+                    there,
+                    f"{shift:+d} voxels along axis {(0, 2)[axis > 0] if first.shape[1] == 1 else axis}",
+                )
     if best > 1.02 * here:
         raise GeometryError(
             f"{told} is not aligned: shifted by {where} its images share {best:.3g} nats of information and as they are "
@@ -270,7 +282,9 @@ def _check_aligned(first: Volume, second: Volume, weight: Volume, told: str) -> 
         )
 
 
-def load_pairs(files: Sequence[PairFile], config: MetricConfig, check_alignment: bool = True) -> list[AlignedPair]:
+def load_pairs(
+    files: Sequence[PairFile], config: MetricConfig, check_alignment: bool = True
+) -> list[AlignedPair]:
     """Read and prepare pairs."""
     return [
         prepare_pair(

@@ -73,7 +73,9 @@ class PatchSource:
     ) -> NDArray[np.float32]:
         setup, ndim, count = self._config.patches, self._config.ndim, len(target)
         chosen = level.centres[rng.integers(len(level.centres), size=count)]
-        centres = np.stack(np.unravel_index(chosen, level.first.shape), axis=1) + rng.uniform(-0.5, 0.5, (count, 3))
+        centres = np.stack(np.unravel_index(chosen, level.first.shape), axis=1) + rng.uniform(
+            -0.5, 0.5, (count, 3)
+        )
         linear, waves = _linear_maps(rng, count, ndim, setup), _wave_tables(rng, count, ndim, setup.wave_vox)
         other_linear, other_waves, shift = linear.copy(), waves.copy(), np.zeros((count, 3))
         negative = np.flatnonzero(target < 0)

@@ -17,6 +17,7 @@ from regista.learning._checkpoint import SETTINGS, WEIGHTS, file_hash, load_weig
 from regista.learning._config import ModelConfig
 from regista.learning._networks import RegistrationNetwork
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
+from regista.similarity import METRIC_KIND, load_metric_model
 from regista.transforms import Affine, Composite, DisplacementField, Transform
 
 SHIPPED = Path(__file__).parent / "models"
@@ -172,6 +173,11 @@ def load_model(name: str | Path) -> RegistrationModel:
     """
     folder = find_model(name)
     config, settings = read_settings(folder)
+    if not isinstance(config, ModelConfig):
+        raise FormatError(
+            f"the model {folder.name!r} is a similarity metric and registers nothing by itself: name it in a plan, "
+            f'similarity = {{deep = "{name}"}}'
+        )
     weights = load_weights(folder / WEIGHTS)
     network = config.network.build()
     try:
@@ -239,11 +245,16 @@ def verify_model(name: str | Path) -> str:
     FormatError
         If they are not.
     """
-    model = load_model(name)
-    found, told = file_hash(model.folder / WEIGHTS), model.settings.get("weights_sha256")
+    folder = find_model(name)
+    _, settings = read_settings(folder)
+    if settings.get("kind") == METRIC_KIND:
+        load_metric_model(str(folder)).network("cpu")
+    else:
+        load_model(name)
+    found, told = file_hash(folder / WEIGHTS), settings.get("weights_sha256")
     if found != told:
         raise FormatError(
-            f"{model.folder / WEIGHTS} is not the file that {SETTINGS} was written with (SHA-256 {found[:12]}…, expected "
+            f"{folder / WEIGHTS} is not the file that {SETTINGS} was written with (SHA-256 {found[:12]}…, expected "
             f"{str(told)[:12]}…): copy the folder again"
         )
     return found

@@ -226,6 +226,21 @@ def _similarity(spec: Any, where: str) -> Similarity:
     return similarity
 
 
+def metric_from_text(text: str) -> Similarity:
+    """Return a metric written as in a plan: a name, a table, or a list of terms.
+
+    Examples
+    --------
+    >>> metric_from_text("mi"), metric_from_text("{lncc = {radius = 3}}")
+    (MI(bins=32), LNCC(radius=3...))
+    """
+    try:
+        spec = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        spec = text.strip()
+    return _similarity(spec, "metric")
+
+
 def _term(spec: Any, where: str) -> tuple[float, Similarity, int | None]:
     """Return weight, metric and channel (None: all of them) of a term of a sum."""
     if not isinstance(spec, Mapping) or "weight" not in spec:

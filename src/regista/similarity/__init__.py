@@ -6,7 +6,7 @@ from regista.similarity._base import Prepared, Similarity
 from regista.similarity._channels import ChannelTerm, PreparedChannels
 from regista.similarity._correlation import NCC, SSD
 from regista.similarity._deep import DeepMetric
-from regista.similarity._deep_model import METRIC_KIND, patch_network, shipped_metrics
+from regista.similarity._deep_model import METRIC_KIND, known_metrics, load_metric_model, patch_network
 from regista.similarity._demons import DemonsSSD
 from regista.similarity._information import MI, NMI
 from regista.similarity._lncc import LNCC
@@ -49,7 +49,8 @@ __all__ = [
     "check_metric",
     "exchanged",
     "is_pointwise",
+    "known_metrics",
+    "load_metric_model",
     "patch_network",
     "prepare_channels",
-    "shipped_metrics",
 ]

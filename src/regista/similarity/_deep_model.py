@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module, resources
@@ -66,10 +67,21 @@ def patch_network() -> Any:
         ) from None
 
 
-def shipped_metrics() -> dict[str, Path]:
-    """Return the trained metrics that ship with the package, name to folder."""
-    folder = Path(str(resources.files("regista.similarity"))) / "metrics"
-    return {one.parent.name: one.parent for one in sorted(folder.glob("*/model.json"))}
+def known_metrics() -> dict[str, Path]:
+    """Return the trained metrics known by name: those of the package, and those in the folder ``REGISTA_MODELS``."""
+    places = [Path(str(resources.files("regista"))) / "learning" / "models"]
+    if os.environ.get("REGISTA_MODELS"):
+        places.append(Path(os.environ["REGISTA_MODELS"]))
+    files = [file for place in places for file in sorted(place.glob("*/model.json"))]
+    return {file.parent.name: file.parent for file in files if _is_metric(file)}
+
+
+def _is_metric(file: Path) -> bool:
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(tree, dict) and tree.get("kind") == METRIC_KIND
 
 
 def metric_folder(model: str) -> Path:
@@ -80,15 +92,15 @@ def metric_folder(model: str) -> Path:
     PlanError
         If there is none.
     """
-    shipped = shipped_metrics()
-    if model in shipped:
-        return shipped[model]
+    known = known_metrics()
+    if model in known:
+        return known[model]
     folder = Path(model).expanduser()
     if not (folder / "model.json").is_file():
-        known = ", ".join(shipped) or "none in this installation"
+        names = ", ".join(known) or "none in this installation"
         raise PlanError(
-            f"there is no trained metric {model!r}: neither a folder with model.json nor one that ships with the "
-            f"package ({known}); train one with regista train deep-metric"
+            f"there is no trained metric {model!r}: neither a folder with model.json nor one known by name ({names}); "
+            "train one with regista train deep-metric"
         )
     return folder
 

@@ -48,7 +48,6 @@ class PatchNetwork(nn.Module):
         self.layers = nn.ModuleList(kind(*widths[n : n + 2], side) for n, side in enumerate(KERNELS))
         self.score = kind(widths[-1], 1, 1)
         for layer in self.layers:
-            assert isinstance(layer, nn.Conv2d | nn.Conv3d) and layer.bias is not None
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
 

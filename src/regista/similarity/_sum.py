@@ -138,7 +138,9 @@ def exchanged(similarity: Similarity) -> Similarity:
     (NMI(bins=32), 'second')
     """
     if isinstance(similarity, Sum):
-        return replace(similarity, terms=tuple((weight, exchanged(term)) for weight, term in similarity.terms))
+        return replace(
+            similarity, terms=tuple((weight, exchanged(term)) for weight, term in similarity.terms)
+        )
     return similarity.exchanged() if isinstance(similarity, DeepMetric) else similarity
 
 
