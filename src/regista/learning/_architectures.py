@@ -55,7 +55,7 @@ class Architecture:
     @property
     def factor(self) -> int:
         """What the sides of an image must be multiples of; others are padded."""
-        return 2 ** len(self.encoder)
+        return 1 << len(self.encoder)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

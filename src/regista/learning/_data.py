@@ -212,7 +212,7 @@ def split_subjects(
             "person's scans belong together"
         )
     parts: dict[str, list[str]] = {name: [] for name in PARTS}
-    free = []
+    free: list[str] = []
     for name in sorted(told):
         part = next(iter(told[name]))
         (parts[part] if part else free).append(name)
