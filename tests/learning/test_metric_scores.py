@@ -106,6 +106,9 @@ def test_patches_that_show_nothing_and_voxels_of_weight_0_do_not_count(folders):
     )
     assert metric.prepare(fixed, None).value_and_gradient(warped, weight * 0, out) == np.inf
     assert not out.any()
+    flat = np.full_like(fixed, 0.5)
+    assert metric.prepare(flat, None).value_and_gradient(warped, weight, out) == 0
+    assert not out.any()
 
 
 def test_fixed_second_exchanges_the_contrasts(folders):

@@ -183,8 +183,8 @@ def test_a_folding_prediction_fails_its_checks(make_grid, rng):
 @pytest.mark.data
 def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
     """Training on two mice, with the engine's affine stage before, aligns two others better than affine alone."""
-    from regista.evaluation import label_measures
     from regista.core import LabelImage
+    from regista.evaluation import label_measures
     from regista.io import read, read_labels
     from regista.learning import (
         Augmentation,

@@ -55,7 +55,9 @@ class DenseScore:
         self._slopes[...] = 0
         if total <= 0:
             out[...] = 0
-            return float("-inf")
+            # without overlap nothing is worse; an image that shows nothing tells nothing
+            lost = weight is not None and float(weight.sum(dtype=np.float64)) <= 0
+            return float("-inf") if lost else 0.0
         _padded(warped, self._warped)
         value = 0.0
         with torch_threads():
