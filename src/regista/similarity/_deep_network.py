@@ -84,7 +84,8 @@ def build(ndim: int, channels: Sequence[int], weights: dict[str, Tensor]) -> Pat
     """Return a network with given weights, on the CPU, whose weights are constants."""
     network = PatchNetwork(ndim, channels)
     network.load_state_dict(weights)
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    return network
 
 
 def best_device() -> str:
