@@ -46,14 +46,18 @@ def test_a_table_of_pairs_keeps_both_scans_with_one_subject(slices, table):
 def test_subjects_are_never_divided(slices):
     found = read_dataset(slices / "scans.csv")
     parts = split_subjects(found, validation=1, test=0.2, seed=3)
-    assert sorted(sum(parts.values(), [])) == found.subjects
+    assert sorted(name for names in parts.values() for name in names) == found.subjects
     assert [len(parts[p]) for p in ("train", "validation", "test")] == [3, 1, 1]
     assert parts == split_subjects(found, validation=1, test=0.2, seed=3)
 
 
 def test_a_subject_in_two_parts_is_refused(slices, table):
     rows = [
-        {"image": f"p{n}_t1.nii.gz", "subject": "same" if n < 2 else f"p{n}", "split": ("train", "test")[n % 2]}
+        {
+            "image": f"p{n}_t1.nii.gz",
+            "subject": "same" if n < 2 else f"p{n}",
+            "split": ("train", "test")[n % 2],
+        }
         for n in range(5)
     ]
     with pytest.raises(PlanError, match="subject same is in 2 parts"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from regista.learning import (
 )
 from regista.learning._checkpoint import SETTINGS, WEIGHTS, save_weights, write_settings
 from regista.learning._model import on_native_grid
-from regista.registration import finish, load_plan, register
+from regista.registration import DeformableStage, Plan, Start, finish, register
 from regista.transforms import Affine, Composite, DisplacementField, Translation, resample
 
 
@@ -145,9 +144,9 @@ def test_wrong_images_are_refused(folder, make_grid, rng, grid_2d):
     flat = Image(rng.random(grid_2d.shape), grid_2d)
     with pytest.raises(GeometryError, match="is for 3-D images, the fixed image is 2-D"):
         model.predict(flat, flat)
+    bad = image.data.copy()
+    bad[5, 5, 5] = np.nan
     with pytest.raises(FormatError, match="the moving image has 1 NaN"):
-        bad = image.data.copy()
-        bad[5, 5, 5] = np.nan
         model.predict(image, image.with_data(bad))
     with pytest.raises(FormatError, match="3 channels"):
         model.predict(Image(np.stack([image.data] * 3), image.grid, "channels"), image)
@@ -167,9 +166,9 @@ def test_finish_gives_what_register_would(folder, make_grid, rng):
     points = fixed.grid.index2world(rng.uniform([4, 5, 2], [13, 17, 6], (30, 3)))
     back = result.inverse.map_points(result.transform.map_points(points))
     np.testing.assert_allclose(back, points, atol=0.15)
+    wrong = Composite((Affine.identity(3, fixed.space, fixed.space), predicted.transforms[0]))
     with pytest.raises(GeometryError, match="followed by linear maps"):
-        field = predicted.transforms[0]
-        finish(fixed, moving, Composite((Affine.identity(3, fixed.space, fixed.space), field)))
+        finish(fixed, moving, wrong)
 
 
 def test_a_folding_prediction_fails_its_checks(make_grid, rng):
@@ -183,8 +182,8 @@ def test_a_folding_prediction_fails_its_checks(make_grid, rng):
 @pytest.mark.data
 def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
     """Training on two mice, with the engine's affine stage before, aligns two others better than affine alone."""
-    from regista.evaluation import label_measures
     from regista.core import LabelImage
+    from regista.evaluation import label_measures
     from regista.io import read, read_labels
     from regista.learning import (
         Augmentation,
@@ -235,7 +234,8 @@ def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
 
     affine = align(fixed, moving)
     predicted = model.predict(fixed, moving, initial=affine)
-    plan = replace(load_plan("deformable", ["stages.diffeomorphic.shrink=[2]", "stages.diffeomorphic.steps=[20]"]))
+    stage = DeformableStage(similarity=LNCC(radius=2), shrink=(2,), steps=(20,))
+    plan = Plan(stages=(stage,), start=Start(search="none"))
     refined = register(fixed, moving, plan, initial=predicted).transform
     before, after, best = dice(affine), dice(predicted), dice(refined)
     assert after > before

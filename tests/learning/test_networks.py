@@ -9,8 +9,16 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from regista.core import PlanError
-from regista.learning import ARCHITECTURES, KL, Architecture, Loss, ModelConfig, NetworkConfig, RegistrationNetwork
-from regista.learning import InputConfig
+from regista.learning import (
+    ARCHITECTURES,
+    KL,
+    Architecture,
+    InputConfig,
+    Loss,
+    ModelConfig,
+    NetworkConfig,
+    RegistrationNetwork,
+)
 from regista.learning._validation import mean_dice
 from regista.regularization import Diffusion
 from regista.similarity import LNCC, NMI, SSD

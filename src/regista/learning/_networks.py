@@ -58,7 +58,8 @@ class UNet(nn.Module):
             up.append(convolution(ndim, width, size))
             joined = beside[levels - 1 - level] if self._joins(level) else 0
             width = size + joined
-        at_half, after = [], []
+        at_half: list[nn.Module] = []
+        after: list[nn.Module] = []
         for number, size in enumerate(sizes.decoder[levels:]):
             if strided and number == sizes.at_half and not half_resolution:
                 width += channels_in

@@ -54,7 +54,7 @@ def _field_back(vectors: Volume, ndim: int) -> Tensor:
 
 def _codes(tensor: Tensor) -> NDArray[np.int32]:
     array = tensor.detach().to(torch.int32).contiguous().numpy()
-    return array if array.ndim == 3 else array[:, None, :]
+    return cast(NDArray[np.int32], array if array.ndim == 3 else array[:, None, :])
 
 
 class _Warp(torch.autograd.Function):
