@@ -173,7 +173,9 @@ def main() -> None:
     subjects = split_subjects(dataset)
     parts = prepare_parts(dataset, subjects, config_of(options))
     flags = " ".join(
-        f"--{key.replace('_', '-')} {value}" for key, value in vars(options).items() if key not in ("data", "patients")
+        f"--{key.replace('_', '-')} {value}"
+        for key, value in vars(options).items()
+        if key not in ("data", "patients")
     )
     origin = Provenance(
         data="slices of ACDC cine MRI, ED and ES, 24 patients",

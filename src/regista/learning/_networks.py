@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -177,7 +178,11 @@ class RegistrationNetwork(nn.Module):
             nn.init.constant_(self.spread.bias, _START_LOG_VARIANCE)
 
     def forward(
-        self, moving: Tensor, fixed: Tensor, noise: torch.Generator | None = None, backwards: bool = False
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        noise: Sequence[torch.Generator] | None = None,
+        backwards: bool = False,
     ) -> Motion:
         """Return the motion of a batch of pairs.
 
@@ -185,8 +190,8 @@ class RegistrationNetwork(nn.Module):
         ----------
         moving, fixed : (B, 1, *shape) tensor
             Images of any size.
-        noise : torch.Generator, optional
-            Draw the velocity from its distribution (probabilistic networks) instead of taking its mean.
+        noise : sequence of torch.Generator, optional
+            Draw each pair's velocity from its distribution (probabilistic networks) instead of taking the mean.
         backwards : bool
             Give the inverse too (diffeomorphic networks).
         """
@@ -196,8 +201,8 @@ class RegistrationNetwork(nn.Module):
         spread = None if self.spread is None else self.spread(features).float()
         velocity = mean
         if spread is not None and noise is not None:
-            drawn = torch.randn(mean.shape, generator=noise).to(mean.device)
-            velocity = mean + torch.exp(0.5 * spread) * drawn
+            drawn = torch.stack([torch.randn(mean.shape[1:], generator=one) for one in noise])
+            velocity = mean + torch.exp(0.5 * spread) * drawn.to(mean.device)
         inverse = None
         if self.diffeomorphic:
             if backwards:
