@@ -56,6 +56,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--radius", type=int, default=4)
     parser.add_argument("--labels-weight", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--patients", type=int, default=len(TEST), help="how many of the test patients")
     parser.add_argument("--name", default="unsupervised")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", help="folder of images; default REGISTA_DATA or ../shared/data")
@@ -172,7 +173,9 @@ def main() -> None:
     subjects = split_subjects(dataset)
     parts = prepare_parts(dataset, subjects, config_of(options))
     flags = " ".join(
-        f"--{key.replace('_', '-')} {value}" for key, value in vars(options).items() if key != "data"
+        f"--{key.replace('_', '-')} {value}"
+        for key, value in vars(options).items()
+        if key not in ("data", "patients")
     )
     origin = Provenance(
         data="slices of ACDC cine MRI, ED and ES, 24 patients",
@@ -196,7 +199,7 @@ def main() -> None:
         f"{options.name} + refine": lambda f, m: register(f, m, dense, initial=model.predict(f, m)).transform,
     }
     rows: list[dict] = []
-    for number in TEST:
+    for number in TEST[: options.patients]:
         rows += measure(number, volumes[number], methods)
     name = f"learned_cardiac_{options.name}"
     write_rows(name, rows)

@@ -25,7 +25,7 @@ def network_of(name: str, images: list[torch.Tensor]) -> RegistrationNetwork:
     """Return a network whose largest displacement is 5 voxels on these images."""
     torch.manual_seed(0)
     network = RegistrationNetwork(images[0].dim() - 2, ARCHITECTURES[name]).eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         largest = float(network(*images).field.abs().max())
         network.flow.weight *= 5 / largest
     return network
@@ -35,10 +35,10 @@ def eager(
     network: RegistrationNetwork, images: list[torch.Tensor], layout: torch.memory_format, bf16: bool
 ) -> Pass:
     """Return a pass in eager torch."""
+    network.to(memory_format=layout)
 
     def run() -> np.ndarray:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            network.to(memory_format=layout)
             return network(*(one.to(memory_format=layout) for one in images)).field.float().numpy()
 
     return run

@@ -13,13 +13,18 @@ from regista.core import Grid, Image
 from regista.io import write
 
 pytest.importorskip("torch", reason="learned registration needs torch: pip install 'regista[learn]'")
-pytest.importorskip("safetensors", reason="learned registration needs safetensors: pip install 'regista[learn]'")
+pytest.importorskip(
+    "safetensors", reason="learned registration needs safetensors: pip install 'regista[learn]'"
+)
 
 
 def blob(shape, center, radii, angle=0.3):
     """Return a soft ellipsoid with a brighter core, and its labels."""
     index = np.indices(shape) - np.reshape(center, (-1, *[1] * len(shape)))
-    a, b = np.cos(angle) * index[0] + np.sin(angle) * index[1], np.cos(angle) * index[1] - np.sin(angle) * index[0]
+    a, b = (
+        np.cos(angle) * index[0] + np.sin(angle) * index[1],
+        np.cos(angle) * index[1] - np.sin(angle) * index[0],
+    )
     index[0], index[1] = a, b
     away = sum((part / radius) ** 2 for part, radius in zip(index, radii, strict=True)) ** 0.5
     labels = (away < 1).astype(np.int32) + (away < 0.5)
@@ -40,7 +45,9 @@ def slices(tmp_path_factory) -> Path:
         grid = Grid(shape, matrix)
         write(folder / f"p{number}_t1.nii.gz", Image(image, grid))
         write(folder / f"p{number}_labels.nii.gz", Image(labels, grid))
-        rows.append({"image": f"p{number}_t1.nii.gz", "subject": f"p{number}", "labels": f"p{number}_labels.nii.gz"})
+        rows.append(
+            {"image": f"p{number}_t1.nii.gz", "subject": f"p{number}", "labels": f"p{number}_labels.nii.gz"}
+        )
     write_csv(folder / "scans.csv", rows)
     return folder
 

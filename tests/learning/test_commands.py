@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -13,7 +14,20 @@ from regista.cli import app
 from regista.io import read, read_transform, write
 from regista.transforms import Translation
 
-QUICK = ("--steps", 6, "--validate-every", 3, "--batch", 2, "--align", "none", "--spacing", 1.2, "--threads", 2)
+QUICK = (
+    "--steps",
+    6,
+    "--validate-every",
+    3,
+    "--batch",
+    2,
+    "--align",
+    "none",
+    "--spacing",
+    1.2,
+    "--threads",
+    2,
+)
 
 
 def call(*words):
@@ -24,7 +38,17 @@ def call(*words):
 def trained(slices, tmp_path_factory):
     """Return the folder of a model trained for a moment on the slices."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    words = ("--network", "voxelmorph-1", "--validation", 1, "--test", 1, "--diffeomorphic", "--licence", "CC0")
+    words = (
+        "--network",
+        "voxelmorph-1",
+        "--validation",
+        1,
+        "--test",
+        1,
+        "--diffeomorphic",
+        "--licence",
+        "CC0",
+    )
     done = call("train", "voxelmorph", slices / "scans.csv", "-o", folder, *words, *QUICK, "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
@@ -102,14 +126,24 @@ def test_options_that_do_not_fit(trained, slices, tmp_path, more, message):
     more = [trained if word == "here" else word for word in more]
     done = call("register", slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "o", *more)
     assert done.exit_code == 2
-    assert __import__("re").search(message, done.stderr), done.stderr
+    assert re.search(message, done.stderr), done.stderr
     assert not (tmp_path / "o").exists()
 
 
 def test_the_same_command_goes_on_and_restart_begins_again(trained, slices, tmp_path):
     folder = tmp_path / "tiny"
     shutil.copytree(trained, folder)
-    words = ("--network", "voxelmorph-1", "--validation", 1, "--test", 1, "--diffeomorphic", "--licence", "CC0")
+    words = (
+        "--network",
+        "voxelmorph-1",
+        "--validation",
+        1,
+        "--test",
+        1,
+        "--diffeomorphic",
+        "--licence",
+        "CC0",
+    )
     again = call("train", "voxelmorph", slices / "scans.csv", "-o", folder, *words, *QUICK, "--json")
     assert json.loads(again.stdout)["seconds"] < json.loads(again.stdout)["steps"] * 10
     assert (folder / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
@@ -140,8 +174,16 @@ def test_synthesis_from_labels_and_shapes(slices, tmp_path):
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--labels-weight", 1), "has no labels"),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--similarity", "sad"), "--similarity is one of"),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--network", "unet"), "the networks are"),
-        ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--spacing", 1, "--spacing", 1, "--spacing", 2), "once per axis"),
-        ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--synthesis", "labels"), "labels for every scan"),
+        (
+            [{"image": f"p{n}_t1.nii.gz"} for n in range(4)],
+            ("--spacing", 1, "--spacing", 1, "--spacing", 2),
+            "once per axis",
+        ),
+        (
+            [{"image": f"p{n}_t1.nii.gz"} for n in range(4)],
+            ("--synthesis", "labels"),
+            "has no labels",
+        ),
     ],
 )
 def test_bad_data_is_refused_before_the_first_step(slices, table, tmp_path, rows, more, message):

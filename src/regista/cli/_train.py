@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -166,8 +167,11 @@ def voxelmorph(
 
     with use_threads(threads), stops_deferred():
         aligner = None if align == "none" else _aligner(align)
-        parts = prepare_parts(dataset, subjects, config, aligner, tell)
+        shapes = synthesis == "shapes"
+        parts = prepare_parts(dataset, subjects, config, aligner, tell, trains_on_shapes=shapes)
         source = None if synthesis is None else _synthetic(synthesis, parts)
+        if source is not None and parts.validation is not None and parts.validation.codes is None:
+            parts = replace(parts, validation=None)  # without labels nothing tells good weights from bad
         origin = Provenance(
             data=f"{len(dataset.scans)} scans of {len(dataset.subjects)} subjects listed in {data.name}",
             licence=licence,
@@ -256,13 +260,10 @@ def _aligner(preset: str) -> Any:
 
 
 def _synthetic(kind: str, parts: Any) -> Any:
-    from regista.core import PlanError
     from regista.learning import SynthesisSource, random_shapes
 
     if kind == "shapes":
         return SynthesisSource(maps=random_shapes(parts.config.inputs.shape, count=16, seed=0))
-    if parts.train.codes is None:
-        raise PlanError("--synthesis labels needs labels for every scan: list them in the column labels")
     return SynthesisSource(maps=tuple(parts.train.codes), across=0.5)
 
 

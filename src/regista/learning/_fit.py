@@ -46,6 +46,8 @@ def prepare_parts(
     config: ModelConfig,
     align: Align | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    trains_on_shapes: bool = False,
 ) -> Parts:
     """Read and prepare all scans, before any training.
 
@@ -62,6 +64,9 @@ def prepare_parts(
     report : callable
         Gets the number of scans done and of all.
 
+    trains_on_shapes : bool
+        Pairs will be made up from random shapes: the loss then needs no labels of the scans.
+
     Raises
     ------
     PlanError
@@ -69,7 +74,8 @@ def prepare_parts(
     FormatError, GeometryError
         If a scan cannot be used.
     """
-    if config.loss.dice_weight and not dataset.of(subjects["train"]).labelled:
+    needed = config.loss.dice_weight and not trains_on_shapes
+    if needed and not dataset.of(subjects["train"]).labelled:
         missing = next(scan for scan in dataset.of(subjects["train"]).scans if scan.labels is None)
         raise PlanError(
             f"the loss has a Dice term (dice_weight {config.loss.dice_weight:g}) and {missing.image} has no labels: "

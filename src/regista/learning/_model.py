@@ -106,12 +106,10 @@ class RegistrationModel:
             Displacement, voxels.
         """
         torch.set_num_threads(get_threads())
-        layout = torch.channels_last_3d if self.config.network.ndim == 3 else torch.channels_last
         with torch.inference_mode():
-            network = self.network.to(memory_format=layout)
-            pair = [torch.from_numpy(np.ascontiguousarray(one))[None, None] for one in (moving, fixed)]
-            field = network(*(one.to(memory_format=layout) for one in pair)).field[0]
-            return np.ascontiguousarray(field.float().numpy())
+            pair = (torch.from_numpy(np.ascontiguousarray(one))[None, None] for one in (moving, fixed))
+            field = self.network(*(one.to(memory_format=_layout(one.dim())) for one in pair)).field[0]
+            return np.ascontiguousarray(field.numpy())
 
 
 def _linear(initial: Transform | None, ndim: int) -> Affine:
@@ -189,7 +187,13 @@ def load_model(name: str | Path) -> RegistrationModel:
         ) from None
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise FormatError(f"{folder / WEIGHTS} holds NaN or Inf weights: train the model again")
-    return RegistrationModel(folder.name, folder, config, network.eval(), settings)
+    network.eval().to(memory_format=_layout(config.network.ndim + 2))
+    return RegistrationModel(folder.name, folder, config, network, settings)
+
+
+def _layout(dims: int) -> torch.memory_format:
+    """Return the layout that convolutions run fastest in."""
+    return torch.channels_last_3d if dims == 5 else torch.channels_last
 
 
 def model_folders() -> dict[str, Path]:

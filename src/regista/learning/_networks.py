@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -58,7 +59,8 @@ class UNet(nn.Module):
             up.append(convolution(ndim, width, size))
             joined = beside[levels - 1 - level] if self._joins(level) else 0
             width = size + joined
-        at_half, after = [], []
+        at_half: list[nn.Module] = []
+        after: list[nn.Module] = []
         for number, size in enumerate(sizes.decoder[levels:]):
             if strided and number == sizes.at_half and not half_resolution:
                 width += channels_in
@@ -176,7 +178,11 @@ class RegistrationNetwork(nn.Module):
             nn.init.constant_(self.spread.bias, _START_LOG_VARIANCE)
 
     def forward(
-        self, moving: Tensor, fixed: Tensor, noise: torch.Generator | None = None, backwards: bool = False
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        noise: Sequence[torch.Generator] | None = None,
+        backwards: bool = False,
     ) -> Motion:
         """Return the motion of a batch of pairs.
 
@@ -184,8 +190,8 @@ class RegistrationNetwork(nn.Module):
         ----------
         moving, fixed : (B, 1, *shape) tensor
             Images of any size.
-        noise : torch.Generator, optional
-            Draw the velocity from its distribution (probabilistic networks) instead of taking its mean.
+        noise : sequence of torch.Generator, optional
+            Draw each pair's velocity from its distribution (probabilistic networks) instead of taking the mean.
         backwards : bool
             Give the inverse too (diffeomorphic networks).
         """
@@ -195,8 +201,8 @@ class RegistrationNetwork(nn.Module):
         spread = None if self.spread is None else self.spread(features).float()
         velocity = mean
         if spread is not None and noise is not None:
-            drawn = torch.randn(mean.shape, generator=noise).to(mean.device)
-            velocity = mean + torch.exp(0.5 * spread) * drawn
+            drawn = torch.stack([torch.randn(mean.shape[1:], generator=one) for one in noise])
+            velocity = mean + torch.exp(0.5 * spread) * drawn.to(mean.device)
         inverse = None
         if self.diffeomorphic:
             if backwards:

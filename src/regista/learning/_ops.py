@@ -6,6 +6,7 @@ operation computes its gradient together with its value, in the kernel, and only
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regista.core import Grid, PlanError
+from regista.core import Grid, PlanError, RegistrationError
 from regista.kernels.cpu import fields as field_kernels
 from regista.kernels.cpu.overlap import soft_dice as soft_dice_kernel
 from regista.kernels.cpu.warp import warp as warp_kernel
@@ -54,12 +55,21 @@ def _field_back(vectors: Volume, ndim: int) -> Tensor:
 
 def _codes(tensor: Tensor) -> NDArray[np.int32]:
     array = tensor.detach().to(torch.int32).contiguous().numpy()
-    return array if array.ndim == 3 else array[:, None, :]
+    return cast(NDArray[np.int32], array if array.ndim == 3 else array[:, None, :])
+
+
+def _check_finite(field: Tensor) -> None:
+    """Refuse fields that the kernels, which ask nothing, would follow out of the image."""
+    if not math.isfinite(float(field.detach().sum())):
+        raise RegistrationError(
+            "the network's field holds NaN or Inf: lower the learning rate and train again"
+        )
 
 
 class _Warp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, field: Tensor) -> Tensor:
+        _check_finite(field)
         ctx.save_for_backward(image, field)
         out = torch.empty((*image.shape[:2], *field.shape[2:]), dtype=torch.float32)
         for item in range(len(image)):
@@ -95,6 +105,7 @@ class _Warp(torch.autograd.Function):
 class _Exponential(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, velocity: Tensor, squarings: int) -> Tensor:
+        _check_finite(velocity)
         ctx.flows = [field_kernels.squarings(as_vectors(one), squarings) for one in velocity]
         ndim = velocity.shape[1]
         return torch.stack([_field_back(flow[-1], ndim) for flow in ctx.flows])

@@ -8,7 +8,6 @@ contrast-invariant registration without acquired images", IEEE TMI 41(3), 2022).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -22,7 +21,8 @@ from regista.learning._sources import Sample
 
 def _full(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return a shape as kernels take it; a slice as ``(I, 1, J)``."""
-    return cast(tuple[int, int, int], shape if len(shape) == 3 else (shape[0], 1, shape[1]))
+    first, *middle, last = shape
+    return first, middle[0] if middle else 1, last
 
 
 def smooth_noise(shape: tuple[int, ...], spacing: float, rng: np.random.Generator) -> Volume:
@@ -157,7 +157,7 @@ class SynthesisSource:
             line = np.arange(n, dtype=np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
             at.append(np.clip(np.rint(line + field[axis]), 0, n - 1).astype(np.int32))
         flat = (at[0] * full[1] + at[1]) * full[2] + at[2]
-        return np.take(codes.ravel(), flat).reshape(codes.shape)
+        return np.asarray(codes.ravel()[flat], np.int32).reshape(codes.shape)
 
     def _image(self, codes: Codes, rng: np.random.Generator) -> Volume:
         count = self.code_count

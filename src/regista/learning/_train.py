@@ -127,6 +127,7 @@ class _Crew:
 
     rank: int = 0
     size: int = 1
+    device: str = "cpu"
 
     def average(self, network: torch.nn.Module) -> None:
         if self.size == 1:
@@ -139,7 +140,7 @@ class _Crew:
         """Tell whether any process says yes: all must leave the loop at the same step."""
         if self.size == 1:
             return flag
-        vote = torch.tensor(float(flag))
+        vote = torch.tensor(float(flag), device=self.device)
         distributed.all_reduce(vote)
         return bool(vote > 0)
 
@@ -151,7 +152,7 @@ def _processes(device: str) -> Iterator[_Crew]:
         return
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        yield _Crew(distributed.get_rank(), distributed.get_world_size())
+        yield _Crew(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
         distributed.destroy_process_group()
 
@@ -246,9 +247,9 @@ class _Training:
         setup = self.config.training
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(setup, self.step)
-        noise = torch.Generator().manual_seed(
-            setup.seed * 1_000_003 + self.step * self.crew.size + self.crew.rank
-        )
+        mine = range(self.crew.rank, setup.batch, self.crew.size)
+        seeds = (setup.seed * 1_000_003 + self.step * setup.batch + n for n in mine)
+        noise = [torch.Generator().manual_seed(seed) for seed in seeds]
         fixed, moving = (
             torch.from_numpy(np.stack([getattr(s, role) for s in samples])[:, None]).to(self.device)
             for role in ("fixed", "moving")
