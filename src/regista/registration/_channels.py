@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from regista.core import GeometryError, Image, PlanError
+from regista.core import GeometryError, Grid, Image, PlanError
 from regista.registration._levels import Scan
 from regista.registration._plan import Plan
 from regista.registration._stages import ConvexStage, DenseStage, IterativeStage, LinearStage
@@ -100,8 +100,9 @@ def _metrics(plan: Plan, search: bool) -> Iterator[tuple[str, Similarity | None]
         yield where, stage.similarity if isinstance(stage, LinearStage | IterativeStage) else None
 
 
-def check_metrics(plan: Plan, search: bool, ndim: int) -> None:
-    """Refuse a plan with a metric that cannot compare images of `ndim` dimensions, naming its stage."""
+def check_metrics(plan: Plan, search: bool, grid: Grid) -> None:
+    """Refuse a plan with a metric that cannot compare images as the fixed one, naming its stage; one slice is 2-D."""
+    ndim = 2 if 1 in grid.shape else grid.ndim
     for where, similarity in _metrics(plan, search):
         if similarity is not None:
             try:

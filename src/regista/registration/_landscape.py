@@ -142,7 +142,7 @@ def metric_landscape(
     _check_settings(fixed, along, reach, points, shrink)
     check_pair(fixed, moving, "error")
     for similarity in metrics.values():
-        check_metric(similarity, fixed.ndim)
+        check_metric(similarity, 2 if 1 in fixed.grid.shape else fixed.ndim)
     level = _level(fixed, moving, fixed_mask, moving_mask, shrink)
     start = _matrix(initial)
     warper, center = Warper(level), level.fixed.grid.center_mm

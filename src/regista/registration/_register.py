@@ -201,7 +201,7 @@ class _Run:
         self._prepare_guides()
         channels = Channels.of(self.fixed, self.moving)
         channels.check(self.plan, search=self.initial is None)
-        check_metrics(self.plan, search=self.initial is None, ndim=self.fixed.ndim)
+        check_metrics(self.plan, search=self.initial is None, grid=self.fixed.grid)
         told = channels.measure(self.plan)
         self.measures |= {} if told is None else {"channels": told}
         scans = []
