@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import time
@@ -40,18 +41,31 @@ def _pair(shape, seed=0):
     return (rng.random(shape, np.float32) for _ in range(2))
 
 
-def _by_patches(network, fixed, warped, weight, stride, double=False):
+def _flat(*volumes):
+    """Return volumes of one slice as images."""
+    axes = tuple(axis for axis, n in enumerate(volumes[0].shape) if n == 1)
+    return [np.squeeze(one, axes) for one in volumes]
+
+
+def _by_patches(network, fixed, warped, weight, stride):
     """Return the value from every patch for itself."""
-    flat = [axis for axis, n in enumerate(fixed.shape) if n == 1]
-    fixed, warped, weight = (np.squeeze(one, tuple(flat[:1])) for one in (fixed, warped, weight))
+    fixed, warped, weight = _flat(fixed, warped, weight)
     pair = np.stack([np.pad(one, 8, mode="edge") for one in (fixed, warped)])
     places = list(itertools.product(*(range(0, n, stride) for n in fixed.shape)))
     patches = np.stack([pair[(slice(None), *(slice(a, a + 17) for a in at))] for at in places])
     weights = np.array([weight[at] for at in places], np.float64)
-    kind = torch.float64 if double else torch.float32
     with torch.no_grad():
-        scores = network.to(kind)(torch.from_numpy(patches).to(kind)).reshape(-1).double().numpy()
-    network.float()
+        scores = network(torch.from_numpy(patches)).reshape(-1).double().numpy()
+    return -(scores * weights).sum() / weights.sum()
+
+
+def _exact(network, fixed, warped, weight, stride):
+    """Return the value in float64, of the whole image at once."""
+    fixed, warped, weight = _flat(fixed, warped, weight)
+    pair = np.stack([np.pad(one, 8, mode="edge") for one in (fixed, warped)]).astype(np.float64)
+    weights = weight[(slice(None, None, stride),) * weight.ndim].astype(np.float64)
+    with torch.no_grad():
+        scores = copy.deepcopy(network).double()(torch.from_numpy(pair)[None], stride)[0, 0].numpy()
     return -(scores * weights).sum() / weights.sum()
 
 
@@ -87,7 +101,7 @@ def test_gradient_is_the_derivative_of_the_value(folders, shape, stride):
         step = 1e-6
 
         def value(size, along=along):
-            return _by_patches(network, fixed, warped + size * along, weight, stride, double=True)
+            return _exact(network, fixed, warped + size * along, weight, stride)
 
         slope = (value(step) - value(-step)) / (2 * step)
         assert float((out.astype(np.float64) * along).sum()) == pytest.approx(slope, rel=2e-3)
