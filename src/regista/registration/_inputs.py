@@ -164,8 +164,11 @@ def prepare(
             "them as masked out: --non-finite mask (in Python non_finite='mask')"
         )
     use = finite if mask is None else finite & (mask.as_float32() > 0)
-    settings = {"masked": mask is not None, "finite": finite if bad else None}
-    scaled = [unit_range(channel, plan.clip_percentiles, use, **settings) for channel in channels]
+    known = finite if bad else None
+    scaled = [
+        unit_range(channel, plan.clip_percentiles, use, masked=mask is not None, finite=known)
+        for channel in channels
+    ]
     if all(one is None for one in scaled):
         raise GeometryError(
             f"the {role} image is constant{' inside its mask' if mask is not None else ''}: "
