@@ -164,9 +164,9 @@ def prepare(
             "them as masked out: --non-finite mask (in Python non_finite='mask')"
         )
     use = finite if mask is None else finite & (mask.as_float32() > 0)
-    known = finite if bad else None
+    numbers = finite if bad else None
     scaled = [
-        unit_range(channel, plan.clip_percentiles, use, masked=mask is not None, finite=known)
+        unit_range(channel, plan.clip_percentiles, use, masked=mask is not None, finite=numbers)
         for channel in channels
     ]
     if all(one is None for one in scaled):
