@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from phantoms import Body
+from phantoms import Body, grid_of, points_of
 from typer.testing import CliRunner
 
 from regista.cli import app
@@ -21,15 +21,13 @@ from regista.transforms import Affine
 @pytest.fixture(scope="module")
 def pair():
     """Return a body, and the same 3 mm along y and turned by 4° about z, darker where it was brighter."""
-    from conftest import oblique_grid
-
-    grid = oblique_grid((40, 50, 24), (1.0, 0.7, 2.0))
+    grid = grid_of((40, 50, 24), (1.0, 0.7, 2.0))
     body, center = Body(grid), grid.center_mm
     turn = np.eye(4)
     angle = np.deg2rad(4.0)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     turn[:3, 3] = center - turn[:3, :3] @ center + [0, 3.0, 0]
-    points = np.moveaxis(grid.coordinates_mm(), 0, -1)
+    points = points_of(grid)
     fixed = body(points).astype(np.float32)
     back = np.linalg.inv(turn)
     moving = body(points @ back[:3, :3].T + back[:3, 3]).astype(np.float32)
