@@ -2,9 +2,9 @@
 
 python benchmarks/train_shipped_metric.py [--minutes 60] [--steps 12000] [--threads 2] [--data DIR]
 
-On both patients of `brain_multicontrast` (k = 2), skull-stripped T1 and T2 of 1 mm, CC-BY; none is held out, so
-`deep_metric_experiments.py --set volumes`, which trains on one and tests on the other, says how well it does. The same
-command goes on where it stopped; at the end the files go to src/regista/learning/models/brain-t1-t2.
+On one patient of `brain_multicontrast` (k = 1), skull-stripped T1 and T2 of 1 mm, CC-BY; the other is held out, and
+chooses the weights. The same command goes on where it stopped; at the end the files go to
+src/regista/learning/models/brain-t1-t2.
 """
 
 import argparse
@@ -21,7 +21,7 @@ FILES = ("model.safetensors", "model.json", "card.md", "log.csv")
 ORIGIN = MetricOrigin(
     contrasts=("t1", "t2"),
     data=(
-        "skull-stripped T1 and T2 of 1 mm of two people with multiple sclerosis: Lesjak et al., A Novel Public MR Image "
+        "skull-stripped T1 and T2 of 1 mm of people with multiple sclerosis: Lesjak et al., A Novel Public MR Image "
         "Dataset of Multiple Sclerosis Patients With Lesion Segmentations Based on Multi-rater Consensus, "
         "Neuroinformatics 2017, doi:10.1007/s12021-017-9348-7, as packaged by open_ms_data"
     ),
@@ -41,9 +41,11 @@ def main() -> None:
     set_threads(options.threads)
     config = MetricConfig(ndim=3, steps=options.steps, learning_rate=2e-3)
     data = data_folder(options.data)
-    pairs = [prepare_pair(*volumes(data, name), config, subject=name) for name in PATIENTS]
+    train, held = (prepare_pair(*volumes(data, name), config, subject=name) for name in PATIENTS)
     folder = RESULTS / "models" / NAME
-    done = fit_metric(config, pairs, folder, ORIGIN, minutes=options.minutes, progress=Printer())
+    done = fit_metric(
+        config, [train], folder, ORIGIN, held_out=[held], minutes=options.minutes, progress=Printer()
+    )
     if not done.finished:
         print(f"{done.steps} of {options.steps} steps: run this again to go on")
         return
