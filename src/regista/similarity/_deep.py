@@ -12,6 +12,7 @@ from regista.similarity._base import Prepared, Volume
 from regista.similarity._deep_model import MetricModel, load_metric_model, patch_network
 
 _RADIUS = 8
+"""Half a patch, voxels; `regista.similarity._deep_network`, which knows its size, needs PyTorch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,11 @@ class DeepMetric:
         Which of the contrasts that the model was trained on the fixed image shows.
     device : {'auto', 'cpu', 'cuda'}
         Where the network runs; 'auto' takes a graphics card where there is one.
+
+    Examples
+    --------
+    >>> DeepMetric(model="brain-t1-t2").exchanged().fixed
+    'second'
     """
 
     model: str

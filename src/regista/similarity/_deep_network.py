@@ -24,7 +24,8 @@ class PatchNetwork(nn.Module):
 
     Both patches enter as channels of one image. Convolutions without padding, the first in steps of two voxels instead
     of pooling, each followed by a rectifier, shrink a patch of 17 voxels to a single one; a last, linear, layer weighs
-    its channels to the score. On a larger image the same layers score all patches, two voxels apart.
+    its channels to the score. On a larger image the same layers score all patches, two voxels apart. Patch, strides and
+    channels follow the paper; the sizes of the filters are ours.
 
     Parameters
     ----------
