@@ -34,7 +34,7 @@ def folder(tmp_path) -> Path:
         inputs=InputConfig(spacing_mm=(1.5, 1.5, 1.5), shape=(16, 16, 16)),
     )
     network = config.network.build()
-    network.flow.weight.data *= 3e3
+    network.flow.weight.data *= 3e4
     place = tmp_path / "little"
     place.mkdir()
     digest = save_weights(place / WEIGHTS, network.state_dict())
