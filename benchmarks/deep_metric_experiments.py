@@ -252,9 +252,8 @@ def main() -> None:
     name = options.name or f"deep_metric_{options.set}"
     path = RESULTS / f"{name}.csv"
     metrics: dict[str, Similarity] = {"MI": MI(), "MI with mask": MI(), "NMI": NMI(), "MIND": MIND()}
-    metrics |= {
-        f"deep, k = {k}": trained(options, data, k) for k in ([1] if options.set == "volumes" else options.k)
-    }
+    for k in [1] if options.set == "volumes" else options.k:
+        metrics[f"deep, k = {k}"] = metrics[f"deep, k = {k}, with mask"] = trained(options, data, k)
     if options.train_only:
         return
     done = {(row["experiment"], row["case"], row["metric"]) for row in read_rows(path)}
