@@ -193,3 +193,12 @@ def test_bad_data_is_refused_before_the_first_step(slices, table, tmp_path, rows
     assert done.exit_code == 2, done.output
     assert message in done.stderr
     assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def test_a_list_of_scans_is_not_written_over(slices, table, tmp_path):
+    path = table(tmp_path / "log.csv", [{"image": str(slices / f"p{n}_t1.nii.gz")} for n in range(4)])
+    before = path.read_bytes()
+    done = call("train", "voxelmorph", path, "-o", tmp_path, *QUICK)
+    assert done.exit_code == 2
+    assert "is one of the inputs" in done.stderr
+    assert path.read_bytes() == before

@@ -230,7 +230,7 @@ def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
     def dice(transform):
         warped = resample(labels[1], fixed.grid, transform, interpolation="nearest")
         scores = label_measures(labels[0], LabelImage(warped.data, fixed.grid), surface=None)
-        return scores.mean["dice"]
+        return scores.mean()["dice"]
 
     affine = align(fixed, moving)
     predicted = model.predict(fixed, moving, initial=affine)
@@ -238,5 +238,6 @@ def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
     plan = Plan(stages=(stage,), start=Start(search="none"))
     refined = register(fixed, moving, plan, initial=predicted).transform
     before, after, best = dice(affine), dice(predicted), dice(refined)
+    print(f"affine {before:.3f}, network {after:.3f}, refined {best:.3f}")
     assert after > before
     assert best > after

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from regista.learning import ModelConfig
     from regista.transforms import Transform
 
+FILES = ("model.safetensors", "model.json", "card.md", "log.csv", "checkpoint.pt")
+"""What a training leaves in its folder."""
+
 train = typer.Typer(help="Train a network on your own scans.", no_args_is_help=True)
 
 
@@ -110,6 +113,7 @@ def voxelmorph(
     Writes model.safetensors, model.json, card.md, log.csv and checkpoint.pt to the output folder. The same command
     goes on with a training that was interrupted, to the same weights.
     """
+    from regista.cli._outputs import keep_inputs
     from regista.cli._progress import progress_bar
     from regista.core import PlanError
     from regista.core import threads as use_threads
@@ -120,7 +124,10 @@ def voxelmorph(
         raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")
     if align not in ("affine", "rigid", "none"):
         raise PlanError(f"--align is 'affine', 'rigid' or 'none', got {align!r}")
+    outputs = [output / name for name in FILES]
+    keep_inputs(outputs, [data])
     dataset = read_dataset(data)
+    keep_inputs(outputs, [path for scan in dataset.scans for path in (scan.image, scan.labels)])
     subjects = split_subjects(dataset, validation, test, seed)
     first = read(dataset.scans[0].image)
     finest = float(first.grid.spacing.min())
