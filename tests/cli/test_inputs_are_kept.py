@@ -43,6 +43,8 @@ ELSEWHERE = {
     "demo",
     "evaluate learn2reg",
     "train voxelmorph",
+    "train deep-metric",
+    "metric-landscape",
 }  # they write to a folder, or have a test below
 
 

@@ -75,3 +75,16 @@ def test_bad_tables_and_models_end_with_code_2(place, tmp_path):
     done = _call("train", "deep-metric", place / "pairs.csv", "-o", tmp_path / "m", "--channels", "many")
     assert done.exit_code == 2
     assert "--channels" in done.stderr
+
+
+def test_training_and_landscapes_write_over_none_of_their_inputs(place, tmp_path):
+    table = tmp_path / "log.csv"  # the name of a file that a training writes
+    table.write_text((place / "pairs.csv").read_text())
+    done = _call("train", "deep-metric", table, "-o", tmp_path, *QUICK)
+    assert done.exit_code == 2
+    assert table.read_text() == (place / "pairs.csv").read_text()
+    image = tmp_path / "landscape.png"
+    image.write_bytes(b"an image")
+    done = _call("metric-landscape", image, place / "0b.nii.gz", "-o", tmp_path)
+    assert done.exit_code == 2
+    assert image.read_bytes() == b"an image"

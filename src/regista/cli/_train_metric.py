@@ -60,12 +60,17 @@ def deep_metric(
     Writes model.safetensors, model.json, card.md, log.csv and checkpoint.pt to the output folder. The same command
     goes on with a training that was interrupted, to the same weights. A plan uses it as similarity = {deep = "FOLDER"}.
     """
+    from regista.cli._outputs import keep_inputs
     from regista.cli._progress import progress_bar
+    from regista.cli._train import FILES
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import MetricConfig, MetricOrigin, PatchConfig, fit_metric, read_pairs, split_pairs
 
+    outputs = [output / name for name in FILES]
+    keep_inputs(outputs, [pairs])
     files = read_pairs(pairs)
+    keep_inputs(outputs, [path for one in files for path in (one.fixed, one.moving, one.mask)])
     parts = split_pairs(files, validation, seed)
     config = MetricConfig(
         ndim=read(files[0].fixed).ndim,
