@@ -41,7 +41,11 @@ def sections() -> dict[str, set[str]]:
     return named
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("regista", "regista presets")])
+GROUPS = ("regista", "regista presets", "regista train", "regista models")
+"""Commands that only hold others."""
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in GROUPS])
 def test_every_option_is_on_the_reference_page(command):
     named = sections()
     assert command in named, f"docs/reference/cli.md has no section for `{command}`"

@@ -42,6 +42,9 @@ ELSEWHERE = {
     "benchmark",
     "demo",
     "evaluate learn2reg",
+    "train voxelmorph",
+    "train deep-metric",
+    "metric-landscape",
 }  # they write to a folder, or have a test below
 
 

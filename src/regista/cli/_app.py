@@ -12,12 +12,16 @@ from regista.cli._convert import compose, convert, invert
 from regista.cli._evaluate import evaluate
 from regista.cli._fit_points import fit_points
 from regista.cli._info import info
+from regista.cli._landscape import metric_landscape
+from regista.cli._models import models
 from regista.cli._motion import motion
 from regista.cli._plans import presets
 from regista.cli._preprocess import ablate, preprocess, train_nyul
 from regista.cli._register import register
 from regista.cli._setup import demo, warmup
 from regista.cli._skull_strip import skull_strip
+from regista.cli._train import train
+from regista.cli._train_metric import deep_metric
 
 app = typer.Typer(
     name="regista",
@@ -40,11 +44,15 @@ app.command()(convert)
 app.command()(info)
 app.add_typer(presets, name="presets")
 app.add_typer(evaluate, name="evaluate")
+app.command("metric-landscape")(metric_landscape)
 app.command()(benchmark)
 app.command()(preprocess)
 app.command("skull-strip")(skull_strip)
 app.command("train-nyul")(train_nyul)
 app.command()(ablate)
+train.command("deep-metric")(deep_metric)
+app.add_typer(train, name="train")
+app.add_typer(models, name="models")
 app.command()(warmup)
 app.command()(demo)
 

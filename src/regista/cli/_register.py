@@ -36,6 +36,7 @@ from regista.cli._guides import (
     PointsWeight,
     SurfaceWeight,
 )
+from regista.cli._models import run_model, without_linear_stages
 from regista.cli._options import NonFinite, ResultFolder, Seed
 from regista.cli._plans import Override, check_plan_file
 from regista.cli._stops import stops_deferred
@@ -67,6 +68,18 @@ def register(
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="Plan file (.toml) instead of a preset.")] = None,
     overrides: Override = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Register by a trained network: a name (`regista models list`) or a model's folder."
+        ),
+    ] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            help="With --model: plan of deformable stages that starts from its field ('deformable')."
+        ),
+    ] = None,
     fixed_mask: Annotated[Path | None, typer.Option(help="Voxels of the fixed image to compare.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Voxels of the moving image to compare.")] = None,
     fixed_channel: Annotated[
@@ -142,15 +155,14 @@ def register(
         moving_surface=moving_surface_mask,
         surface_weight=surface_weight,
     )
-    inputs = [*files.values(), *guides.files.values(), plan, *(initial or [])]
+    refine_file = Path(refine) if refine and refine.endswith(".toml") else None
+    inputs = [*files.values(), *guides.files.values(), plan, refine_file, *(initial or [])]
     outputs = [output / name for name in RESULTS]
     keep_inputs(outputs, inputs)
     with use_threads(threads), FolderWriter(output) as folder:
         voxels, outside = voxel_type(dtype), parse_fill(fill)
         with _reading(files, {"fixed": fixed_series, "moving": moving_series}) as images:
-            chosen = chosen_plan(
-                preset or (None if plan else DEFAULT_PRESET), plan, overrides, outputs
-            )  # brings the engine in while files are read
+            chosen = _chosen(preset, plan, overrides, model, refine, outputs)  # while files are read
             clock.lap("load")
         _stack(images)
         if preset is None and plan is None and not quiet:
@@ -162,7 +174,15 @@ def register(
             tell_compiling()
         options = {"seed": seed, "non_finite": non_finite, "fill": outside, "threads": get_threads()}
         options["guides"] = told
-        result = _run(images, chosen, start, options, show=not (quiet or as_json))
+        show = not (quiet or as_json)
+        if model is None:
+            assert chosen is not None
+            result = _run(images, chosen, start, options, show=show)
+        else:
+            result = run_model(
+                images, model, chosen, start, outside, seed,
+                lambda stages, begin: _run(images, stages, begin, options, show=show),
+            )  # fmt: skip
         clock.lap("register")
         paths = _write(folder, result, images["moving"], voxels)
         clock.lap("write")
@@ -170,6 +190,34 @@ def register(
         folder.text(RESULTS[-1], result.record.to_json() + "\n")
         paths["record"] = folder.commit(RESULTS[-1])
     return _report(result.record, paths, quiet, as_json)
+
+
+def _chosen(
+    preset: str | None,
+    plan: Path | None,
+    overrides: list[str] | None,
+    model: str | None,
+    refine: str | None,
+    outputs: list[Path],
+) -> Plan | None:
+    """Return the plan that the options name: with --model that of --refine, or none."""
+    from regista.core import PlanError
+
+    if model is None:
+        if refine is not None:
+            raise PlanError("--refine goes with --model: it starts from the field of a network")
+        return chosen_plan(preset or (None if plan else DEFAULT_PRESET), plan, overrides, outputs)
+    if preset is not None or plan is not None:
+        raise PlanError(
+            "--model takes the place of --preset and --plan; a plan to go on with is named by --refine"
+        )
+    if refine is None:
+        if overrides:
+            raise PlanError("--set changes a plan: with --model, name one by --refine")
+        return None
+    named = Path(refine) if refine.endswith(".toml") else None
+    whole = chosen_plan(None if named else refine, named, overrides, outputs)
+    return without_linear_stages(whole)
 
 
 def chosen_plan(

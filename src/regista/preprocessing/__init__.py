@@ -7,6 +7,7 @@ from regista.preprocessing._nyul import Nyul
 from regista.preprocessing._pipeline import STEPS, Pipeline, Preprocessed, list_steps, run
 from regista.preprocessing._skull_strip import SkullStrip
 from regista.preprocessing._step import Step
+from regista.preprocessing._unit_range import unit_range
 
 __all__ = [
     "N4",
@@ -27,4 +28,5 @@ __all__ = [
     "ZScore",
     "list_steps",
     "run",
+    "unit_range",
 ]

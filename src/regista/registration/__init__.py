@@ -1,5 +1,6 @@
 """The registration engine: plans in, results out."""
 
+from regista.registration._finish import finish
 from regista.registration._guides import Guide, LabelGuide, LandmarkGuide, SurfaceGuide
 from regista.registration._landmarks import (
     LANDMARK_MODELS,
@@ -7,12 +8,14 @@ from regista.registration._landmarks import (
     LandmarkModel,
     fit_landmarks,
 )
+from regista.registration._landscape import Landscape, metric_landscape
 from regista.registration._motion import MotionResult, correct_motion
 from regista.registration._motion_measures import framewise_displacement
 from regista.registration._plan import Plan, Start
 from regista.registration._plan_file import (
     list_presets,
     load_plan,
+    metric_from_text,
     plan_from_dict,
     plan_to_dict,
     plan_to_toml,
@@ -44,6 +47,7 @@ __all__ = [
     "LandmarkFit",
     "LandmarkGuide",
     "LandmarkModel",
+    "Landscape",
     "LinearStage",
     "MotionResult",
     "Plan",
@@ -52,10 +56,13 @@ __all__ = [
     "SurfaceGuide",
     "VelocityStage",
     "correct_motion",
+    "finish",
     "fit_landmarks",
     "framewise_displacement",
     "list_presets",
     "load_plan",
+    "metric_from_text",
+    "metric_landscape",
     "plan_from_dict",
     "plan_to_dict",
     "plan_to_toml",

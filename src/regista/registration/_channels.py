@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from regista.core import GeometryError, Image, PlanError
+from regista.core import GeometryError, Grid, Image, PlanError
 from regista.registration._levels import Scan
 from regista.registration._plan import Plan
 from regista.registration._stages import ConvexStage, DenseStage, IterativeStage, LinearStage
-from regista.similarity import Similarity, Sum, channel_terms
+from regista.similarity import Similarity, Sum, channel_terms, check_metric
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,17 @@ def _metrics(plan: Plan, search: bool) -> Iterator[tuple[str, Similarity | None]
     for number, stage in enumerate(plan.stages):
         where = f"stages.{number} ({stage.model})"
         yield where, stage.similarity if isinstance(stage, LinearStage | IterativeStage) else None
+
+
+def check_metrics(plan: Plan, search: bool, grid: Grid) -> None:
+    """Refuse a plan with a metric that cannot compare images as the fixed one, naming its stage; one slice is 2-D."""
+    ndim = 2 if 1 in grid.shape else grid.ndim
+    for where, similarity in _metrics(plan, search):
+        if similarity is not None:
+            try:
+                check_metric(similarity, ndim)
+            except PlanError as error:
+                raise PlanError(f"{where}: {error}") from None
 
 
 def flat_warning(scan: Scan, role: str) -> list[str]:

@@ -15,7 +15,7 @@ from regista.kernels.cpu.warp import warp_gradient
 from regista.registration._guide_terms import GuideTerm
 from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, check_overlap
 from regista.regularization import Incompressibility, LocalRigidity, Penalty
-from regista.similarity import Similarity, prepare_channels
+from regista.similarity import Similarity, exchanged, prepare_channels
 
 _SURROUND = 1e-3
 """Intensity difference (of the range 0 … 1) from the corner voxel that still counts as surround."""
@@ -127,7 +127,8 @@ class LevelCost:
         warped, weight = self._halves[1](self._affine, to_moving, self._rows)
         np.multiply(weight, fixed_weight, out=weight)
         arguments = (weight, self.axis_scale, self._symmetric, scratch)
-        ahead, back = (prepare_channels(self._similarity, one, weight) for one in (fixed, warped))
+        ahead = prepare_channels(self._similarity, fixed, weight)
+        back = prepare_channels(exchanged(self._similarity), warped, weight)
         value = ahead.force(warped, *arguments, on_moving, self._rows)
         other = back.force(fixed, *arguments, on_fixed, self._rows)
         value = 0.5 * (value + other) + self._pull((to_fixed, to_moving), (on_fixed, on_moving))
@@ -146,11 +147,10 @@ class LevelCost:
             level = self._level
             there, weight = Warper(level)(self._affine)
             placed = replace(level.fixed.with_channels(there), weight=weight)
-            exchanged = replace(level, fixed=placed, moving=level.fixed)
+            other = replace(level, fixed=placed, moving=level.fixed)
             guides = [one.exchanged(self._fixed2moving) for one in self._guides]
-            self._exchanged = LevelCost(
-                exchanged, self._similarity, np.eye(4), self._symmetric, self._terms, guides
-            )
+            metric = exchanged(self._similarity)
+            self._exchanged = LevelCost(other, metric, np.eye(4), self._symmetric, self._terms, guides)
             self._exchanged._rows, self._exchanged._active = self._rows, self._active
         return self._exchanged
 

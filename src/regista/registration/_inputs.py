@@ -11,7 +11,7 @@ from scipy.ndimage import distance_transform_edt
 from regista.core import GeometryError, Grid, Image, PlanError, RegistrationError
 from regista.core.memory import available_bytes
 from regista.kernels.cpu.warp import warp
-from regista.preprocessing import Reorient
+from regista.preprocessing import Reorient, unit_range
 from regista.registration._channels import metric_volumes
 from regista.registration._levels import Scan, content_box
 from regista.registration._plan import Plan
@@ -164,7 +164,11 @@ def prepare(
             "them as masked out: --non-finite mask (in Python non_finite='mask')"
         )
     use = finite if mask is None else finite & (mask.as_float32() > 0)
-    scaled = [_scaled(channel, finite if bad else None, use, mask is not None, plan) for channel in channels]
+    numbers = finite if bad else None
+    scaled = [
+        unit_range(channel, plan.clip_percentiles, use, masked=mask is not None, finite=numbers)
+        for channel in channels
+    ]
     if all(one is None for one in scaled):
         raise GeometryError(
             f"the {role} image is constant{' inside its mask' if mask is not None else ''}: "
@@ -195,33 +199,6 @@ def _widened(mask: Image, margin_mm: float) -> NDArray[np.bool_]:
         return inside
     distance = distance_transform_edt(~inside, sampling=mask.grid.spacing)
     return np.asarray(distance <= margin_mm)
-
-
-def _scaled(
-    data: NDArray[np.float32],
-    finite: NDArray[np.bool_] | None,
-    use: NDArray[np.bool_],
-    masked: bool,
-    plan: Plan,
-) -> NDArray[np.float32] | None:
-    """Return a channel clipped and scaled to 0 … 1 by the voxels in use; None where these are constant."""
-    if not masked:
-        surround = use & (data != data.flat[0])
-        use = surround if surround.any() else use
-    values = data[use]
-    if values.size > 2_000_000:  # percentiles of a regular sample are as good and ten times quicker
-        values = values[:: values.size // 1_000_000]
-    if values.size == 0 or float(values.max()) == float(values.min()):
-        return None
-    low, high = (float(v) for v in np.percentile(values, plan.clip_percentiles))
-    if not high > low:
-        low, high = float(values.min()), float(values.max())
-    surrounding = float(data.flat[0])
-    if not masked and np.isfinite(surrounding) and surrounding < low:
-        low = max(surrounding, low - 0.5 * (high - low))  # an empty surround stays below the darkest tissue
-    clean = data if finite is None else np.where(finite, data, low)
-    result: NDArray[np.float32] = np.clip(clean * (1 / (high - low)) - low / (high - low), 0, 1)
-    return result
 
 
 def thickness_of(grid: Grid, factor: float) -> tuple[float, float, float]:

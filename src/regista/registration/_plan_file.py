@@ -219,10 +219,28 @@ def _similarity(spec: Any, where: str) -> Similarity:
     ((name, options),) = spec.items()
     if name not in SIMILARITIES:
         raise PlanError(f"{where}: there is no metric {name!r}; metrics are {', '.join(SIMILARITIES)}")
+    option = getattr(SIMILARITIES[name], "option", None)
+    if option is not None and isinstance(options, str):
+        options = {option: options}
     if not isinstance(options, Mapping):
         raise PlanError(f"{where}.{name} is a table of options, got {options!r}")
     similarity: Similarity = _validate(SIMILARITIES[name], dict(options), f"{where}.{name}")
     return similarity
+
+
+def metric_from_text(text: str) -> Similarity:
+    """Return a metric written as in a plan: a name, a table, or a list of terms.
+
+    Examples
+    --------
+    >>> metric_from_text("mi"), metric_from_text("{lncc = {radius = 3}}")
+    (MI(bins=32), LNCC(radius=3...))
+    """
+    try:
+        spec = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        spec = text.strip()
+    return _similarity(spec, "metric")
 
 
 def _term(spec: Any, where: str) -> tuple[float, Similarity, int | None]:

@@ -26,7 +26,7 @@ from regista.core import (
     threads,
 )
 from regista.registration._bases import base_from, parts_of, planar, product_of, to_voxels
-from regista.registration._channels import Channels, flat_warning
+from regista.registration._channels import Channels, check_metrics, flat_warning
 from regista.registration._control_points import fit_control_points
 from regista.registration._convex import run_convex
 from regista.registration._deformable import Base, VoxelField, run_deformable
@@ -210,6 +210,7 @@ class _Run:
         self._prepare_guides()
         channels = Channels.of(self.fixed, self.moving)
         channels.check(self.plan, search=self.initial is None)
+        check_metrics(self.plan, search=self.initial is None, grid=self.fixed.grid)
         told = channels.measure(self.plan)
         self.measures |= {} if told is None else {"channels": told}
         scans = []

@@ -14,6 +14,7 @@ from regista.core import PlanError
 from regista.similarity._base import Prepared, Similarity, Volume
 from regista.similarity._channels import ChannelTerm, PreparedChannels
 from regista.similarity._correlation import NCC, SSD
+from regista.similarity._deep import DeepMetric
 from regista.similarity._demons import DemonsSSD
 from regista.similarity._information import MI
 from regista.similarity._ratio import CorrelationRatio
@@ -24,7 +25,7 @@ class Sum:
     """Weighted sum of similarities, ``D = Σ_t weight_t D_t``.
 
     The weights are of the metrics' own values, which have different scales: 0 … 1 for `MIND`, `NGF` and
-    `CorrelationRatio`, −1 … 0 for `LNCC`, nats for `MI`, squared intensities for `SSD`.
+    `CorrelationRatio`, −1 … 0 for `LNCC`, about −1 … 1 for `DeepMetric`, nats for `MI`, squared intensities for `SSD`.
 
     Parameters
     ----------
@@ -123,6 +124,38 @@ def is_pointwise(similarity: Similarity) -> bool:
     """
     terms = [term for _, term in similarity.terms] if isinstance(similarity, Sum) else [similarity]
     return all(isinstance(term, _POINTWISE) for term in terms)
+
+
+def exchanged(similarity: Similarity) -> Similarity:
+    """Return a metric for the fixed image in the place of the moving one.
+
+    Most metrics do not care; those that do have a method of this name.
+
+    Examples
+    --------
+    >>> from regista.similarity import NMI, DeepMetric
+    >>> exchanged(NMI()), exchanged(DeepMetric(model="NAME")).fixed
+    (NMI(bins=32), 'second')
+    """
+    if isinstance(similarity, Sum):
+        return replace(
+            similarity, terms=tuple((weight, exchanged(term)) for weight, term in similarity.terms)
+        )
+    return similarity.exchanged() if isinstance(similarity, DeepMetric) else similarity
+
+
+def check_metric(similarity: Similarity, ndim: int) -> None:
+    """Refuse a metric that cannot compare images of `ndim` dimensions, before anything runs.
+
+    Raises
+    ------
+    PlanError
+        If a trained metric is missing, or was trained on images of other dimensions.
+    """
+    terms = [term for _, term in similarity.terms] if isinstance(similarity, Sum) else [similarity]
+    for term in terms:
+        if isinstance(term, DeepMetric):
+            term.check(ndim)
 
 
 def channel_terms(similarity: Similarity, count: int) -> list[ChannelTerm]:

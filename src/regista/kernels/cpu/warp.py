@@ -74,6 +74,36 @@ def warp_gradient(moving, affine, disp, gradient, *, out):
     return out
 
 
+_PARTS = 4
+"""Buffers that the adjoint scatters into, whatever the number of threads: sums are then always in one order."""
+
+
+def warp_adjoint(gradient, affine, disp, *, moving_shape):
+    """Return the derivative of a cost by the moving image, given that by the warped one: each value goes to its corners.
+
+    Parameters
+    ----------
+    gradient : (I, J, K) float32 ndarray
+        Derivative of a cost by the warped image ``W(x) = moving(affine(x + disp(x)))``.
+    affine : (3, 4) float64 ndarray
+        Map from fixed voxel to moving voxel coordinates.
+    disp : (3, I, J, K) float32 ndarray
+        Displacement in fixed voxels.
+    moving_shape : (I', J', K')
+        Shape of the moving image.
+
+    Returns
+    -------
+    (I', J', K') float32 ndarray
+        Derivative by each voxel of the moving image; places outside it count for its nearest edge voxels.
+    """
+    parts = np.zeros((_PARTS, *moving_shape), np.float32)
+    matrix = np.ascontiguousarray(affine, dtype=np.float64)
+    edges = np.linspace(0, gradient.shape[0], _PARTS + 1).astype(np.int64)
+    parallel_for(lambda a, b: _warp_adjoint(a, b, edges, matrix, disp, gradient, parts), _PARTS)
+    return parts.sum(axis=0)
+
+
 # Places first, then values, a row at a time: the loop over places vectorizes, and so does most of the other.
 
 
@@ -202,3 +232,42 @@ def _warp_gradient(start, stop, moving, affine, disp, gradient, out):
                 out[0, i, j, k] = m[0, 0] * d0 + m[1, 0] * d1 + m[2, 0] * d2
                 out[1, i, j, k] = m[0, 1] * d0 + m[1, 1] * d1 + m[2, 1] * d2
                 out[2, i, j, k] = m[0, 2] * d0 + m[1, 2] * d1 + m[2, 2] * d2
+
+
+@njit
+def _warp_adjoint(first, last, edges, affine, disp, gradient, parts):
+    mi, mj, mk = parts.shape[1:]
+    si, sj, sk = mj * mk if mi > 1 else 0, mk if mj > 1 else 0, 1 if mk > 1 else 0
+    one = np.float32(1)
+    for part in range(first, last):
+        v = parts[part].ravel()
+        for i in range(edges[part], edges[part + 1]):
+            for j in range(gradient.shape[1]):
+                for k in range(gradient.shape[2]):
+                    g = gradient[i, j, k]
+                    if g == 0:
+                        continue
+                    a, b, c = (
+                        i + np.float64(disp[0, i, j, k]),
+                        j + np.float64(disp[1, i, j, k]),
+                        k + np.float64(disp[2, i, j, k]),
+                    )
+                    p, x, _ = _along(
+                        affine[0, 0] * a + affine[0, 1] * b + affine[0, 2] * c + affine[0, 3], mi
+                    )
+                    q, y, _ = _along(
+                        affine[1, 0] * a + affine[1, 1] * b + affine[1, 2] * c + affine[1, 3], mj
+                    )
+                    r, z, _ = _along(
+                        affine[2, 0] * a + affine[2, 1] * b + affine[2, 2] * c + affine[2, 3], mk
+                    )
+                    n = (p * mj + q) * mk + r
+                    low, high = g * (one - x), g * x
+                    v[n] += low * (one - y) * (one - z)
+                    v[n + sk] += low * (one - y) * z
+                    v[n + sj] += low * y * (one - z)
+                    v[n + sj + sk] += low * y * z
+                    v[n + si] += high * (one - y) * (one - z)
+                    v[n + si + sk] += high * (one - y) * z
+                    v[n + si + sj] += high * y * (one - z)
+                    v[n + si + sj + sk] += high * y * z

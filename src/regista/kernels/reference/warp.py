@@ -64,3 +64,23 @@ def warp_gradient(
     moved = matrix[:, :3].T @ (along * free)
     result = moved.reshape(3, *slope.shape) * slope
     return put(result, out, None)
+
+
+def warp_adjoint(
+    gradient: ArrayLike, affine: ArrayLike, disp: ArrayLike, *, moving_shape: tuple[int, int, int]
+) -> NDArray[np.float64]:
+    """Return the derivative by the moving image: the transpose of the linear interpolation."""
+    slope, matrix = np.asarray(gradient, np.float64), np.asarray(affine, np.float64)
+    places = np.indices(slope.shape, dtype=np.float64) + np.asarray(disp, np.float64)
+    coords = matrix[:, :3] @ places.reshape(3, -1) + matrix[:, 3:]
+    top = np.array(moving_shape)[:, None] - 1
+    coords = np.clip(coords, 0, top)
+    low = np.minimum(coords.astype(int), np.maximum(top - 1, 0))
+    part = coords - low
+    out = np.zeros(moving_shape)
+    for corner in np.ndindex(2, 2, 2):
+        side = np.array(corner)[:, None]
+        at = np.minimum(low + side, top)
+        weight = np.where(side == 1, part, 1 - part).prod(axis=0)
+        np.add.at(out, tuple(at), weight * slope.ravel())
+    return out

@@ -1,0 +1,118 @@
+"""Ways to run a network on the CPU: time of one forward pass, and how far the answers differ.
+
+python benchmarks/learned_inference.py [--network voxelmorph-1] [--shape 160 192 224] [--threads 2] [--repeat 3]
+
+Weights are random, of a size that gives displacements of a few voxels. OpenVINO and ONNX Runtime join where they are
+installed.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from harness.tables import markdown, write_rows, write_summary
+from regista.core import set_threads
+from regista.learning import ARCHITECTURES, RegistrationNetwork
+
+Pass = Callable[[], np.ndarray]
+
+
+def network_of(name: str, images: list[torch.Tensor]) -> RegistrationNetwork:
+    """Return a network whose largest displacement is 5 voxels on these images."""
+    torch.manual_seed(0)
+    network = RegistrationNetwork(images[0].dim() - 2, ARCHITECTURES[name]).eval()
+    with torch.no_grad():
+        largest = float(network(*images).field.abs().max())
+        network.flow.weight *= 5 / largest
+    return network
+
+
+def eager(
+    network: RegistrationNetwork, images: list[torch.Tensor], layout: torch.memory_format, bf16: bool
+) -> Pass:
+    """Return a pass in eager torch."""
+    network.to(memory_format=layout)
+
+    def run() -> np.ndarray:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return network(*(one.to(memory_format=layout) for one in images)).field.float().numpy()
+
+    return run
+
+
+def openvino(network: RegistrationNetwork, images: list[torch.Tensor], threads: int) -> Pass:
+    """Return a pass in OpenVINO."""
+    import openvino as ov
+
+    class Bare(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+            return self.network(moving, fixed).field
+
+    network.to(memory_format=torch.contiguous_format)
+    model = ov.convert_model(Bare().eval(), example_input=tuple(images), input=[one.shape for one in images])
+    compiled = ov.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
+    return lambda: next(iter(compiled([one.numpy() for one in images]).values()))
+
+
+def main() -> None:
+    """Time every way there is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="voxelmorph-1", choices=list(ARCHITECTURES))
+    parser.add_argument("--shape", type=int, nargs="+", default=[160, 192, 224])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    set_threads(options.threads)
+    torch.set_num_threads(options.threads)
+    images = [torch.rand((1, 1, *options.shape), generator=torch.Generator().manual_seed(n)) for n in (1, 2)]
+    network = network_of(options.network, images)
+    last = torch.channels_last_3d if len(options.shape) == 3 else torch.channels_last
+    ways: dict[str, Callable[[], Pass]] = {
+        "fp32, default layout": lambda: eager(network, images, torch.contiguous_format, False),
+        "fp32, channels last": lambda: eager(network, images, last, False),
+        "bf16, default layout": lambda: eager(network, images, torch.contiguous_format, True),
+        "bf16, channels last": lambda: eager(network, images, last, True),
+        "OpenVINO, fp32": lambda: openvino(network, images, options.threads),
+    }
+    rows: list[dict] = []
+    truth = None
+    for name, make in ways.items():
+        try:
+            run = make()
+            found = run()
+        except ImportError as error:
+            print(f"{name}: left out ({error})", flush=True)
+            continue
+        truth = found if truth is None else truth
+        taken = []
+        for _ in range(options.repeat):
+            began = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - began)
+        rows.append(
+            {
+                "way": name,
+                "median_s": statistics.median(taken),
+                "share": statistics.median(taken) / rows[0]["median_s"] if rows else 1.0,
+                "largest difference, voxels": float(np.abs(found - truth).max()),
+            }
+        )
+        print(rows[-1], flush=True)
+    write_rows("learned_inference", rows)
+    table = markdown(list(rows[0]), [list(row.values()) for row in rows])
+    notes = f"{options.network} at {options.shape}."
+    print(
+        write_summary("learned_inference", "One pass on the CPU", options.threads, [notes, table]).read_text()
+    )
+
+
+if __name__ == "__main__":
+    main()

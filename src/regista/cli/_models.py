@@ -1,0 +1,154 @@
+"""``regista models``, and what ``regista register --model`` does."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regista.cli._console import Debug, Json, guarded, say, say_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from regista.core import Image
+    from regista.registration import Plan, Result
+    from regista.transforms import Transform
+
+models = typer.Typer(help="List trained models, show one, or verify its files.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A model by name, or its folder.")]
+
+
+@models.command("list")
+@guarded
+def list_(as_json: Json = False, debug: Debug = False) -> None:
+    """List the models known by name: those of the package and of the folder REGISTA_MODELS."""
+    from regista.learning import list_models
+    from regista.similarity import METRIC_KIND
+
+    found = list_models()
+    if as_json:
+        say_json(found)
+        return
+    for name, told in found.items():
+        network = told["network"]
+        if told.get("kind") == METRIC_KIND:
+            first, second = told.get("contrasts", ("first", "second"))
+            say(
+                f"{name}  similarity metric for {first} and {second}, {network['ndim']}-D; {told.get('data', '')}"
+            )
+            continue
+        spacing = " × ".join(f"{step:g}" for step in told["inputs"]["spacing_mm"])
+        say(f"{name}  {network['name']}, {network['ndim']}-D, {spacing} mm; {told.get('data', '')}")
+    if not found:
+        say("no models are installed: train one with `regista train voxelmorph`")
+
+
+@models.command("show")
+@guarded
+def show(name: Name, as_json: Json = False, debug: Debug = False) -> None:
+    """Print a model's card."""
+    from regista.core import FormatError
+    from regista.learning._checkpoint import CARD, read_settings
+    from regista.learning._model import find_model
+
+    folder = find_model(name)
+    _, settings = read_settings(folder)
+    if as_json:
+        say_json(settings)
+        return
+    if not (folder / CARD).is_file():
+        raise FormatError(f"{folder} has no {CARD}; --json prints its settings")
+    say((folder / CARD).read_text(encoding="utf-8").rstrip())
+
+
+@models.command("verify")
+@guarded
+def verify(name: Name, as_json: Json = False, debug: Debug = False) -> None:
+    """Check that a model's files are whole and belong together."""
+    from regista.learning import verify_model
+
+    found = verify_model(name)
+    if as_json:
+        say_json({"model": name, "weights_sha256": found})
+    else:
+        say(f"{name}: whole, weights {found}")
+
+
+def without_linear_stages(plan: Plan) -> Plan:
+    """Return the deformable stages of a plan: what can start from a network's field."""
+    from regista.core import PlanError
+    from regista.registration import DenseStage
+
+    stages = tuple(stage for stage in plan.stages if isinstance(stage, DenseStage))
+    if not stages:
+        raise PlanError(
+            f"--refine names a plan with deformable stages, {plan.name!r} has none: try --refine deformable"
+        )
+    return replace(plan, stages=stages)
+
+
+def run_model(
+    images: dict[str, Image | None],
+    name: str,
+    refine: Plan | None,
+    initial: Transform | None,
+    fill: Any,
+    seed: int,
+    run: Callable[[Plan, Transform | None], Result],
+) -> Result:
+    """Register by a model: linear stage, one pass of the network, and the engine from there if asked.
+
+    Parameters
+    ----------
+    images : dict
+        With 'fixed' and 'moving'.
+    name : str
+        Name or folder of the model.
+    refine : Plan, optional
+        Deformable stages that start from the network's field.
+    initial : Transform, optional
+        Linear map to start from; without it the engine's affine stage finds one.
+    fill, seed
+        As in `register`.
+    run : callable
+        Runs a plan on the images from a start, masks and all.
+    """
+    from regista.learning import load_model
+    from regista.registration import finish, load_plan
+
+    fixed, moving = images["fixed"], images["moving"]
+    assert fixed is not None
+    assert moving is not None
+    model = load_model(name)
+    first = None if initial is not None else run(load_plan("affine"), None)
+    start = initial if first is None else first.transform
+    began = time.perf_counter()
+    predicted = model.predict(fixed, moving, initial=start)
+    seconds = time.perf_counter() - began
+    told = {
+        "model": {
+            "name": model.name,
+            "weights_sha256": model.settings.get("weights_sha256"),
+            "network": model.config.network.name,
+            "spacing_mm": list(model.config.inputs.spacing_mm),
+        }
+    }
+    if refine is None:
+        record = None if first is None else first.record
+        result = finish(fixed, moving, predicted, record=record, measures=told, fill=fill, seed=seed)
+        earlier = 0.0
+    else:
+        result = run(refine, predicted)
+        earlier = 0.0 if first is None else first.record.timings["registration"]
+        result = replace(
+            result,
+            record=replace(result.record, measures={**result.record.measures, **told, "refined": True}),
+        )
+    timings = dict(result.record.timings)
+    timings["network"] = seconds
+    timings["registration"] += seconds + earlier
+    return replace(result, record=replace(result.record, timings=timings))

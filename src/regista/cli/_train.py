@@ -1,0 +1,304 @@
+"""``regista train``: a network of one's own from one's own scans."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._register import tell_compiling
+from regista.cli._stops import raise_if_stopped, stops_deferred
+
+if TYPE_CHECKING:
+    from regista.core import Image
+    from regista.learning import ModelConfig
+    from regista.transforms import Transform
+
+FILES = ("model.safetensors", "model.json", "card.md", "log.csv", "checkpoint.pt")
+"""What a training leaves in its folder."""
+
+train = typer.Typer(help="Train a network on your own scans.", no_args_is_help=True)
+
+
+@train.callback()
+def _group() -> None:
+    """Train a network on your own scans."""
+
+
+@train.command("voxelmorph")
+@guarded
+def voxelmorph(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="CSV with columns image[,subject][,labels][,split] or fixed,moving[,…], or a folder of images.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model.")],
+    network: Annotated[str, typer.Option(help="voxelmorph-1, voxelmorph-2 or unet-2019.")] = "voxelmorph-2",
+    diffeomorphic: Annotated[
+        bool, typer.Option("--diffeomorphic", help="Estimate a velocity and integrate it: no folds.")
+    ] = False,
+    probabilistic: Annotated[
+        bool,
+        typer.Option(
+            "--probabilistic", help="Estimate the velocity's variance too (implies --diffeomorphic)."
+        ),
+    ] = False,
+    half_resolution: Annotated[
+        bool, typer.Option("--half-resolution", help="Estimate at half resolution: faster.")
+    ] = False,
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional", help="Compare in both directions (with --diffeomorphic).")
+    ] = False,
+    spacing: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Voxel size the network sees, mm; once, or per axis (default: the first scan's finest)."
+        ),
+    ] = None,
+    similarity: Annotated[str, typer.Option(help="lncc, ssd, ncc, nmi, mi or mind.")] = "lncc",
+    radius: Annotated[int, typer.Option(help="Window radius of lncc, voxels.")] = 4,
+    smoothness: Annotated[float, typer.Option(help="Weight of the diffusion penalty.")] = 1.0,
+    bending: Annotated[float, typer.Option(help="Weight of the bending penalty, mm².")] = 0.0,
+    jacobian: Annotated[float, typer.Option(help="Weight of the squared log-Jacobian.")] = 0.0,
+    prior: Annotated[float, typer.Option(help="Precision of the prior (with --probabilistic).")] = 10.0,
+    labels_weight: Annotated[
+        float, typer.Option(help="Weight of 1 − Dice of the labels (semi-supervised).")
+    ] = 0.0,
+    synthesis: Annotated[
+        str | None,
+        typer.Option(help="Train on images made up from 'labels' or from random 'shapes': any contrast."),
+    ] = None,
+    validation: Annotated[float, typer.Option(help="Share, or number, of subjects to validate on.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share, or number, of subjects to test on at the end.")] = 0.0,
+    align: Annotated[
+        str, typer.Option(help="Bring scans near each other first: 'affine', 'rigid' or 'none'.")
+    ] = "affine",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of Adam.")] = 5000,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs per step.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 3e-4,
+    validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 250,
+    patience: Annotated[
+        int, typer.Option(min=0, help="End after so many validations without a gain; 0 never does.")
+    ] = 0,
+    augment: Annotated[
+        bool, typer.Option("--augment/--no-augment", help="Turn, scale and shift pairs at random.")
+    ] = True,
+    flip_axis: Annotated[
+        list[int] | None, typer.Option(help="Axis (0, 1, 2) that augmentation also flips; repeat.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after so many minutes; the same command goes on.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin again, even where a checkpoint lies.")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16.")] = False,
+    device: Annotated[str, typer.Option(help="'cpu', or 'cuda' for a GPU.")] = "cpu",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed and threads: same weights.")] = 0,
+    licence: Annotated[str, typer.Option(help="Terms of the data, for the model card.")] = "not stated",
+    threads: Threads = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Train a network that registers two scans in one pass, without a truth to learn from (VoxelMorph).
+
+    Writes model.safetensors, model.json, card.md, log.csv and checkpoint.pt to the output folder. The same command
+    goes on with a training that was interrupted, to the same weights.
+    """
+    from regista.cli._outputs import keep_inputs
+    from regista.cli._progress import progress_bar
+    from regista.core import PlanError
+    from regista.core import threads as use_threads
+    from regista.io import read
+    from regista.learning import Provenance, fit, prepare_parts, read_dataset, split_subjects
+
+    if synthesis not in (None, "labels", "shapes"):
+        raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")
+    if align not in ("affine", "rigid", "none"):
+        raise PlanError(f"--align is 'affine', 'rigid' or 'none', got {align!r}")
+    outputs = [output / name for name in FILES]
+    keep_inputs(outputs, [data])
+    dataset = read_dataset(data)
+    keep_inputs(outputs, [path for scan in dataset.scans for path in (scan.image, scan.labels)])
+    subjects = split_subjects(dataset, validation, test, seed)
+    first = read(dataset.scans[0].image)
+    finest = float(first.grid.spacing.min())
+    steps_mm = _per_axis(spacing or [round(finest, 6)], first.ndim)
+    config = _config(
+        network={
+            "name": network,
+            "ndim": first.ndim,
+            "diffeomorphic": diffeomorphic or probabilistic,
+            "probabilistic": probabilistic,
+            "half_resolution": half_resolution,
+        },
+        spacing=steps_mm,
+        loss={
+            "similarity": similarity,
+            "radius": radius,
+            "smoothness": smoothness,
+            "bending": bending,
+            "jacobian": jacobian,
+            "prior": prior,
+            "labels_weight": labels_weight,
+            "bidirectional": bidirectional,
+            "synthetic": synthesis is not None,
+        },
+        training={
+            "steps": steps,
+            "batch": batch,
+            "learning_rate": learning_rate,
+            "seed": seed,
+            "validate_every": validate_every,
+            "patience": patience,
+            "bf16": bf16,
+        },
+        flips=None if not augment else tuple(flip_axis or ()),
+    )
+    show = not (quiet or as_json)
+    if show:
+        tell_compiling()
+
+    def tell(done: int, total: int) -> None:
+        raise_if_stopped()
+        if show:
+            complain(f"prepared {done} of {total} scans")
+
+    with use_threads(threads), stops_deferred():
+        aligner = None if align == "none" else _aligner(align)
+        shapes = synthesis == "shapes"
+        parts = prepare_parts(dataset, subjects, config, aligner, tell, trains_on_shapes=shapes)
+        source = None if synthesis is None else _synthetic(synthesis, parts)
+        if source is not None and parts.validation is not None and parts.validation.codes is None:
+            parts = replace(parts, validation=None)  # without labels nothing tells good weights from bad
+        origin = Provenance(
+            data=f"{len(dataset.scans)} scans of {len(dataset.subjects)} subjects listed in {data.name}",
+            licence=licence,
+            command=" ".join(["regista", *sys.argv[1:]]),
+            subjects=subjects,
+            alignment=align,
+        )
+        with progress_bar(show) as progress:
+            result, tested = fit(
+                parts,
+                output,
+                origin,
+                source=source,
+                minutes=minutes,
+                resume=not restart,
+                progress=progress,
+                device=device,
+            )
+    _tell(output, result, tested, quiet, as_json)
+    return 0
+
+
+def _per_axis(values: list[float], ndim: int) -> tuple[float, ...]:
+    from regista.core import PlanError
+
+    if len(values) not in (1, ndim):
+        raise PlanError(f"--spacing is given once, or once per axis ({ndim}), got {len(values)} times")
+    return tuple(values * ndim if len(values) == 1 else values)
+
+
+def _config(
+    network: dict[str, Any],
+    spacing: tuple[float, ...],
+    loss: dict[str, Any],
+    training: dict[str, Any],
+    flips: tuple[int, ...] | None,
+) -> ModelConfig:
+    from regista.learning import (
+        Augmentation,
+        InputConfig,
+        ModelConfig,
+        NetworkConfig,
+        TrainingConfig,
+    )
+
+    pose = None if flips is None else Augmentation(flip_axes=flips)
+    return ModelConfig(
+        network=NetworkConfig(**network),
+        inputs=InputConfig(spacing_mm=spacing),
+        loss=_loss(network["probabilistic"], **loss),
+        training=TrainingConfig(**training, augmentation=pose),
+    )
+
+
+def _loss(probabilistic: bool, **told: Any) -> Any:
+    from regista.core import PlanError
+    from regista.learning import KL, Loss
+    from regista.learning._losses import SIMILARITY_LOSSES
+    from regista.regularization import Bending, Diffusion, LogJacobian
+
+    name = told["similarity"]
+    if name not in SIMILARITY_LOSSES:
+        raise PlanError(f"--similarity is one of {', '.join(SIMILARITY_LOSSES)}, got {name!r}")
+    metric = SIMILARITY_LOSSES[name](**({"radius": told["radius"]} if name == "lncc" else {}))
+    smooth = 0.0 if probabilistic else told["smoothness"]  # the prior of the velocity takes its place
+    weights = ((Diffusion, smooth), (Bending, told["bending"]), (LogJacobian, told["jacobian"]))
+    return Loss(
+        similarity=metric,
+        penalties=tuple(kind(weight=weight) for kind, weight in weights if weight),
+        similarity_weight=0.0 if told["synthetic"] else 1.0,
+        kl=KL(precision=told["prior"]) if probabilistic else None,
+        dice_weight=told["labels_weight"] or (1.0 if told["synthetic"] else 0.0),
+        bidirectional=told["bidirectional"],
+    )
+
+
+def _aligner(preset: str) -> Any:
+    """Return the linear registration that brings a scan near another."""
+    from regista.registration import register as run
+
+    def align(fixed: Image, moving: Image) -> Transform:
+        raise_if_stopped()
+        return run(fixed, moving, preset).transform
+
+    return align
+
+
+def _synthetic(kind: str, parts: Any) -> Any:
+    from regista.learning import SynthesisSource, random_shapes
+
+    if kind == "shapes":
+        return SynthesisSource(maps=random_shapes(parts.config.inputs.shape, count=16, seed=0))
+    return SynthesisSource(maps=tuple(parts.train.codes), across=0.5)
+
+
+def _tell(output: Path, result: Any, tested: Any, quiet: bool, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        say_json(
+            {
+                "model": str(output),
+                "steps": result.steps,
+                "finished": result.finished,
+                "seconds": result.seconds,
+                "validation": None if result.best is None else asdict(result.best),
+                "test": None if tested is None else asdict(tested),
+            }
+        )
+        return
+    end = "trained" if result.finished else "time is up: the same command goes on"
+    say(f"{end}; {result.steps} steps, {result.seconds / 60:.1f} minutes in this session", quiet=quiet)
+    for name, scores in (("validation", result.best), ("test", tested)):
+        if scores is not None:
+            dice = (
+                "" if scores.dice != scores.dice else f"Dice {scores.dice_before:.3f} → {scores.dice:.3f}, "
+            )
+            say(
+                f"  {name}: {dice}local correlation {scores.lncc:.3f}, {scores.folded_percent:.4f} % folded "
+                f"({scores.pairs} pairs)",
+                quiet=quiet,
+            )
+    say(f"  {output}", quiet=quiet)

@@ -1,0 +1,140 @@
+"""The model card: what a model is, in words for those who want to use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from regista.core import software_versions
+from regista.learning._config import ModelConfig
+from regista.learning._validation import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a model comes from.
+
+    Parameters
+    ----------
+    data, licence : str
+        What it was trained on, and on which terms.
+    command : str
+        How to make it again.
+    subjects : mapping of str to sequence of str
+        Names of the subjects by part.
+    alignment : str
+        How scans were brought near each other: 'affine', 'rigid' or 'none'.
+    failures : str
+        Failures that are known.
+    """
+
+    data: str
+    licence: str = "not stated"
+    command: str = ""
+    subjects: Mapping[str, Sequence[str]]
+    alignment: str = "affine"
+    failures: str = ""
+
+
+def training_versions() -> dict[str, str]:
+    """Return the versions that can change what is learned."""
+    return {**software_versions(), "torch": metadata.version("torch")}
+
+
+def _figures(scores: Scores | None) -> str:
+    if scores is None:
+        return "not measured: no subjects were held out."
+    lines = [f"{scores.pairs} pairs, on the grid of the network, linear alignment only → with the model:", ""]
+    if math.isfinite(scores.dice):
+        lines.append(f"- mean Dice of the labels: {scores.dice_before:.3f} → {scores.dice:.3f}")
+    lines += [
+        f"- mean squared local correlation (radius 4 voxels) after: {scores.lncc:.3f}",
+        f"- folded voxels: {scores.folded_percent:.4f} %",
+    ]
+    return "\n".join(lines)
+
+
+def card_text(
+    name: str,
+    config: ModelConfig,
+    origin: Provenance,
+    steps: int,
+    seconds: float,
+    validation: Scores | None,
+    test: Scores | None,
+) -> str:
+    """Return the model card as Markdown."""
+    network, inputs = config.network, config.inputs
+    kind = "displacement"
+    if network.diffeomorphic:
+        kind = "stationary velocity, integrated by scaling and squaring"
+        kind += ", with its variance" if network.probabilistic else ""
+    held = {part: names for part, names in origin.subjects.items() if names}
+    subjects = "\n".join(f"- {part}: {len(names)} ({', '.join(names)})" for part, names in held.items())
+    steps_mm = " × ".join(f"{s:g}" for s in inputs.spacing_mm)
+    versions = ", ".join(f"{key} {value}" for key, value in training_versions().items())
+    loss = ", ".join(f"`{key}` {value}" for key, value in config.loss.to_dict().items())
+    return f"""# {name}
+
+A network that registers two {network.ndim}-D images in one pass: {network.name} ({network.sizes.source}), estimating a
+{kind}{" at half resolution" if network.half_resolution else ""}.
+
+    regista register FIXED MOVING -o OUT --model {name}
+
+## Images it wants
+
+Voxels of {steps_mm} mm, trained at {" × ".join(map(str, inputs.shape))}; intensities between the percentiles
+{list(inputs.percentiles)} scaled to 0 … 1; moving images aligned by: {origin.alignment}. `regista register` does all of this.
+
+## Data
+
+{origin.data}. Licence: {origin.licence}. No person is in two parts.
+
+{subjects}
+
+## Training
+
+{steps} steps of {config.training.batch} pair{"s" * (config.training.batch > 1)}, {seconds / 60:.1f} minutes in the last session, seed
+{config.training.seed}. Loss: {loss}.
+
+    {origin.command}
+
+Versions: {versions}.
+
+## Figures
+
+Validation (used to choose the weights): {_figures(validation)}
+
+Test (never used in training): {_figures(test)}
+
+## Known failures
+
+{origin.failures or "None recorded. It has seen only images of the kind named above: others, other contrasts above all, may go wrong without a sign. Look at the result."}
+"""
+
+
+def settings_of(
+    origin: Provenance, steps: int, seconds: float, validation: Scores | None, test: Scores | None
+) -> dict[str, Any]:
+    """Return what ``model.json`` holds besides the configuration."""
+
+    def plain(scores: Scores | None) -> dict[str, Any] | None:
+        if scores is None:
+            return None
+        return {k: v if math.isfinite(v) else None for k, v in vars(scores).items()}
+
+    return {
+        "data": origin.data,
+        "licence": origin.licence,
+        "command": origin.command,
+        "alignment": origin.alignment,
+        "subjects": {part: list(names) for part, names in origin.subjects.items()},
+        "steps_done": steps,
+        "seconds_last_session": round(seconds, 1),
+        "validation": plain(validation),
+        "test": plain(test),
+        "versions": training_versions(),
+    }

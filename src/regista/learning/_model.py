@@ -1,0 +1,264 @@
+"""A trained model: loaded, asked for a transform, listed and verified."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from regista.core import FormatError, GeometryError, Grid, Image, PlanError, get_threads
+from regista.kernels.cpu.warp import warp
+from regista.learning._checkpoint import SETTINGS, WEIGHTS, file_hash, load_weights, read_settings
+from regista.learning._config import ModelConfig
+from regista.learning._networks import RegistrationNetwork
+from regista.learning._prepare import check_scan, model_grid, seen_by_network
+from regista.similarity import METRIC_KIND, load_metric_model
+from regista.transforms import Affine, Composite, DisplacementField, Transform
+
+SHIPPED = Path(__file__).parent / "models"
+"""Where models of the package lie."""
+VARIABLE = "REGISTA_MODELS"
+"""Environment variable that names a folder of models of one's own."""
+
+
+@dataclass(frozen=True, eq=False)
+class RegistrationModel:
+    """A trained network and what it needs to know of its images.
+
+    Parameters
+    ----------
+    name : str
+        Of its folder.
+    folder : Path
+        Where it lies.
+    config : ModelConfig
+        Everything about it.
+    network : RegistrationNetwork
+        With its weights.
+    settings : dict
+        All that ``model.json`` holds.
+    """
+
+    name: str
+    folder: Path
+    config: ModelConfig
+    network: RegistrationNetwork
+    settings: dict[str, Any]
+
+    def predict(self, fixed: Image, moving: Image, initial: Transform | None = None) -> Transform:
+        """Register a pair in one forward pass.
+
+        Parameters
+        ----------
+        fixed, moving : Image
+            Scalar images with any voxel size and orientation.
+        initial : Transform, optional
+            Linear map fixed → moving that brings the images near each other (by default the headers are taken at
+            their word).
+
+        Returns
+        -------
+        Composite
+            A `DisplacementField` on the grid of `fixed`, then the linear map.
+
+        Raises
+        ------
+        GeometryError, FormatError
+            If the images have another number of axes than the network, several values per voxel, or NaN.
+        PlanError
+            If the start is not linear.
+        """
+        linear = _linear(initial, self.config.network.ndim)
+        for role, image in (("fixed", fixed), ("moving", moving)):
+            if image.ndim != self.config.network.ndim:
+                raise GeometryError(
+                    f"the model {self.name!r} is for {self.config.network.ndim}-D images, the {role} image is "
+                    f"{image.ndim}-D: choose another model (`regista models list`)"
+                )
+            check_scan(image, f"the {role} image")
+        lattice = model_grid(fixed, self.config.inputs, multiple=self.config.network.sizes.factor)
+        here = seen_by_network(fixed, lattice, self.config.inputs)
+        there = seen_by_network(moving, lattice, self.config.inputs, linear)
+        vectors = self.displacement_vox(here, there)
+        field = on_native_grid(vectors, lattice, fixed.grid)
+        forward = DisplacementField(field, fixed.grid, fixed.space, fixed.space)
+        affine = Affine(linear.matrix, fixed.space, moving.space)
+        return Composite((forward, affine))
+
+    def displacement_vox(
+        self, fixed: NDArray[np.float32], moving: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the network's answer for images on its grid.
+
+        Parameters
+        ----------
+        fixed, moving : (*shape) float32 ndarray
+            Images from 0 to 1.
+
+        Returns
+        -------
+        (n, *shape) float32 ndarray
+            Displacement, voxels.
+        """
+        torch.set_num_threads(get_threads())
+        with torch.inference_mode():
+            pair = (torch.from_numpy(np.ascontiguousarray(one))[None, None] for one in (moving, fixed))
+            field = self.network(*(one.to(memory_format=_layout(one.dim())) for one in pair)).field[0]
+            return np.ascontiguousarray(field.numpy())
+
+
+def _linear(initial: Transform | None, ndim: int) -> Affine:
+    if initial is None:
+        return Affine.identity(ndim)
+    if isinstance(initial, Composite) and len(initial.transforms) == 1:
+        initial = initial.transforms[0]
+    if not isinstance(initial, Affine):
+        raise PlanError(
+            f"a model starts from a linear map, got a {type(initial).__name__}: give the affine part alone "
+            "(in Python initial=)"
+        )
+    if initial.ndim != ndim:
+        raise GeometryError(f"the initial transform is {initial.ndim}-D, the model is for {ndim}-D images")
+    return initial
+
+
+def on_native_grid(vectors_vox: NDArray[np.float32], lattice: Grid, native: Grid) -> NDArray[np.float32]:
+    """Return a field in mm on another grid; beyond its lattice it goes on as at the edge.
+
+    Parameters
+    ----------
+    vectors_vox : (n, *lattice.shape) float32 ndarray
+        Displacement in voxels of `lattice`.
+    lattice, native : Grid
+        Where it is and where it is wanted.
+
+    Returns
+    -------
+    (n, *native.shape) float32 ndarray
+        Displacement in mm.
+    """
+    ndim = native.ndim
+    to_lattice = (lattice.as_3d().world2grid @ native.as_3d().grid2world)[:3]
+    shape = native.as_3d().shape
+    volumes = [np.ascontiguousarray(one).reshape(lattice.as_3d().shape) for one in vectors_vox]
+    sampled = np.stack([np.asarray(warp(one, to_lattice, shape=shape)) for one in volumes])
+    world = lattice.grid2world[:-1, :-1].astype(np.float32) @ sampled.reshape(ndim, -1)
+    return np.ascontiguousarray(world.reshape(ndim, *native.shape))
+
+
+def load_model(name: str | Path) -> RegistrationModel:
+    """Load a model by the name of a shipped one, or by its folder.
+
+    Parameters
+    ----------
+    name : str or Path
+        As `list_models` names it, or a folder with ``model.json`` and ``model.safetensors``.
+
+    Returns
+    -------
+    RegistrationModel
+        Ready to `predict`.
+
+    Raises
+    ------
+    FormatError
+        If there is no such model, or its files are damaged or do not fit together.
+    """
+    folder = find_model(name)
+    config, settings = read_settings(folder)
+    if not isinstance(config, ModelConfig):
+        raise FormatError(
+            f"the model {folder.name!r} is a similarity metric and registers nothing by itself: name it in a plan, "
+            f'similarity = {{deep = "{name}"}}'
+        )
+    weights = load_weights(folder / WEIGHTS)
+    network = config.network.build()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise FormatError(
+            f"{folder / WEIGHTS} does not fit {SETTINGS} beside it: copy the whole folder again "
+            f"({' '.join(str(error).split())[:150]})"
+        ) from None
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise FormatError(f"{folder / WEIGHTS} holds NaN or Inf weights: train the model again")
+    network.eval().to(memory_format=_layout(config.network.ndim + 2))
+    return RegistrationModel(folder.name, folder, config, network, settings)
+
+
+def _layout(dims: int) -> torch.memory_format:
+    """Return the layout that convolutions run fastest in."""
+    return torch.channels_last_3d if dims == 5 else torch.channels_last
+
+
+def model_folders() -> dict[str, Path]:
+    """Return the models known by name: those of the package, and those in the folder ``REGISTA_MODELS``."""
+    places = [SHIPPED, *(Path(p) for p in [os.environ.get(VARIABLE, "")] if p)]
+    return {
+        folder.name: folder
+        for place in places
+        if place.is_dir()
+        for folder in sorted(place.iterdir())
+        if (folder / SETTINGS).is_file()
+    }
+
+
+def find_model(name: str | Path) -> Path:
+    """Return the folder of a model.
+
+    Raises
+    ------
+    FormatError
+        If there is none.
+    """
+    known = model_folders()
+    if str(name) in known:
+        return known[str(name)]
+    folder = Path(name)
+    if folder.is_file() and folder.name in (WEIGHTS, SETTINGS):
+        folder = folder.parent
+    if not (folder / SETTINGS).is_file():
+        names = ", ".join(known) or "none yet"
+        raise FormatError(
+            f"no model {str(name)!r}: expected a folder with {SETTINGS} and {WEIGHTS}, or one of the names that "
+            f"`regista models list` gives ({names})"
+        )
+    return folder
+
+
+def list_models() -> dict[str, dict[str, Any]]:
+    """Return the settings of every model known by name."""
+    return {name: read_settings(folder)[1] for name, folder in model_folders().items()}
+
+
+def verify_model(name: str | Path) -> str:
+    """Check that a model's weights are those its settings were written with, and that they fit.
+
+    Returns
+    -------
+    str
+        The SHA-256 of the weights.
+
+    Raises
+    ------
+    FormatError
+        If they are not.
+    """
+    folder = find_model(name)
+    _, settings = read_settings(folder)
+    if settings.get("kind") == METRIC_KIND:
+        load_metric_model(str(folder)).network("cpu")
+    else:
+        load_model(name)
+    found, told = file_hash(folder / WEIGHTS), settings.get("weights_sha256")
+    if found != told:
+        raise FormatError(
+            f"{folder / WEIGHTS} is not the file that {SETTINGS} was written with (SHA-256 {found[:12]}…, expected "
+            f"{str(told)[:12]}…): copy the folder again"
+        )
+    return found

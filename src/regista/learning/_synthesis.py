@@ -1,0 +1,194 @@
+"""Images made up from label maps: any contrast, so that a network learns shapes and not intensities.
+
+A label map is deformed twice by random smooth flows; each copy gets a random intensity per label, noise, blur, a bias
+field and, at times, thick slices. Training compares the labels alone (M. Hoffmann et al., "SynthMorph: learning
+contrast-invariant registration without acquired images", IEEE TMI 41(3), 2022).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from regista.core import PlanError
+from regista.kernels.cpu.fields import exponential
+from regista.kernels.cpu.filters import gaussian_filter
+from regista.kernels.cpu.warp import warp
+from regista.learning._prepare import Codes, Volume
+from regista.learning._sources import Sample
+
+
+def _full(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return a shape as kernels take it; a slice as ``(I, 1, J)``."""
+    first, *middle, last = shape
+    return first, middle[0] if middle else 1, last
+
+
+def smooth_noise(shape: tuple[int, ...], spacing: float, rng: np.random.Generator) -> Volume:
+    """Return smooth noise of SD about 1, ``(I, J, K)``: white on a coarse lattice, interpolated.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Size, a slice's middle axis being 1.
+    spacing : float
+        Voxels between the coarse lattice's nodes.
+    rng : Generator
+        Source of randomness.
+    """
+    full = _full(shape)
+    nodes = tuple(1 if n == 1 else max(2, int(np.ceil(n / spacing)) + 1) for n in full)
+    coarse = rng.standard_normal((1, *nodes), np.float32)
+    coarse = np.asarray(gaussian_filter(coarse, [0.0 if n == 1 else 0.8 for n in nodes], border="nearest"))[0]
+    coarse /= max(float(coarse.std()), 1e-6)
+    scale = [0.0 if n == 1 else (m - 1) / (n - 1) for n, m in zip(full, nodes, strict=True)]
+    return np.asarray(warp(coarse, np.column_stack([np.diag(scale), np.zeros(3)]), shape=full))
+
+
+def random_shapes(
+    shape: tuple[int, ...], *, count: int = 16, labels: int = 20, size: float = 12.0, seed: int = 0
+) -> tuple[Codes, ...]:
+    """Return random label maps of blobs, for networks that are to know no anatomy at all.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Size of the maps.
+    count : int
+        Number of maps.
+    labels : int
+        Labels per map, without the background.
+    size : float
+        Typical size of a blob, voxels.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    tuple of (*shape) int32 ndarray
+        Codes 0 … `labels`.
+
+    Examples
+    --------
+    >>> first = random_shapes((24, 20), count=1, labels=3, size=6)[0]
+    >>> first.shape, int(first.max())
+    ((24, 20), 3)
+    """
+    maps = []
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        highest = smooth_noise(shape, size, rng)
+        codes = np.zeros(highest.shape, np.int32)
+        for label in range(1, labels + 1):
+            other = smooth_noise(shape, size, rng)
+            above = other > highest
+            codes[above] = label
+            highest = np.maximum(highest, other)
+        maps.append(codes.reshape(shape))
+    return tuple(maps)
+
+
+@dataclass(frozen=True, eq=False)
+class SynthesisSource:
+    """Draws pairs of made-up images of one anatomy.
+
+    Parameters
+    ----------
+    maps : tuple of (*shape) int32 ndarray
+        Label codes, 0 the background, all of one size.
+    deformation_vox : float
+        Typical length of the random displacement of each image, drawn anew up to this, voxels.
+    deformation_spacing : tuple of 2 floats
+        Range of the distance between nodes of the deformation's lattice, voxels.
+    across : float
+        Share of the pairs whose images come from two maps, of different people.
+    bias, noise, blur : float
+        Largest SD of the logarithm of the bias field, of the noise (intensities span 0 … 1), and of the blur (voxels).
+    thick : float
+        Share of the images with thick slices along a random axis, up to four voxels.
+    dark_background : float
+        Share of the images whose background is 0, as in skull-stripped scans.
+
+    Raises
+    ------
+    PlanError
+        If there is no map, or they differ in size.
+    """
+
+    maps: tuple[Codes, ...]
+    deformation_vox: float = 3.0
+    deformation_spacing: tuple[float, float] = (8.0, 32.0)
+    across: float = 0.0
+    bias: float = 0.3
+    noise: float = 0.1
+    blur: float = 1.0
+    thick: float = 0.25
+    dark_background: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.maps:
+            raise PlanError("synthesis needs a label map at least, got none")
+        if len({one.shape for one in self.maps}) > 1:
+            raise PlanError("the label maps of a synthesis have one size: bring them to one grid first")
+
+    @property
+    def code_count(self) -> int:
+        """Number of label codes, the background included."""
+        return max(int(one.max()) for one in self.maps) + 1
+
+    def sample(self, rng: np.random.Generator) -> Sample:
+        """Return a pair with its labels."""
+        first = int(rng.integers(len(self.maps)))
+        second = int(rng.integers(len(self.maps))) if rng.random() < self.across else first
+        fixed, moving = (self._deformed(self.maps[n], rng) for n in (first, second))
+        return Sample(self._image(fixed, rng), self._image(moving, rng), fixed, moving)
+
+    def _deformed(self, codes: Codes, rng: np.random.Generator) -> Codes:
+        full = _full(codes.shape)
+        spacing = float(rng.uniform(*self.deformation_spacing))
+        length = float(rng.uniform(0, self.deformation_vox))
+        velocity = np.stack(
+            [smooth_noise(codes.shape, spacing, rng) if n > 1 else np.zeros(full, np.float32) for n in full]
+        )
+        field = exponential(velocity * np.float32(length / np.sqrt(codes.ndim)), 5)
+        at = []
+        for axis, n in enumerate(full):
+            line = np.arange(n, dtype=np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+            at.append(np.clip(np.rint(line + field[axis]), 0, n - 1).astype(np.int32))
+        flat = (at[0] * full[1] + at[1]) * full[2] + at[2]
+        return np.asarray(codes.ravel()[flat], np.int32).reshape(codes.shape)
+
+    def _image(self, codes: Codes, rng: np.random.Generator) -> Volume:
+        count = self.code_count
+        full = _full(codes.shape)
+        levels = rng.uniform(0.05, 1.0, count).astype(np.float32)
+        dark = rng.random() < self.dark_background
+        levels[0] = 0.0 if dark else levels[0]
+        image = levels[codes].reshape(full)
+        noise = rng.standard_normal(full, np.float32)
+        image += noise * np.float32(rng.uniform(0, self.noise))
+        image = self._softened(image, rng)
+        field = smooth_noise(codes.shape, float(max(full)) / 3, rng)
+        image *= np.exp(field * np.float32(rng.uniform(0, self.bias)))
+        if dark:
+            image *= codes.reshape(full) > 0
+        low, high = np.percentile(image[::2, :: min(2, full[1]), ::2], (0.5, 99.5))
+        image = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
+        gamma = np.float32(np.exp(rng.uniform(-0.3, 0.3)))
+        return np.ascontiguousarray(image**gamma, np.float32).reshape(codes.shape)
+
+    def _softened(self, image: Volume, rng: np.random.Generator) -> Volume:
+        """Blur, and give some images thick slices."""
+        sigma = np.where(np.array(image.shape) > 1, rng.uniform(0, self.blur), 0.0)
+        thick = rng.random() < self.thick
+        axis = int(rng.integers(3)) if image.shape[1] > 1 else int(rng.choice([0, 2]))
+        step = int(rng.integers(2, 5)) if thick else 1
+        sigma[axis] = max(sigma[axis], 0.42 * step if thick else 0.0)
+        image = np.asarray(gaussian_filter(image[None], sigma.tolist(), border="nearest"))[0]
+        if thick:
+            kept = np.take(image, np.arange(0, image.shape[axis], step), axis=axis)
+            scale = np.eye(3, 4)
+            scale[axis, axis] = 1 / step
+            image = np.asarray(warp(np.ascontiguousarray(kept), scale, shape=image.shape))
+        return image

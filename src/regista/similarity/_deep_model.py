@@ -1,0 +1,149 @@
+"""Files of trained metrics: found, read and checked, without PyTorch until the network is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regista.core import FormatError, PlanError
+
+METRIC_KIND = "deep-metric"
+"""What the configuration of a trained metric calls itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class MetricModel:
+    """A trained metric.
+
+    Parameters
+    ----------
+    ndim : {2, 3}
+        Dimensions of the images it compares.
+    channels : tuple of 4 int
+        Filters of the network's layers.
+    weights : dict of str to float32 ndarray
+        What was trained.
+    configuration : dict
+        All that its file says.
+    """
+
+    ndim: int
+    channels: tuple[int, ...]
+    weights: dict[str, NDArray[np.float32]]
+    configuration: dict[str, Any]
+    _built: dict[str, Any] = field(default_factory=dict)
+
+    def network(self, device: str) -> Any:
+        """Return the network on a device, built once."""
+        if device not in self._built:
+            module = patch_network()
+            tensors = {name: module.torch.from_numpy(array) for name, array in self.weights.items()}
+            self._built[device] = module.build(self.ndim, self.channels, tensors).to(device)
+        return self._built[device]
+
+
+def patch_network() -> Any:
+    """Return the module with the network, or say how to get what it needs.
+
+    Raises
+    ------
+    PlanError
+        If PyTorch is not installed.
+    """
+    try:
+        return import_module("regista.similarity._deep_network")
+    except ModuleNotFoundError as error:
+        raise PlanError(
+            f"a trained metric needs PyTorch and safetensors, and {error.name} is not installed: "
+            "pip install 'regista[learn]'"
+        ) from None
+
+
+def known_metrics() -> dict[str, Path]:
+    """Return the trained metrics known by name: those of the package, and those in the folder ``REGISTA_MODELS``."""
+    places = [Path(str(resources.files("regista"))) / "learning" / "models"]
+    if os.environ.get("REGISTA_MODELS"):
+        places.append(Path(os.environ["REGISTA_MODELS"]))
+    files = [file for place in places for file in sorted(place.glob("*/model.json"))]
+    return {file.parent.name: file.parent for file in files if _is_metric(file)}
+
+
+def _is_metric(file: Path) -> bool:
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(tree, dict) and tree.get("kind") == METRIC_KIND
+
+
+def metric_folder(model: str) -> Path:
+    """Return the folder of a model, given its name or its folder.
+
+    Raises
+    ------
+    PlanError
+        If there is none.
+    """
+    known = known_metrics()
+    if model in known:
+        return known[model]
+    folder = Path(model).expanduser()
+    if not (folder / "model.json").is_file():
+        names = ", ".join(known) or "none in this installation"
+        raise PlanError(
+            f"there is no trained metric {model!r}: neither a folder with model.json nor one known by name ({names}); "
+            "train one with regista train deep-metric"
+        )
+    return folder
+
+
+def load_metric_model(model: str) -> MetricModel:
+    """Return a trained metric by its name or folder, read once for as long as its files stay the same.
+
+    Raises
+    ------
+    PlanError
+        If there is none, or what is needed to read it is not installed.
+    FormatError
+        If its files are not those of a trained metric.
+    """
+    folder = metric_folder(model)
+    try:
+        stamps = [(folder / name).stat().st_mtime_ns for name in ("model.json", "model.safetensors")]
+    except OSError as error:
+        raise FormatError(f"the trained metric {folder} is not whole: {error}") from None
+    return _read(folder.resolve(), *stamps)
+
+
+@cache
+def _read(folder: Path, *stamps: int) -> MetricModel:
+    try:
+        configuration = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        kind = configuration.get("kind")
+        if kind != METRIC_KIND:
+            raise FormatError(f"the model {folder} is a {kind!r} and no trained metric ({METRIC_KIND!r})")
+        network = configuration["network"]
+        ndim, channels = int(network["ndim"]), tuple(int(n) for n in network["channels"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"cannot read the trained metric {folder}: {error!r} in model.json") from None
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ModuleNotFoundError as error:
+        raise PlanError(
+            f"a trained metric needs PyTorch and safetensors, and {error.name} is not installed: "
+            "pip install 'regista[learn]'"
+        ) from None
+    try:
+        weights = load_file(str(folder / "model.safetensors"))
+    except (OSError, SafetensorError) as error:
+        raise FormatError(f"cannot read the weights of the trained metric {folder}: {error}") from None
+    return MetricModel(ndim, channels, weights, configuration)

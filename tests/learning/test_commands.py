@@ -1,0 +1,204 @@
+"""`regista train voxelmorph`, `regista models`, `regista register --model`."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from regista.cli import app
+from regista.io import read, read_transform, write
+from regista.transforms import Translation
+
+QUICK = (
+    "--steps",
+    6,
+    "--validate-every",
+    3,
+    "--batch",
+    2,
+    "--align",
+    "none",
+    "--spacing",
+    1.2,
+    "--threads",
+    2,
+)
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def trained(slices, tmp_path_factory):
+    """Return the folder of a model trained for a moment on the slices."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    words = (
+        "--network",
+        "voxelmorph-1",
+        "--validation",
+        1,
+        "--test",
+        1,
+        "--diffeomorphic",
+        "--licence",
+        "CC0",
+    )
+    done = call("train", "voxelmorph", slices / "scans.csv", "-o", folder, *words, *QUICK, "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["finished"]
+    assert told["steps"] == 6
+    assert told["validation"]["pairs"] == told["test"]["pairs"] == 6
+    return folder
+
+
+def test_a_model_folder_is_whole(trained):
+    names = {path.name for path in trained.iterdir()} - {"tensorboard"}
+    assert names == {"model.safetensors", "model.json", "card.md", "log.csv", "checkpoint.pt"}
+    settings = json.loads((trained / "model.json").read_text())
+    assert settings["inputs"]["spacing_mm"] == [1.2, 1.2]
+    assert len(settings["inputs"]["shape"]) == 2
+    assert settings["licence"] == "CC0"
+    assert settings["subjects"]["test"]
+    card = (trained / "card.md").read_text()
+    for words in ("Licence: CC0", "Known failures", "Test (never used in training): 6 pairs", "velocity"):
+        assert words in card
+    assert len((trained / "log.csv").read_text().splitlines()) == 3
+
+
+def test_models_are_listed_shown_and_verified(trained, monkeypatch):
+    monkeypatch.setenv("REGISTA_MODELS", str(trained.parent))
+    listed = call("models", "list")
+    assert "tiny  voxelmorph-1, 2-D, 1.2 × 1.2 mm" in listed.stdout
+    assert call("models", "show", "tiny").stdout.startswith("# tiny")
+    assert json.loads(call("models", "show", trained, "--json").stdout)["licence"] == "CC0"
+    assert "whole" in call("models", "verify", "tiny").stdout
+    monkeypatch.delenv("REGISTA_MODELS")
+    missing = call("models", "verify", "tiny")
+    assert missing.exit_code == 2
+    assert "no model 'tiny'" in missing.stderr
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_register_by_a_model(trained, slices, tmp_path, refined):
+    more = ("--refine", "2d", "--set", "stages.diffeomorphic.steps=[3,3,3,3,3]") if refined else ()
+    words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "out", "--model", trained)
+    done = call("register", *words, *more, "--threads", 2)
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert record["measures"]["model"]["name"] == "tiny"
+    assert record["measures"].get("refined", False) == refined
+    assert record["timings"]["network"] > 0
+    fixed = read(slices / "p0_t1.nii.gz")
+    warped = read(tmp_path / "out" / "warped.nii.gz")
+    assert warped.grid.same_as(fixed.grid)
+    there, back = (read_transform(tmp_path / "out" / f"{n}.h5") for n in ("fixed2moving", "moving2fixed"))
+    points = fixed.grid.index2world([[16.0, 19.0], [12.0, 22.0]])
+    np.testing.assert_allclose(back.map_points(there.map_points(points)), points, atol=0.1)
+
+
+def test_register_by_a_model_from_a_given_linear_map(trained, slices, tmp_path):
+    write(tmp_path / "start.h5", Translation.by([1.0, 2.0]))
+    words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "out", "--model", trained)
+    done = call("register", *words, "--initial", tmp_path / "start.h5", "--json")
+    assert done.exit_code == 0, done.output
+    linear = np.array(json.loads(done.stdout)["measures"]["linear_fixed2moving"])
+    np.testing.assert_allclose(linear[:2, 2], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--refine", "2d"), "--refine goes with --model"),
+        (("--model", "here", "--preset", "2d"), "takes the place of --preset"),
+        (("--model", "nowhere"), "no model 'nowhere'"),
+        (("--model", "here", "--refine", "affine"), "deformable stages, .* has none"),
+        (("--model", "here", "--set", "start.search=none"), "name one by --refine"),
+    ],
+)
+def test_options_that_do_not_fit(trained, slices, tmp_path, more, message):
+    more = [trained if word == "here" else word for word in more]
+    done = call("register", slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "o", *more)
+    assert done.exit_code == 2
+    assert re.search(message, done.stderr), done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_same_command_goes_on_and_restart_begins_again(trained, slices, tmp_path):
+    folder = tmp_path / "tiny"
+    shutil.copytree(trained, folder)
+    words = (
+        "--network",
+        "voxelmorph-1",
+        "--validation",
+        1,
+        "--test",
+        1,
+        "--diffeomorphic",
+        "--licence",
+        "CC0",
+    )
+    again = call("train", "voxelmorph", slices / "scans.csv", "-o", folder, *words, *QUICK, "--json")
+    assert json.loads(again.stdout)["seconds"] < json.loads(again.stdout)["steps"] * 10
+    assert (folder / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    (folder / "checkpoint.pt").write_bytes(b"broken")
+    broken = call("train", "voxelmorph", slices / "scans.csv", "-o", folder, *words, *QUICK)
+    assert broken.exit_code == 2
+    assert "damaged checkpoint" in broken.stderr
+    fresh = call("train", "voxelmorph", slices / "scans.csv", "-o", folder, *words, *QUICK, "--restart", "-q")
+    assert fresh.exit_code == 0, fresh.output
+    assert fresh.stdout == ""
+    assert (folder / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def test_synthesis_from_labels_and_shapes(slices, tmp_path):
+    for kind in ("labels", "shapes"):
+        words = ("-o", tmp_path / kind, "--network", "voxelmorph-1", "--synthesis", kind, "--validation", 2)
+        done = call("train", "voxelmorph", slices / "scans.csv", *words, *QUICK, "--json")
+        assert done.exit_code == 0, done.output
+        loss = json.loads((tmp_path / kind / "model.json").read_text())["loss"]
+        assert (loss["similarity_weight"], loss["dice_weight"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "message"),
+    [
+        ([{"image": "p0_t1.nii.gz"}, {"image": "gone.nii.gz"}], (), "gone.nii.gz does not exist"),
+        ([{"image": "p0_t1.nii.gz"}], (), "2 subjects at least"),
+        ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--labels-weight", 1), "has no labels"),
+        ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--similarity", "sad"), "--similarity is one of"),
+        ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--network", "unet"), "the networks are"),
+        (
+            [{"image": f"p{n}_t1.nii.gz"} for n in range(4)],
+            ("--spacing", 1, "--spacing", 1, "--spacing", 2),
+            "once per axis",
+        ),
+        (
+            [{"image": f"p{n}_t1.nii.gz"} for n in range(4)],
+            ("--synthesis", "labels"),
+            "has no labels",
+        ),
+    ],
+)
+def test_bad_data_is_refused_before_the_first_step(slices, table, tmp_path, rows, more, message):
+    path = table(slices / "case.csv", rows)
+    quick = [word for word in QUICK if more[:1] != ("--spacing",) or word not in ("--spacing", 1.2)]
+    done = call("train", "voxelmorph", path, "-o", tmp_path / "out", *quick, *more)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def test_a_list_of_scans_is_not_written_over(slices, table, tmp_path):
+    path = table(tmp_path / "log.csv", [{"image": str(slices / f"p{n}_t1.nii.gz")} for n in range(4)])
+    before = path.read_bytes()
+    done = call("train", "voxelmorph", path, "-o", tmp_path, *QUICK)
+    assert done.exit_code == 2
+    assert "is one of the inputs" in done.stderr
+    assert path.read_bytes() == before

@@ -1,0 +1,178 @@
+"""Lists of scans: what is read, how it is divided, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regista.core import FormatError, GeometryError, Grid, Image, PlanError
+from regista.io import read, write
+from regista.learning import InputConfig, read_dataset, split_subjects
+from regista.learning._prepare import model_grid, prepare_scans, seen_by_network
+from regista.transforms import Affine, Translation
+
+INPUTS = InputConfig(spacing_mm=(1.5, 1.5), shape=(32, 32))
+
+
+def test_a_table_of_images_is_read(slices):
+    found = read_dataset(slices / "scans.csv")
+    assert found.subjects == [f"p{n}" for n in range(5)]
+    assert found.pairs is None
+    assert found.labelled
+
+
+def test_a_folder_is_read_with_its_labels_and_subjects(slices):
+    found = read_dataset(slices)
+    assert [(s.image.name, s.subject, s.labels.name) for s in found.scans] == [
+        (f"p{n}_t1.nii.gz", f"p{n}", f"p{n}_labels.nii.gz") for n in range(5)
+    ]
+
+
+def test_a_table_of_pairs_keeps_both_scans_with_one_subject(slices, table):
+    rows = [
+        {"fixed": "p0_t1.nii.gz", "moving": "p1_t1.nii.gz", "subject": "a", "split": "train"},
+        {"fixed": "p2_t1.nii.gz", "moving": "p3_t1.nii.gz", "subject": "b", "split": "val"},
+    ]
+    found = read_dataset(table(slices / "pairs.csv", rows))
+    assert found.pairs == ((0, 1), (2, 3))
+    assert [scan.subject for scan in found.scans] == ["a", "a", "b", "b"]
+    parts = split_subjects(found)
+    assert parts == {"train": ["a"], "validation": ["b"], "test": []}
+    assert found.of(["b"]).pairs == ((0, 1),)
+
+
+def test_subjects_are_never_divided(slices):
+    found = read_dataset(slices / "scans.csv")
+    parts = split_subjects(found, validation=1, test=0.2, seed=3)
+    assert sorted(name for names in parts.values() for name in names) == found.subjects
+    assert [len(parts[p]) for p in ("train", "validation", "test")] == [3, 1, 1]
+    assert parts == split_subjects(found, validation=1, test=0.2, seed=3)
+
+
+def test_a_subject_in_two_parts_is_refused(slices, table):
+    rows = [
+        {
+            "image": f"p{n}_t1.nii.gz",
+            "subject": "same" if n < 2 else f"p{n}",
+            "split": ("train", "test")[n % 2],
+        }
+        for n in range(5)
+    ]
+    with pytest.raises(PlanError, match="subject same is in 2 parts"):
+        split_subjects(read_dataset(table(slices / "torn.csv", rows)))
+
+
+def test_one_subject_only_is_refused(slices, table):
+    rows = [{"image": f"p{n}_t1.nii.gz", "subject": "alone"} for n in range(3)]
+    with pytest.raises(PlanError, match="2 subjects at least, got 1"):
+        split_subjects(read_dataset(table(slices / "one.csv", rows)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"image": "nowhere.nii.gz"}], "line 2: .*nowhere.nii.gz does not exist"),
+        ([{"image": "p0_t1.nii.gz", "labels": "none.nii.gz"}], "none.nii.gz does not exist"),
+        ([{"picture": "p0_t1.nii.gz"}], "expected image"),
+        ([{"image": ""}], "column image is empty"),
+        ([{"image": "p0_t1.nii.gz", "split": "exam"}], "split is one of"),
+    ],
+)
+def test_tables_that_cannot_be_used(slices, table, rows, message):
+    with pytest.raises(FormatError, match=message):
+        read_dataset(table(slices / "bad.csv", rows))
+
+
+def test_a_missing_or_empty_list_is_refused(slices, tmp_path):
+    with pytest.raises(FormatError, match="does not exist"):
+        read_dataset(tmp_path / "none.csv")
+    with pytest.raises(FormatError, match="holds no images"):
+        read_dataset(tmp_path)
+    (tmp_path / "empty.csv").write_text("image,subject\n")
+    with pytest.raises(FormatError, match="no rows"):
+        read_dataset(tmp_path / "empty.csv")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: np.where(d > 50, np.nan, d), "NaN or Inf voxels"),
+        (lambda d: np.full_like(d, 3), "constant"),
+    ],
+)
+def test_scans_that_cannot_be_used(slices, table, tmp_path, spoil, message):
+    image = read(slices / "p0_t1.nii.gz")
+    write(tmp_path / "bad_t1.nii.gz", image.with_data(spoil(image.data).astype(np.float32)))
+    rows = [{"image": str(slices / "p1_t1.nii.gz")}, {"image": str(tmp_path / "bad_t1.nii.gz")}]
+    found = read_dataset(table(tmp_path / "scans.csv", rows))
+    with pytest.raises(FormatError, match=message):
+        prepare_scans(found, INPUTS, image)
+
+
+def test_a_series_and_another_number_of_axes_are_refused(slices, table, tmp_path):
+    grid = Grid((6, 7, 5), np.eye(4))
+    noise = np.random.default_rng(0).random((4, 6, 7, 5)).astype(np.float32)
+    write(tmp_path / "series_t1.nii.gz", Image(noise, grid, "series"))
+    write(tmp_path / "volume_t1.nii.gz", Image(noise[0], grid))
+    reference = read(slices / "p0_t1.nii.gz")
+    for name, kind, message in (
+        ("series", FormatError, "4 frames"),
+        ("volume", GeometryError, "3-D, the network is for 2-D"),
+    ):
+        found = read_dataset(table(tmp_path / "one.csv", [{"image": f"{name}_t1.nii.gz"}]))
+        with pytest.raises(kind, match=message):
+            prepare_scans(found, INPUTS, reference)
+
+
+def test_the_grid_of_a_network_follows_the_image_however_it_is_stored(make_grid, rng):
+    """Axes run right, front and up; the content's middle is the grid's; a flipped copy gives the same."""
+    grid = make_grid()
+    data = np.zeros(grid.shape, np.float32)
+    data[2:9, 3:12, 2:7] = rng.random((7, 9, 5)) + 1
+    image = Image(data, grid)
+    inputs = InputConfig(spacing_mm=(2.0, 2.0, 2.0), margin_vox=2)
+    found = model_grid(image, inputs, multiple=4)
+    assert found.orientation == "RAS"
+    assert all(n % 4 == 0 for n in found.shape)
+    np.testing.assert_allclose(found.center_mm, grid.index2world([5, 7, 4]), atol=1e-9)
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = grid.shape[0] - 1
+    turned = Image(data[::-1], Grid(grid.shape, grid.grid2world @ flip))
+    assert model_grid(turned, inputs, multiple=4).same_as(found, 1e-6)
+    np.testing.assert_allclose(
+        seen_by_network(turned, found, inputs), seen_by_network(image, found, inputs), atol=1e-5
+    )
+
+
+def test_prepared_scans_lie_on_one_grid_with_labels_beside(slices):
+    found = read_dataset(slices / "scans.csv")
+    reference = read(slices / "p0_t1.nii.gz")
+    shift = Translation.by([1.5, -3.0])
+    still = prepare_scans(found, INPUTS, reference)
+    moved = prepare_scans(found, INPUTS, reference, lambda f, m: shift)
+    assert still.shape == (32, 32)
+    assert still.values == (0, 1, 2)
+    assert len(still.pairs) == 20
+    assert min(image.min() for image in still.images) == 0
+    assert 0.85 < max(image.max() for image in still.images) <= 1
+    # the shift is one voxel along the first axis and two back along the second
+    np.testing.assert_allclose(moved.images[1][:-1, 2:], still.images[1][1:, :-2], atol=2e-3)
+    differ = moved.codes[1][:-1, 2:] != still.codes[1][1:, :-2]
+    assert differ.mean() < 0.01  # places halfway between two voxels
+    # labels lie where the image is bright
+    assert still.images[2][still.codes[2] == 2].mean() > 2 * still.images[2][still.codes[2] == 0].mean()
+
+
+def test_alignment_sees_the_reference_first(slices):
+    asked = []
+
+    def align(fixed: Image, moving: Image) -> Affine:
+        asked.append((fixed.space, moving.space))
+        return Affine.identity(2)
+
+    found = read_dataset(slices / "scans.csv")
+    prepare_scans(found, INPUTS, read(slices / "p0_t1.nii.gz"), align)
+    assert asked == [("p0_t1", f"p{n}_t1") for n in range(5)]
+    assert isinstance(slices, Path)

@@ -1,0 +1,243 @@
+"""Trained models: loading, predicting in world space, verifying; and a real heart, brain and mouse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from regista.core import FormatError, GeometryError, Grid, Image, PlanError
+from regista.learning import (
+    InputConfig,
+    ModelConfig,
+    NetworkConfig,
+    RegistrationModel,
+    list_models,
+    load_model,
+    verify_model,
+)
+from regista.learning._checkpoint import SETTINGS, WEIGHTS, save_weights, write_settings
+from regista.learning._model import on_native_grid
+from regista.registration import DeformableStage, Plan, Start, finish, register
+from regista.transforms import Affine, Composite, DisplacementField, Translation, resample
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Return a folder with a small untrained model that moves things."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        network=NetworkConfig(name="voxelmorph-1", diffeomorphic=True, half_resolution=True),
+        inputs=InputConfig(spacing_mm=(1.5, 1.5, 1.5), shape=(16, 16, 16)),
+    )
+    network = config.network.build()
+    network.flow.weight.data *= 3e4
+    place = tmp_path / "little"
+    place.mkdir()
+    digest = save_weights(place / WEIGHTS, network.state_dict())
+    write_settings(place, config, digest, {"data": "none"})
+    return place
+
+
+def scan(make_grid, rng, shift=0.0):
+    grid = make_grid((18, 23, 9))
+    data = np.zeros(grid.shape, np.float32)
+    data[3:15, 4:19, 1:8] = 0.5 + 0.5 * rng.random((12, 15, 7))
+    return Image(data, grid, space=f"scan{shift}")
+
+
+def test_a_prediction_is_a_world_space_map_on_the_native_grid(folder, make_grid, rng):
+    fixed, moving = scan(make_grid, rng), scan(make_grid, rng, 1.0)
+    model = load_model(folder)
+    start = Translation.by([1.0, -2.0, 0.5], fixed.space, moving.space)
+    found = model.predict(fixed, moving, initial=start)
+    assert isinstance(found, Composite)
+    field, linear = found.transforms
+    assert isinstance(field, DisplacementField)
+    assert field.grid == fixed.grid
+    assert (found.fixed_space, found.moving_space) == (fixed.space, moving.space)
+    np.testing.assert_allclose(linear.matrix, start.matrix)
+    assert np.abs(field.vectors_mm).max() > 0.05
+
+
+def test_a_prediction_does_not_depend_on_how_a_scan_is_stored(folder, make_grid, rng):
+    fixed, moving = scan(make_grid, rng), scan(make_grid, rng, 1.0)
+    flip = np.diag([1.0, -1, 1, 1])
+    flip[1, 3] = fixed.grid.shape[1] - 1
+    order = np.eye(4)[:, [2, 0, 1, 3]]
+    turned = Image(
+        np.ascontiguousarray(fixed.data[:, ::-1].transpose(2, 0, 1)),
+        Grid((9, 18, 23), fixed.grid.grid2world @ flip @ order),
+        space=fixed.space,
+    )
+    np.testing.assert_allclose(turned.grid.center_mm, fixed.grid.center_mm)
+    model = load_model(folder)
+    points = fixed.grid.index2world(rng.uniform([4, 5, 2], [13, 17, 6], (50, 3)))
+    a, b = (model.predict(one, moving).map_points(points) for one in (fixed, turned))
+    np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_fields_go_to_other_grids_in_mm(make_grid, rng):
+    lattice, native = make_grid((12, 10, 14), (2.0, 2.0, 2.0)), make_grid((20, 22, 9))
+    native = Grid(native.shape, np.column_stack([native.grid2world[:, :3], [*lattice.center_mm, 1.0]]))
+    matrix = rng.normal(0, 0.05, (3, 3))
+    index = np.indices(lattice.shape).reshape(3, -1)
+    vectors = (matrix @ index).reshape(3, *lattice.shape).astype(np.float32)
+    found = on_native_grid(vectors, lattice, native)
+    places = lattice.world2index(native.coordinates_mm().reshape(3, -1).T)
+    inside = ((places >= 0) & (places <= np.array(lattice.shape) - 1)).all(axis=1)
+    assert inside.sum() > 100
+    expected = (places @ matrix.T) @ lattice.grid2world[:3, :3].T
+    np.testing.assert_allclose(found.reshape(3, -1).T[inside], expected[inside], atol=2e-4)
+
+
+def test_damage_is_found(folder):
+    assert len(verify_model(folder)) == 64
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(FormatError, match="is not the file"):
+        verify_model(folder)
+    (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
+    with pytest.raises(FormatError, match="damaged"):
+        load_model(folder)
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(FormatError, match="does not exist"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "version 99"),
+        ({"network": {"name": "voxelmorph-2"}}, "does not fit"),
+        ({"network": {"name": "voxelmorph-1", "colour": "red"}}, "not complete or not known"),
+        ({"training": None}, "not complete or not known"),
+    ],
+)
+def test_settings_that_do_not_fit(folder, change, message):
+    tree = json.loads((folder / SETTINGS).read_text())
+    (folder / SETTINGS).write_text(json.dumps({**tree, **change}))
+    with pytest.raises(FormatError, match=message):
+        load_model(folder)
+
+
+def test_settings_that_are_no_json(folder):
+    (folder / SETTINGS).write_text("{")
+    with pytest.raises(FormatError, match="damaged"):
+        load_model(folder)
+
+
+def test_models_are_known_by_name(folder, monkeypatch):
+    with pytest.raises(FormatError, match="no model 'little'"):
+        load_model("little")
+    monkeypatch.setenv("REGISTA_MODELS", str(folder.parent))
+    assert list_models()["little"]["network"]["name"] == "voxelmorph-1"
+    assert load_model("little").name == "little"
+
+
+def test_wrong_images_are_refused(folder, make_grid, rng, grid_2d):
+    model = load_model(folder)
+    image = scan(make_grid, rng)
+    flat = Image(rng.random(grid_2d.shape), grid_2d)
+    with pytest.raises(GeometryError, match="is for 3-D images, the fixed image is 2-D"):
+        model.predict(flat, flat)
+    bad = image.data.copy()
+    bad[5, 5, 5] = np.nan
+    with pytest.raises(FormatError, match="the moving image has 1 NaN"):
+        model.predict(image, image.with_data(bad))
+    with pytest.raises(FormatError, match="3 channels"):
+        model.predict(Image(np.stack([image.data] * 3), image.grid, "channels"), image)
+    with pytest.raises(PlanError, match="starts from a linear map"):
+        model.predict(image, image, DisplacementField(np.zeros((3, *image.grid.shape)), image.grid))
+
+
+def test_finish_gives_what_register_would(folder, make_grid, rng):
+    fixed, moving = scan(make_grid, rng), scan(make_grid, rng, 1.0)
+    predicted = load_model(folder).predict(fixed, moving)
+    result = finish(fixed, moving, predicted, measures={"model": {"name": "little"}})
+    np.testing.assert_array_equal(
+        result.warped.data, resample(moving, fixed.grid, predicted, dtype=np.float32).data
+    )
+    assert result.record.measures["model"] == {"name": "little"}
+    assert result.record.measures["inverse_residual_vox"] < 0.1
+    points = fixed.grid.index2world(rng.uniform([4, 5, 2], [13, 17, 6], (30, 3)))
+    back = result.inverse.map_points(result.transform.map_points(points))
+    np.testing.assert_allclose(back, points, atol=0.15)
+    wrong = Composite((Affine.identity(3, fixed.space, fixed.space), predicted.transforms[0]))
+    with pytest.raises(GeometryError, match="followed by linear maps"):
+        finish(fixed, moving, wrong)
+
+
+def test_a_folding_prediction_fails_its_checks(make_grid, rng):
+    image = scan(make_grid, rng)
+    wild = rng.normal(0, 6, (3, *image.grid.shape)).astype(np.float32)
+    result = finish(image, image, DisplacementField(wild, image.grid))
+    assert not result.record.status.ok
+    assert result.record.measures["folded_percent"] > 1
+
+
+@pytest.mark.data
+def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
+    """Training on two mice, with the engine's affine stage before, aligns two others better than affine alone."""
+    from regista.core import LabelImage
+    from regista.evaluation import label_measures
+    from regista.io import read, read_labels
+    from regista.learning import (
+        Augmentation,
+        Dataset,
+        Loss,
+        Provenance,
+        ScanFile,
+        TrainingConfig,
+        fit,
+        prepare_parts,
+    )
+    from regista.regularization import Diffusion
+    from regista.similarity import LNCC
+
+    mice = data_dir / "mouse_brain"
+    dataset = Dataset(
+        scans=tuple(
+            ScanFile(image=mice / f"{n}_mri.nii.gz", labels=mice / f"{n}_labels.nii.gz", subject=str(n))
+            for n in range(1, 5)
+        )
+    )
+
+    def align(fixed: Image, moving: Image):
+        return register(fixed, moving, "affine").transform
+
+    config = ModelConfig(
+        network=NetworkConfig(name="voxelmorph-1"),
+        inputs=InputConfig(spacing_mm=(0.45,) * 3),
+        loss=Loss(similarity=LNCC(radius=2), penalties=(Diffusion(weight=0.2),)),
+        training=TrainingConfig(
+            steps=60, learning_rate=2e-3, validate_every=60, augmentation=Augmentation(rotation_deg=5)
+        ),
+    )
+    subjects = {"train": ["1", "2"], "validation": ["3", "4"], "test": []}
+    parts = prepare_parts(dataset, subjects, config, align)
+    origin = Provenance(data="four mice", subjects=subjects)
+    result, _ = fit(parts, tmp_path / "mice", origin)
+    assert result.best.lncc > 0
+    fixed, moving = (read(mice / f"{n}_mri.nii.gz") for n in (3, 4))
+    labels = [read_labels(mice / f"{n}_labels.nii.gz") for n in (3, 4)]
+    model = load_model(tmp_path / "mice")
+    assert isinstance(model, RegistrationModel)
+
+    def dice(transform):
+        warped = resample(labels[1], fixed.grid, transform, interpolation="nearest")
+        scores = label_measures(labels[0], LabelImage(warped.data, fixed.grid), surface=None)
+        return scores.mean()["dice"]
+
+    affine = align(fixed, moving)
+    predicted = model.predict(fixed, moving, initial=affine)
+    stage = DeformableStage(similarity=LNCC(radius=2), shrink=(2,), steps=(20,))
+    plan = Plan(stages=(stage,), start=Start(search="none"))
+    refined = register(fixed, moving, plan, initial=predicted).transform
+    before, after, best = dice(affine), dice(predicted), dice(refined)
+    print(f"affine {before:.3f}, network {after:.3f}, refined {best:.3f}")
+    assert after > before
+    assert best > after

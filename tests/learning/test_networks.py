@@ -1,0 +1,181 @@
+"""The networks: published sizes, any input, what training sees of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from regista.core import PlanError
+from regista.learning import (
+    ARCHITECTURES,
+    KL,
+    Architecture,
+    InputConfig,
+    Loss,
+    ModelConfig,
+    NetworkConfig,
+    RegistrationNetwork,
+)
+from regista.learning._validation import mean_dice
+from regista.regularization import Diffusion
+from regista.similarity import LNCC, NMI, SSD
+
+
+def convolutions(network):
+    kinds = (torch.nn.Conv2d, torch.nn.Conv3d)
+    return [(m.in_channels, m.out_channels, m.stride[0]) for m in network.modules() if isinstance(m, kinds)]
+
+
+def test_voxelmorph_1_and_2_have_the_published_layers():
+    down = [(2, 16, 2), (16, 32, 2), (32, 32, 2), (32, 32, 2)]
+    up = [(32, 32, 1), (64, 32, 1), (64, 32, 1), (48, 32, 1)]
+    first = RegistrationNetwork(3, ARCHITECTURES["voxelmorph-1"])
+    assert convolutions(first) == [*down, *up, (32, 8, 1), (10, 8, 1), (8, 3, 1)]
+    second = RegistrationNetwork(3, ARCHITECTURES["voxelmorph-2"])
+    assert convolutions(second) == [*down, *up, (32, 32, 1), (34, 16, 1), (16, 16, 1), (16, 3, 1)]
+
+
+def test_the_later_unet_pools_and_joins_at_full_resolution():
+    network = RegistrationNetwork(3, ARCHITECTURES["unet-2019"])
+    down = [(2, 16, 1), (16, 32, 1), (32, 32, 1), (32, 32, 1)]
+    up = [(32, 32, 1), (64, 32, 1), (64, 32, 1), (64, 32, 1)]
+    assert convolutions(network) == [*down, *up, (48, 32, 1), (32, 16, 1), (16, 16, 1), (16, 3, 1)]
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize("half", [False, True], ids=["full", "half"])
+@pytest.mark.parametrize("shape", [(33, 20, 17), (19, 34), (16, 32)], ids=str)
+def test_any_size_and_both_resolutions(name, half, shape):
+    network = RegistrationNetwork(len(shape), ARCHITECTURES[name], diffeomorphic=half, half_resolution=half)
+    images = torch.rand(2, 2, 1, *shape)
+    motion = network(*images, backwards=True)
+    assert motion.field.shape == (2, len(shape), *shape)
+    assert float(motion.field.abs().max()) < 0.05  # training begins next to the identity
+    assert (motion.inverse is not None) == half
+    motion.field.square().sum().backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in network.parameters())
+
+
+def test_padding_leaves_the_image_at_its_place():
+    torch.manual_seed(0)
+    network = RegistrationNetwork(2, ARCHITECTURES["voxelmorph-1"]).eval()
+    network.flow.weight.data *= 1e4
+    small = torch.rand(2, 1, 1, 27, 30)
+    padded = F.pad(small.flatten(0, 2)[:, None], (0, 2, 0, 5)).reshape(2, 1, 1, 32, 32)
+    torch.testing.assert_close(network(*padded).field[..., :27, :30], network(*small).field)
+
+
+def test_flow_and_inverse_undo_each_other_and_do_not_fold():
+    torch.manual_seed(0)
+    network = RegistrationNetwork(2, ARCHITECTURES["voxelmorph-1"], diffeomorphic=True).eval()
+    smooth = F.interpolate(torch.rand(2, 1, 6, 6), size=(48, 48), mode="bicubic", align_corners=True)
+    with torch.no_grad():
+        network.flow.weight *= 3 / float(network(smooth[:1], smooth[1:]).field.abs().max())
+        motion = network(smooth[:1], smooth[1:], backwards=True)
+    field, inverse = (one[0].numpy().astype(float) for one in (motion.field, motion.inverse))
+    assert np.abs(field).max() > 1
+    places = np.indices((48, 48)) + inverse
+    there = np.stack([ndimage.map_coordinates(part, places, order=1, mode="nearest") for part in field])
+    missed = np.abs(inverse + there)[:, 8:-8, 8:-8]
+    assert missed.max() < 0.25 * np.abs(field).max()
+    jacobian = np.stack([np.gradient(part, axis=a) for part in field for a in (0, 1)]).reshape(2, 2, 48, 48)
+    assert ((1 + jacobian[0, 0]) * (1 + jacobian[1, 1]) - jacobian[0, 1] * jacobian[1, 0]).min() > 0
+
+
+def test_sampling_is_of_the_generator_alone():
+    network = RegistrationNetwork(2, ARCHITECTURES["voxelmorph-1"], diffeomorphic=True, probabilistic=True)
+    pair = torch.rand(2, 1, 1, 16, 16)
+    drawn = [network(*pair, [torch.Generator().manual_seed(n)]).field for n in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    mean = network(*pair)
+    assert torch.equal(mean.field, network(*pair).field)
+    # about exp(-10 / 2) voxels of spread at the start
+    spread = network(*pair, [torch.Generator().manual_seed(3)]).field - mean.field
+    assert 1e-3 < float(spread.std()) < 2e-2
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (4, 5, 6)], ids=str)
+def test_kl_equals_the_divergence_of_the_gaussians(rng, shape):
+    """KL(N(μ, Σ) ‖ N(0, (λL + εI)⁻¹)) differs from the term by a constant: so do differences of two of them."""
+    count, precision = int(np.prod(shape)), 3.0
+    laplacian = np.zeros((count, count))
+    index = np.arange(count).reshape(shape)
+    for axis in range(len(shape)):
+        low = np.take(index, range(shape[axis] - 1), axis).ravel()
+        high = np.take(index, range(1, shape[axis]), axis).ravel()
+        for a, b in zip(low, high, strict=True):
+            laplacian[[a, b], [a, b]] += 1
+            laplacian[a, b] -= 1
+            laplacian[b, a] -= 1
+
+    def exact(mean, log_variance):
+        variance = np.exp(log_variance)
+        rough = sum(m.ravel() @ laplacian @ m.ravel() for m in mean)
+        trace = (np.diag(laplacian) * variance.reshape(len(mean), -1)).sum()
+        return 0.5 * (precision * (rough + trace) - log_variance.sum()) / count
+
+    mean = rng.normal(size=(len(shape), *shape))
+    spread = rng.normal(-2, 0.5, size=(len(shape), *shape))
+    tensors = [torch.from_numpy(one[None].astype(np.float32)) for one in (mean, spread)]
+    assert float(KL(precision=precision)(*tensors)) == pytest.approx(exact(mean, spread), rel=1e-5)
+
+
+def test_the_loss_is_the_sum_of_its_terms_and_describes_itself():
+    torch.manual_seed(0)
+    network = RegistrationNetwork(2, ARCHITECTURES["voxelmorph-1"], diffeomorphic=True, probabilistic=True)
+    pair = torch.rand(2, 1, 1, 16, 16)
+    codes = (pair > 0.5).int()
+    loss = Loss(
+        similarity=LNCC(radius=2),
+        penalties=(Diffusion(weight=0.5),),
+        kl=KL(precision=5),
+        dice_weight=0.3,
+        bidirectional=True,
+    )
+    motion = network(pair[1], pair[0], [torch.Generator().manual_seed(0)], backwards=True)
+    terms = loss(motion, pair[0], pair[1], (1.0, 1.0), (codes[0], codes[1], 2))
+    assert set(terms) == {"loss", "lncc", "diffusion", "kl", "dice"}
+    parts = sum(float(value) for name, value in terms.items() if name != "loss")
+    assert float(terms["loss"]) == pytest.approx(parts, rel=1e-5)
+    assert Loss.from_dict(loss.to_dict()) == loss
+    config = ModelConfig(
+        network=NetworkConfig(ndim=2, diffeomorphic=True, probabilistic=True),
+        inputs=InputConfig(spacing_mm=(1.0, 2.0)),
+        loss=loss,
+    )
+    assert ModelConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Architecture(encoder=(16, 0), decoder=(8, 8)), "above 0"),
+        (lambda: Architecture(encoder=(16, 16), decoder=(8,)), "each of the encoder's 2 levels"),
+        (lambda: NetworkConfig(name="resnet"), "voxelmorph-1"),
+        (lambda: NetworkConfig(probabilistic=True), "diffeomorphic"),
+        (lambda: NetworkConfig(ndim=4), "2 or 3 axes"),
+        (lambda: Loss(similarity=NMI(), bidirectional=True), "lncc or ssd"),
+        (lambda: Loss(dice_weight=-1), "dice_weight"),
+        (lambda: ModelConfig(inputs=InputConfig(spacing_mm=(1.0, 1.0))), "3 voxel sizes"),
+        (
+            lambda: ModelConfig(inputs=InputConfig(spacing_mm=(1.0,) * 3), loss=Loss(bidirectional=True)),
+            "diffeomorphic",
+        ),
+        (lambda: ModelConfig(inputs=InputConfig(spacing_mm=(1.0,) * 3), loss=Loss(kl=KL())), "probabilistic"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(make, message):
+    with pytest.raises(PlanError, match=message):
+        make()
+
+
+def test_mean_dice_counts_labels_of_either_map():
+    fixed, moving = np.zeros((2, 6, 5), np.int32)
+    fixed[:2], moving[1:3] = 1, 1
+    moving[4] = 2
+    assert mean_dice(fixed, moving, 4) == pytest.approx((0.5 + 0.0) / 2)
+    assert SSD().name == "ssd"

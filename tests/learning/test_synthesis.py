@@ -1,0 +1,80 @@
+"""Images made up from labels."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from regista.core import PlanError
+from regista.learning import SynthesisSource, random_shapes
+
+
+@pytest.mark.parametrize("shape", [(24, 31, 17), (40, 33)], ids=str)
+def test_samples_are_of_the_generator_alone_and_show_their_labels(shape):
+    maps = random_shapes(shape, count=2, labels=5, size=9)
+    source = SynthesisSource(maps=maps, noise=0.01, blur=0.2, thick=0.0, bias=0.02, dark_background=1.0)
+    first, second = (source.sample(np.random.default_rng(3)) for _ in range(2))
+    other = source.sample(np.random.default_rng(4))
+    np.testing.assert_array_equal(first.fixed, second.fixed)
+    np.testing.assert_array_equal(first.moving_codes, second.moving_codes)
+    assert not np.array_equal(first.fixed, other.fixed)
+    for image, codes in ((first.fixed, first.fixed_codes), (first.moving, first.moving_codes)):
+        assert image.shape == codes.shape == shape
+        assert image.dtype == np.float32
+        assert 0 <= image.min() < 0.05
+        assert 0.9 < image.max() <= 1
+        assert codes.max() < source.code_count
+        # a label is of one shade: within labels intensities vary less than between them
+        within = np.mean([image[codes == n].var() for n in range(6) if (codes == n).any()])
+        assert within < 0.5 * image.var()
+
+
+def test_both_images_show_one_anatomy_in_other_shapes():
+    maps = random_shapes((48, 48), count=1, labels=4, size=12)
+    source = SynthesisSource(maps=maps, deformation_vox=4.0)
+    samples = [source.sample(np.random.default_rng(n)) for n in range(12)]
+    overlaps = [np.mean(s.fixed_codes == s.moving_codes) for s in samples]
+    assert 0.5 < min(overlaps) < 0.9
+    still = SynthesisSource(maps=maps, deformation_vox=0.0).sample(np.random.default_rng(0))
+    np.testing.assert_array_equal(still.fixed_codes, maps[0])
+    # contrasts differ between the two images of a pair
+    correlations = [np.corrcoef(s.fixed.ravel(), s.moving.ravel())[0, 1] for s in samples]
+    assert min(correlations) < 0.2
+
+
+def test_two_people_make_a_pair_when_asked():
+    maps = random_shapes((32, 32), count=6, labels=3, size=8)
+    source = SynthesisSource(maps=maps, across=1.0, deformation_vox=0.0)
+    sample = source.sample(np.random.default_rng(1))
+    assert not np.array_equal(sample.fixed_codes, sample.moving_codes)
+
+
+def test_maps_of_two_sizes_are_refused():
+    maps = (*random_shapes((20, 20), count=1), *random_shapes((20, 22), count=1))
+    with pytest.raises(PlanError, match="one size"):
+        SynthesisSource(maps=maps)
+    with pytest.raises(PlanError, match="at least, got none"):
+        SynthesisSource(maps=())
+
+
+def test_a_pair_is_made_faster_than_a_step_is_done():
+    import torch
+
+    from regista.learning import ARCHITECTURES, Loss, RegistrationNetwork
+
+    shape = (48, 64, 56)
+    source = SynthesisSource(maps=random_shapes(shape, count=1, labels=8))
+    source.sample(np.random.default_rng(0))
+    network, loss = RegistrationNetwork(3, ARCHITECTURES["voxelmorph-2"]), Loss()
+    made, done = [], []
+    for number in range(3):
+        began = time.perf_counter()
+        sample = source.sample(np.random.default_rng(number))
+        made.append(time.perf_counter() - began)
+        fixed, moving = (torch.from_numpy(one)[None, None] for one in (sample.fixed, sample.moving))
+        began = time.perf_counter()
+        loss(network(moving, fixed), fixed, moving, (1.0, 1.0, 1.0))["loss"].backward()
+        done.append(time.perf_counter() - began)
+    assert min(made) < min(done)
