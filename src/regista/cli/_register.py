@@ -48,12 +48,15 @@ if TYPE_CHECKING:
 DEFAULT_PRESET = "brain-t1"
 RESULTS = ("warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5", "record.json")
 """What a registration leaves in its folder."""
+REPORT = "report.html"
+"""The quality page, unless it is not wanted."""
 _NAMES = {"region": "penalty mask"}
 """What options are called that go by another name in Python."""
 
 
 @guarded
 def register(
+    context: typer.Context,
     fixed: Annotated[
         Path,
         typer.Argument(
@@ -108,6 +111,10 @@ def register(
     seed: Annotated[int, typer.Option(help="Same seed and threads: same bytes.")] = 0,
     fill: FillWord = "auto",
     dtype: Annotated[str, typer.Option(help="Voxel type of warped.nii.gz, or 'same' as MOVING.")] = "float32",
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
+    verdict: Annotated[
+        bool, typer.Option("--verdict/--no-verdict", help="Judge the result; exit code 1 if it fails.")
+    ] = True,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -115,10 +122,12 @@ def register(
     """Align MOVING to FIXED.
 
     Writes warped.nii.gz (MOVING on the grid of FIXED), fixed2moving.h5 (the transform that resamples MOVING:
-    maps points fixed → moving), moving2fixed.h5 (its inverse) and record.json to the output folder.
+    maps points fixed → moving), moving2fixed.h5 (its inverse), report.html (the quality page) and record.json to the
+    output folder. Exit code 1 when the verdict is that the registration failed.
     """
     clock = Clock()
     from regista.cli._outputs import FolderWriter, keep_inputs
+    from regista.cli._quality import command_line, judged
     from regista.core import get_threads
     from regista.core import threads as use_threads
 
@@ -145,7 +154,7 @@ def register(
         surface_weight=surface_weight,
     )
     inputs = [*files.values(), *guides.files.values(), plan, *(initial or [])]
-    outputs = [output / name for name in RESULTS]
+    outputs = [output / name for name in (*RESULTS, *([REPORT] if report else []))]
     keep_inputs(outputs, inputs)
     with use_threads(threads), FolderWriter(output) as folder:
         voxels, outside = voxel_type(dtype), parse_fill(fill)
@@ -167,8 +176,12 @@ def register(
         paths = _write(folder, result, images["moving"], voxels)
         clock.lap("write")
         result = replace(result, record=_full_record(result.record, clock, files | guides.files))
+        result, page = judged(result, images, told, command_line(context), report=report, verdict=verdict)
+        if page is not None:
+            folder.text(REPORT, page)
+            paths["report"] = folder.target / REPORT
         folder.text(RESULTS[-1], result.record.to_json() + "\n")
-        paths["record"] = folder.commit(RESULTS[-1])
+        paths["record"] = folder.commit(RESULTS[-1], [] if page else [Path(REPORT)])
     return _report(result.record, paths, quiet, as_json)
 
 
@@ -364,6 +377,7 @@ def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: boo
                 "ok": record.status.ok,
                 "outputs": {name: str(path) for name, path in paths.items()},
                 "timings": record.timings,
+                "verdict": record.measures.get("verdict"),
                 "measures": record.measures,
                 "warnings": list(record.warnings),
                 "peak_memory_bytes": record.peak_memory_bytes,
@@ -378,10 +392,13 @@ def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: boo
             say(f"  {line}" if number else line)
         for path in paths.values():
             say(f"  {path}")
-    if record.status.ok:
+    found = record.measures.get("verdict", {})
+    reasons = [] if record.status.ok else [why(tree)]
+    reasons += found["reasons"] if found.get("outcome") == "fail" else []
+    if not reasons:
         return 0
     complain(
-        f"Error: the registration failed its checks: {why(tree)}; the results are written for inspection, do "
+        f"Error: the registration failed its checks: {'; '.join(reasons)}; the results are written for inspection, do "
         "not use them. Look at the images, try another preset, masks or --initial"
     )
     return 1

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
-from regista.cli._register import RESULTS, tell_compiling
+from regista.cli._register import REPORT, RESULTS, tell_compiling
 from regista.cli._stops import stops_deferred
 
 
@@ -48,7 +48,7 @@ def demo(
     from regista.cli._progress import progress_bar
     from regista.demo import run_demo
 
-    keep_inputs([output / name for name in (*RESULTS, "montage.png")], [fixed, moving])
+    keep_inputs([output / name for name in (*RESULTS, "montage.png", REPORT)], [fixed, moving])
     if not (quiet or as_json):
         tell_compiling()
     with FolderWriter(output) as folder:
@@ -61,6 +61,7 @@ def demo(
     elif not quiet:
         seconds = figures["seconds"]
         say(f"{figures['status']}; registration took {seconds['register']:.1f} s")
+        say("; ".join([f"verdict {figures['verdict']['outcome']}", *figures["verdict"]["reasons"]]))
         if "error" in figures:
             before, after = figures["error_before"], figures["error"]
             say(f"error against the known truth, inside the brain (before: mean {before['mean_mm']:.2f} mm):")

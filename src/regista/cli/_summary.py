@@ -39,7 +39,7 @@ def summary_of(record: Mapping[str, Any]) -> list[str]:
         f"{record['peak_memory_bytes'] / 1e9:.2f} GB at most",
         f"status {record['status']}: {why(record)}",
     ]
-    return [*lines, *_channels(record), *_similarity(record)]
+    return [*lines, *_channels(record), *_similarity(record), *_verdict(record)]
 
 
 def why(record: Mapping[str, Any]) -> str:
@@ -52,6 +52,13 @@ def why(record: Mapping[str, Any]) -> str:
         which = "the last level" if last else "a level before the last"
         return f"{which} used all its steps, which is normal for the presets"
     return _WHY.get(status, status)
+
+
+def _verdict(record: Mapping[str, Any]) -> list[str]:
+    found = record["measures"].get("verdict")
+    if found is None:
+        return []
+    return [f"verdict {found['outcome']}" + (f": {'; '.join(found['reasons'])}" if found["reasons"] else "")]
 
 
 def _channels(record: Mapping[str, Any]) -> list[str]:

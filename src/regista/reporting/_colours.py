@@ -40,7 +40,7 @@ def sequential(values: Plane) -> RGB:
 
 def diverging(values: Plane) -> RGB:
     """Return −1 … 1 from blue over near-white to orange."""
-    return _ramp((values + 1) / 2, _DIVERGING)
+    return _ramp(np.asarray((values + 1) / 2, np.float32), _DIVERGING)
 
 
 def two_colours(fixed: Plane, moving: Plane) -> RGB:

@@ -20,6 +20,8 @@ from regista.transforms import Affine, Transform
 
 _LINES = 14
 _SAMPLES = 24
+_UNKNOWN = 225
+"""Gray of pixels that nothing is known of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,20 +106,20 @@ def draw_deformation(
         Lattice of the fixed image.
     """
     linear = linear_part(transform, grid)
-    back = np.linalg.inv(linear.matrix)
-    parts = [_Slice(tile, transform, inverse, back) for tile in layout.tiles]
+    back = np.asarray(np.linalg.inv(linear.matrix), np.float64)
+    parts = [_Slice(tile, transform, inverse, back, grid) for tile in layout.tiles]
     only_linear = max(float(p.bent.max()) for p in parts) < 1e-3 * float(grid.spacing.max())
     sizes = [p.total if only_linear else p.bent for p in parts]
     largest = _nice(max(float(np.percentile(s, 99.5)) for s in sizes))
     wrong = [p.misfit for p in parts if p.misfit is not None]
-    worst = _nice(max((float(np.percentile(m, 99.5)) for m in wrong), default=0.0))
+    worst = _nice(max((float(np.percentile(m[m >= 0], 99.5)) for m in wrong if (m >= 0).any()), default=0.0))
     logs = [np.log(np.maximum(p.determinant, 1e-3)) for p in parts]
     reach = max(0.2, _nice(max(float(np.percentile(np.abs(p), 99)) for p in logs)))
     return Deformation(
         grids=[p.grid_lines(grid, only_linear, linear) for p in parts],
         magnitude=[sequential(s / (largest or 1.0)) for s in sizes],
         jacobian=[p.volume_change(reach, log) for p, log in zip(parts, logs, strict=True)],
-        inverse=[sequential(m / (worst or 1.0)) for m in wrong],
+        inverse=[_with_gaps(m, worst) for m in wrong],
         largest_mm=largest,
         inverse_mm=worst,
         log_jacobian=reach,
@@ -134,6 +136,7 @@ class _Slice:
         transform: Transform,
         inverse: Transform | None,
         back: NDArray[np.float64],
+        grid: Grid,
     ) -> None:
         self.tile = tile
         width, height = tile.size
@@ -146,19 +149,27 @@ class _Slice:
         self.straight = there @ back[:-1, :-1].T + back[:-1, -1]
         self.bent = self._plane(np.linalg.norm(self.straight - here, axis=1))
         self.misfit = (
-            None
-            if inverse is None
-            else self._plane(np.linalg.norm(inverse.map_points(there) - here, axis=1))
+            None if inverse is None else self._plane(np.linalg.norm(inverse.map_points(there) - here, axis=1))
         )
-        self.determinant = self._plane(self._determinant(transform, index, there))
+        inner = self._inner(grid, here)
+        self.determinant = np.where(inner, self._plane(self._determinant(transform, index)), np.float32(1))
 
     def _plane(self, values: NDArray[np.float64]) -> Plane:
         width, height = self.tile.size
         return np.asarray(values.reshape(width, height).T, np.float32)
 
-    def _determinant(
-        self, transform: Transform, index: NDArray[np.float64], there: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _inner(self, grid: Grid, here: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which pixels are a voxel within the lattice: a field ends at its last voxel centres, with a step."""
+        index = grid.world2index(here)
+        across = self.tile.grid.direction[:, -1] @ grid.direction if self.tile.grid.ndim == 3 else None
+        kept = np.ones(len(index), bool)
+        for axis, n in enumerate(grid.shape):
+            if n > 2 and (across is None or abs(across[axis]) < 0.9):
+                kept &= (index[:, axis] >= 1) & (index[:, axis] <= n - 2)
+        width, height = self.tile.size
+        return np.asarray(kept.reshape(width, height).T)
+
+    def _determinant(self, transform: Transform, index: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the Jacobian determinant by differences of half a pixel to both sides."""
         columns = []
         for axis in range(self.tile.grid.ndim):
@@ -200,6 +211,12 @@ class _Slice:
             grown[:, 1:] |= folded[:, :-1]
             picture[grown] = FOLD_COLOUR
         return picture
+
+
+def _with_gaps(values: Plane, worst: float) -> RGB:
+    picture = sequential(np.asarray(values / (worst or 1.0), np.float32))
+    picture[np.isnan(values)] = _UNKNOWN
+    return picture
 
 
 def _nice(value: float) -> float:

@@ -15,7 +15,9 @@ from regista.transforms import Transform, resample
 _GAP = 6
 
 
-def sample_tiles(image: Image, layout: Layout, transform: Transform | None = None) -> list[NDArray[np.generic]]:
+def sample_tiles(
+    image: Image, layout: Layout, transform: Transform | None = None
+) -> list[NDArray[np.generic]]:
     """Return an image on each slice's pixels, rows from top to bottom, channels first.
 
     Parameters
@@ -100,9 +102,7 @@ def _lettered(picture: RGB, tile: Tile) -> RGB:
     for letter, at in zip(tile.letters, places, strict=True):
         pen.text(at, letter, fill=(255, 255, 255), anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))
     text = f"{tile.place_mm:.0f} mm"
-    pen.text(
-        (6, height - 6), text, fill=(220, 220, 220), anchor="ls", stroke_width=2, stroke_fill=(0, 0, 0)
-    )
+    pen.text((6, height - 6), text, fill=(220, 220, 220), anchor="ls", stroke_width=2, stroke_fill=(0, 0, 0))
     return np.asarray(drawn)
 
 

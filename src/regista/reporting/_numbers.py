@@ -83,7 +83,7 @@ def measure_numbers(
     """
     rows, flat = _similarity(scene)
     map_rows = _map(scene, result)
-    flat |= {name: value for name, value in _map_names(map_rows).items()}
+    flat |= _map_names(map_rows)
     scores: list[LabelScore] = []
     count = 0
     if labels is not None:
@@ -137,9 +137,7 @@ def _of(found: Any, name: str) -> float | None:
 def _map(scene: Scene, result: Result) -> list[tuple[str, float]]:
     seen = scene.seen if scene.seen.any() else np.ones_like(scene.seen)
     moved = np.linalg.norm(scene.mapped_mm - scene.places_mm, axis=1)[seen.ravel()]
-    rows = [
-        (f"displacement, {q}th percentile, mm", float(np.percentile(moved, q))) for q in (5, 50, 95, 99)
-    ]
+    rows = [(f"displacement, {q}th percentile, mm", float(np.percentile(moved, q))) for q in (5, 50, 95, 99)]
     rows.append(("displacement, largest, mm", float(moved.max())))
     measures = result.record.measures
     for name, text in (

@@ -83,9 +83,7 @@ def landmarks_near(points: PointSet, layout: Layout) -> list[tuple[NDArray[np.in
     for row in layout.rows:
         index = np.stack([tile.grid.world2index(points.points_mm) for tile in row])
         away = (
-            np.abs(index[..., 2]) * _thickness(row[0])
-            if index.shape[-1] == 3
-            else np.zeros(index.shape[:2])
+            np.abs(index[..., 2]) * _thickness(row[0]) if index.shape[-1] == 3 else np.zeros(index.shape[:2])
         )
         nearest = away.argmin(axis=0)
         found += [

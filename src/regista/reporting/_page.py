@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from regista.reporting._slices import Layout, choose_slices
 from regista.reporting._verdict import Verdict, judge
 
 DEFORMATION_PIXELS = 560
+SUMMARY_START, SUMMARY_END = '<script type="application/json" id="summary">', "</script>"
+"""Around the row that a list of pages shows of a page."""
 _THUMBNAIL = (220, 150)
 
 
@@ -107,7 +110,8 @@ def make_report(
     numbers = measure_numbers(scene, result, labels, landmarks, fixed.grid)
     record = result.record.to_dict()
     notes = _notes(fixed, layout, scene, result, pictures)
-    html = _render(
+    summary = _summary(title, verdict, numbers, pictures, layout)
+    html = render(
         "run.html",
         title=title,
         verdict=verdict,
@@ -116,16 +120,18 @@ def make_report(
         size=pictures.plain["fixed"].shape[1::-1],
         deformation=_deformation_pictures(deformation, small),
         scales=deformation,
-        fold_colour="#%02x%02x%02x" % FOLD_COLOUR,
+        fold_colour="#{:02x}{:02x}{:02x}".format(*FOLD_COLOUR),
         numbers=numbers,
         curves=curves(record["history"]),
         record=record,
         facts=record_facts(result.record),
         notes=notes,
-        style=_text("style.css"),
-        script=_text("run.js"),
+        style=page_text("style.css"),
+        script=page_text("run.js"),
     )
-    return Report(html=html, verdict=verdict, summary=_summary(title, verdict, numbers, pictures, layout))
+    # at the end, where no text of the page can stand for it
+    carried = SUMMARY_START + json.dumps(summary).replace("<", "\\u003c") + SUMMARY_END
+    return Report(html=html.replace("</body>", f"{carried}\n</body>"), verdict=verdict, summary=summary)
 
 
 def write_report(
@@ -155,9 +161,7 @@ def write_report(
     return report
 
 
-def _notes(
-    fixed: Image, layout: Layout, scene: Scene, result: Result, pictures: Pictures
-) -> list[str]:
+def _notes(fixed: Image, layout: Layout, scene: Scene, result: Result, pictures: Pictures) -> list[str]:
     """Return what a reader must know of how the pictures came about."""
     notes = []
     if layout.shown_fraction < 0.95:
@@ -219,16 +223,19 @@ def _one_slice(pictures: Pictures, layout: Layout) -> RGB:
     return np.ascontiguousarray(picture[:height, left : left + row[len(row) // 2].size[0]])
 
 
-def _text(name: str) -> str:
+def page_text(name: str) -> str:
+    """Return a template, style or script of the package."""
     return files("regista.reporting").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
     """Fill in a template; every value is escaped but the page's own style and script."""
     from jinja2 import Environment, FunctionLoader  # 50 ms, for those who write pages
     from markupsafe import Markup
 
-    environment = Environment(loader=FunctionLoader(_text), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FunctionLoader(page_text), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["figure"] = figure
     values["style"], values["script"] = Markup(values["style"]), Markup(values["script"])  # our own files
     return environment.get_template(template).render(**values)

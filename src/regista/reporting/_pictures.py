@@ -153,7 +153,9 @@ def _combined(planes: dict[str, list[Plane]], layout: Layout, plain: dict[str, R
     for name in ("before", "after"):
         pairs = list(zip(planes["fixed"], planes[name], strict=True))
         out[f"blend_{name}"] = mosaic(layout, [two_colours(f, m) for f, m in pairs])
-        out[f"difference_{name}"] = mosaic(layout, [diverging(m - f) for f, m in pairs], background=(255,) * 3)
+        out[f"difference_{name}"] = mosaic(
+            layout, [diverging(m - f) for f, m in pairs], background=(255,) * 3
+        )
     side = max(12, max(max(t.size) for t in layout.tiles) // _CHECKS)
     height, width = plain["fixed"].shape[:2]
     rows, columns = np.indices((height, width))

@@ -182,8 +182,9 @@ def _tile_3d(grid: Grid, axis: int, index: int, pixel: float) -> Tile:
     corner = np.zeros(3)
     corner[axis] = index
     lattice = _lattice(grid, axes, pixel, corner)
-    right, down = _RIGHT_DOWN[_plane_of(grid, axis)]
-    world = "LR PA IS".split().index(next(p for p in ("LR", "PA", "IS") if grid.orientation[axis] in p))
+    ways = _RIGHT_DOWN[_plane_of(grid, axis)]
+    right, down = ways[0], ways[1]
+    world = ["LR", "PA", "IS"].index(next(p for p in ("LR", "PA", "IS") if grid.orientation[axis] in p))
     middle = np.array(grid.shape, dtype=np.float64) / 2 - 0.5
     middle[axis] = index
     place = float(grid.index2world(middle)[world])
