@@ -1,7 +1,7 @@
 """Pairs with a truth, of several anatomies, and the ways in which their registration is made to fail."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -118,23 +118,26 @@ def _moved(
     return Case(family, name, half, preset, fixed, resample(other, other.grid, away), truth=away.inverse())
 
 
-def ordinary(data: Path, folder: Path) -> Iterator[Case]:
-    """Return all pairs as they should be registered."""
-    brains = sorted({p.name.split("_")[0] for p in (data / "brain_t1").glob("*_t1.nii.gz")})
-    yield from _people("brain", data / "brain_t1", brains, ("t1", "labels"), 2.5, "brain-t1")
-    slices = [f"{n:02d}" for n in range(1, 13)]
-    yield from _people("brain slice", data / "brain_slices_2d", slices, ("t1", "labels"), 1.0, "2d")
-    yield from _people("mouse", data / "mouse_brain", list("1234"), ("mri", "labels"), 0.25, "mouse-brain")
-    lungs = ["0004", "0006", "0007"]
-    for number, pair in enumerate(itertools.permutations(lungs, 2)):  # three people cannot be halved
+def _brains(data: Path, folder: Path) -> Iterator[Case]:
+    people = sorted({p.name.split("_")[0] for p in (data / "brain_t1").glob("*_t1.nii.gz")})
+    return _people("brain", data / "brain_t1", people, ("t1", "labels"), 2.5, "brain-t1")
+
+
+def _slices(data: Path, folder: Path) -> Iterator[Case]:
+    people = [f"{n:02d}" for n in range(1, 13)]
+    return _people("brain slice", data / "brain_slices_2d", people, ("t1", "labels"), 1.0, "2d")
+
+
+def _mice(data: Path, folder: Path) -> Iterator[Case]:
+    return _people("mouse", data / "mouse_brain", list("1234"), ("mri", "labels"), 0.25, "mouse-brain")
+
+
+def _lung_mri(data: Path, folder: Path) -> Iterator[Case]:
+    """Return four pairs of three people, who cannot be halved: all for fitting."""
+    for pair in list(itertools.permutations(("0004", "0006", "0007"), 2))[:4]:
         scans = [_scan(data / "lung_mri" / f"{name}_h1.nii.gz", 4.5) for name in pair]
         lobes = [_labels(data / "lung_mri" / f"{name}_lobes.nii.gz", 4.5) for name in pair]
-        if number < 4:
-            yield Case("lung MRI", "-".join(pair), "fit", "lung-mri", *scans, labels=tuple(lobes))
-    yield from _contrasts(data)
-    yield from _lungs(data, folder)
-    yield from _sections(data, folder)
-    yield from _hearts(data, folder)
+        yield Case("lung MRI", "-".join(pair), "fit", "lung-mri", *scans, labels=(lobes[0], lobes[1]))
 
 
 def _hearts(data: Path, folder: Path) -> Iterator[Case]:
@@ -155,13 +158,16 @@ def _hearts(data: Path, folder: Path) -> Iterator[Case]:
         yield Case("heart", row["case"], half, "cardiac-cine", *images[:2], labels=labels)
 
 
-def _contrasts(data: Path) -> Iterator[Case]:
+def _contrast_slices(data: Path, folder: Path) -> Iterator[Case]:
     people = sorted({p.name.split("_")[0] for p in (data / "t1t2_slices_2d").glob("*_t1.nii.gz")})
     people = [p for p in people if (data / "t1t2_slices_2d" / f"{p}_t2.nii.gz").exists()]
     for number, name in enumerate(people):
         t1, t2 = (_scan(data / "t1t2_slices_2d" / f"{name}_{c}.nii.gz", 0.75) for c in ("t1", "t2"))
         half = half_of(number, len(people))
         yield _moved("T1-T2 slice", name, half, "multimodal", t1, replace(t2, grid=t1.grid), number)
+
+
+def _contrast_brains(data: Path, folder: Path) -> Iterator[Case]:
     for half, patient in zip(HALVES, ("patient07", "patient19"), strict=True):
         t1, t2 = (_scan(data / "brain_multicontrast" / f"{patient}_{c}.nii.gz", 2.5) for c in ("t1", "t2"))
         for seed in range(3):
@@ -192,6 +198,25 @@ def _sections(data: Path, folder: Path) -> Iterator[Case]:
         ]
         half = HALVES["rat" in row["case"]]
         yield Case("histology", row["case"], half, "histology", *scans, points=tuple(points))
+
+
+FAMILIES: dict[str, Callable[[Path, Path], Iterator[Case]]] = {
+    "brain": _brains,
+    "brain slice": _slices,
+    "mouse": _mice,
+    "lung MRI": _lung_mri,
+    "T1-T2 slice": _contrast_slices,
+    "histology": _sections,
+    "lung CT": _lungs,
+    "T1-T2 brain": _contrast_brains,
+    "heart": _hearts,
+}
+
+
+def ordinary(data: Path, folder: Path, families: Sequence[str] = tuple(FAMILIES)) -> Iterator[Case]:
+    """Return all pairs of some families as they should be registered."""
+    for name in families:
+        yield from FAMILIES[name](data, folder)
 
 
 def flipped(case: Case, axis: int) -> Case:

@@ -1,14 +1,15 @@
 """Good and deliberately failed registrations, kept in a folder, each with its error by truth."""
 
 import pickle
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.verdict_cases import Case, cropped, flipped, noisy, ordinary, wrong_start
+from harness.verdict_cases import FAMILIES, Case, cropped, flipped, noisy, ordinary, wrong_start
 from regista.core import Image, PlanError, RegistaError, RunRecord, Status
 from regista.evaluation import label_measures, landmark_error
 from regista.registration import Result, load_plan, register
@@ -38,11 +39,13 @@ def error_by_truth(case: Case, result: Result) -> tuple[str, float]:
     return "map error", float(np.linalg.norm(result.transform.map_points(here) - there, axis=1).mean())
 
 
-def planned(data: Path, folder: Path) -> Iterator[tuple[str, str, Case, dict[str, Any]]]:
-    """Return (id, what was done, case, options of the run) of every run."""
-    cases = list(ordinary(data, folder))
-    rng = np.random.default_rng(11)
+def planned(
+    data: Path, folder: Path, families: Sequence[str]
+) -> Iterator[tuple[str, str, Case, dict[str, Any]]]:
+    """Return (id, what was done, case, options of the run) of every run; other organs come from the same families."""
+    cases = list(ordinary(data, folder, families))
     for number, case in enumerate(cases):
+        rng = np.random.default_rng(zlib.crc32(f"{case.family} {case.name}".encode()))
         name = f"{case.family}_{case.name}".replace(" ", "-")
         yield f"{name}_good", "good", case, {"plan": case.preset}
         if number % 2 and case.family not in ("heart", "lung CT"):
@@ -113,10 +116,12 @@ def _run(case: Case, options: dict[str, Any]) -> Result:
     )
 
 
-def make_runs(data: Path, folder: Path) -> Iterator[dict[str, Any]]:
+def make_runs(
+    data: Path, folder: Path, families: Sequence[str] = tuple(FAMILIES)
+) -> Iterator[dict[str, Any]]:
     """Run what is not there yet; return the rows of all runs, with the file of each."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, kind, case, options in planned(data, folder):
+    for name, kind, case, options in planned(data, folder, families):
         path = folder / f"{name}.pickle"
         if not path.exists():
             try:

@@ -15,7 +15,7 @@ from regista.registration import Result
 from regista.reporting._deformation import linear_part
 from regista.transforms import Affine, Transform, resample
 
-WORK_VOXELS = 120_000
+WORK_VOXELS = 60_000
 """Voxels of the lattice that features are measured on."""
 _BINS = 24
 _SHIFT = 0.06
