@@ -7,13 +7,12 @@ import time
 
 import numpy as np
 import pytest
+from scenes import result_of, turned
 
 from regista.core import FormatError
 from regista.io import write
 from regista.reporting import find_runs, read_run, write_cohort, write_report
 from regista.reporting._cohort import CohortRow, cohort_html, cohort_row, strip_of
-
-from .conftest import result_of, turned
 
 
 def _leave(folder, pair, result, *, page: bool = True) -> None:

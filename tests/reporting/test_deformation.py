@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from scenes import bend, oblique, organ, turned
 
 from regista.core import Grid, Image
 from regista.reporting._colours import FOLD_COLOUR
 from regista.reporting._deformation import _Slice, draw_deformation, linear_part
 from regista.reporting._slices import choose_slices
 from regista.transforms import Affine, Composite, DisplacementField
-
-from .conftest import bend, oblique, organ, turned
 
 
 def test_the_linear_part_of_an_affine_map_is_the_map() -> None:

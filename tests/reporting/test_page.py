@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from scenes import result_of
 
 from regista.core import Grid, Image, LabelImage, LevelHistory, PointSet, RunRecord, Status
 from regista.reporting import make_report, write_report
@@ -19,8 +20,6 @@ from regista.reporting._curves import curves
 from regista.reporting._outlines import edges
 from regista.reporting._page import SUMMARY_END, SUMMARY_START, page_text
 from regista.transforms import Affine
-
-from .conftest import result_of
 
 EVIL = "<script>alert('x')</script>"
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scenes import bend, result_of, turned
 
 from regista.core import GeometryError, Grid, Image, Status
 from regista.io import read
@@ -14,8 +15,6 @@ from regista.reporting import Outcome, judge
 from regista.reporting._features import make_scene, measure_features
 from regista.reporting._verdict import WORDS, Model, conclude, load_model
 from regista.transforms import Affine, Composite
-
-from .conftest import bend, result_of, turned
 
 
 def test_the_truth_passes(pair, good) -> None:
