@@ -116,7 +116,8 @@ def test_200_runs_take_little_time_and_room() -> None:
     assert text.count("<tr id=") == 200
     assert "run 7 &lt;script&gt;" in text
     assert text.count("<script>") == 1
-    assert "http" not in text
+    assert "http://" not in text
+    assert "https://" not in text
 
 
 def test_outliers_are_found_and_lead_to_their_run() -> None:

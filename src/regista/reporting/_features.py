@@ -308,7 +308,7 @@ def _coverage(scene: Scene, inverse: Transform, fixed: Image, moving: Image) -> 
     total = (scene.seen & scene.inside).sum() + (scene.seen_warped & scene.inside).sum()
     grid = work_grid(moving.grid, 20_000)
     there = coarse_image(moving, grid.spacing)
-    bright = resample(there, grid).data > background_level(there.as_float32())
+    bright = resample(there, grid).as_float32() > background_level(there.as_float32())
     places = grid.index2world(np.argwhere(bright if bright.any() else np.ones_like(bright)))
     back = fixed.grid.contains(inverse.map_points(places))
     return {

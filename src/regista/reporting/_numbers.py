@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from regista.core import GeometryError, Grid, Image, LabelImage, PointSet, RunRecord
-from regista.evaluation import LabelScore, image_measures, label_measures, landmark_error
+from regista.evaluation import ImageSimilarity, LabelScore, image_measures, label_measures, landmark_error
 from regista.registration import Result, plan_from_dict, plan_to_toml
 from regista.reporting._features import Scene
 from regista.transforms import resample_labels
@@ -115,7 +115,7 @@ def _unnamed(transform: Any) -> Any:
 
 def _similarity(scene: Scene) -> tuple[list[Row], dict[str, float]]:
     around = binary_dilation(scene.seen, iterations=2)
-    found = []
+    found: list[ImageSimilarity | None] = []
     for image, inside in ((scene.before, scene.inside_before), (scene.warped, scene.inside)):
         mask = around & inside
         if not mask.any():

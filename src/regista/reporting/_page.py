@@ -243,11 +243,10 @@ def render(template: str, **values: Any) -> str:
 
 def figure(value: Any) -> str:
     """Return a number in few digits, a dash for none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+    if isinstance(value, (bool, int, np.integer)) or not isinstance(value, (float, np.floating)):
         return str(value)
-    if not math.isfinite(value):
+    number = float(value)
+    if not math.isfinite(number):
         return "–"
-    if isinstance(value, (int, np.integer)):
-        return str(value)
-    size = abs(value)
-    return f"{value:.0f}" if size >= 1000 else f"{value:.1f}" if size >= 100 else f"{value:.3g}"
+    size = abs(number)
+    return f"{number:.0f}" if size >= 1000 else f"{number:.1f}" if size >= 100 else f"{number:.3g}"
