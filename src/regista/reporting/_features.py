@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, uniform_filter
 
-from regista.core import Grid, Image, PointSet
+from regista.core import Grid, Image
 from regista.kernels.cpu.filters import gaussian_filter
 from regista.registration import Result
 from regista.reporting._deformation import linear_part
-from regista.transforms import Affine, Transform, resample
+from regista.transforms import Affine, DisplacementField, Transform, resample
 
 WORK_VOXELS = 60_000
 """Voxels of the lattice that features are measured on."""
@@ -32,14 +32,17 @@ class Scene:
     ----------
     grid : Grid
         The lattice.
-    fixed, warped, before : ndarray of float32
-        Images on it; `before` is the moving one where its header puts it, or with centres aligned.
+    fixed, warped, before, straight : ndarray of float32
+        Images on it; `before` is the moving one where its header puts it, or with centres aligned; `straight` through
+        the linear part of the map alone.
     inside : ndarray of bool
         Where the map leads into the moving image.
-    inside_before : ndarray of bool
-        The same of `before`.
-    seen, seen_warped : ndarray of bool
+    inside_before, inside_straight : ndarray of bool
+        The same of `before` and `straight`.
+    seen, seen_warped, seen_straight : ndarray of bool
         What is not background.
+    linear : Affine
+        The affine map nearest to the transform.
     centred : bool
         Whether `before` has the centres aligned, since the headers leave too little in common.
     places_mm : (N, ndim) ndarray
@@ -52,10 +55,14 @@ class Scene:
     fixed: Volume
     warped: Volume
     before: Volume
+    straight: Volume
     inside: Mask
     inside_before: Mask
+    inside_straight: Mask
     seen: Mask
     seen_warped: Mask
+    seen_straight: Mask
+    linear: Affine
     centred: bool
     places_mm: NDArray[np.float64]
     mapped_mm: NDArray[np.float64]
@@ -110,22 +117,29 @@ def make_scene(fixed: Image, moving: Image, transform: Transform) -> Scene:
         matrix[:-1, -1] = moving.grid.center_mm - fixed.grid.center_mm
         start = Affine(matrix)
         inside_before = moving.grid.contains(start.map_points(places)).reshape(grid.shape)
+    linear = linear_part(transform, fixed.grid)
+    inside_straight = moving.grid.contains(linear.map_points(places)).reshape(grid.shape)
     images = [
         resample(here, grid).data,
         resample(there, grid, _nameless(mapped, places, grid)).data,
         resample(there, grid, start).data,
+        resample(there, grid, linear).data,
     ]
-    fixed_data, warped, before = (np.asarray(x, np.float32) for x in images)
+    fixed_data, warped, before, straight = (np.asarray(x, np.float32) for x in images)
     cut = background_level(there.as_float32())
     return Scene(
         grid=grid,
         fixed=fixed_data,
         warped=warped,
         before=before,
+        straight=straight,
         inside=inside,
         inside_before=inside_before,
+        inside_straight=inside_straight,
         seen=fixed_data > background_level(here.as_float32()),
         seen_warped=(warped > cut) & inside,
+        seen_straight=(straight > cut) & inside_straight,
+        linear=linear,
         centred=centred,
         places_mm=places,
         mapped_mm=mapped,
@@ -134,8 +148,6 @@ def make_scene(fixed: Image, moving: Image, transform: Transform) -> Scene:
 
 def _nameless(mapped: NDArray[np.float64], places: NDArray[np.float64], grid: Grid) -> Transform:
     """Return a map, known at the voxels of a lattice, as a field without names of spaces."""
-    from regista.transforms import DisplacementField
-
     vectors = (mapped - places).T.reshape(grid.ndim, *grid.shape)
     return DisplacementField(np.ascontiguousarray(vectors, np.float32), grid)
 
@@ -180,24 +192,34 @@ def measure_features(scene: Scene, result: Result, fixed: Image, moving: Image) 
 
 
 def _likeness(scene: Scene) -> dict[str, float]:
-    """Return how alike the images are, and how much more so than when one is moved or mirrored."""
-    region = binary_dilation(scene.seen | scene.seen_warped, iterations=1) & scene.inside
-    if region.sum() < 64:
-        region = scene.inside | scene.seen
+    """Return how alike the images are, and how much more so than when one is moved or mirrored.
+
+    A bending map can make almost anything alike. So the images are also compared through its linear part alone.
+    """
+    region = _region(scene, scene.seen_warped, scene.inside)
     base = _measures(scene.fixed, scene.warped, region)
     before = _measures(
         scene.fixed, scene.before, binary_dilation(scene.seen, iterations=1) & scene.inside_before
     )
+    straight_region = _region(scene, scene.seen_straight, scene.inside_straight)
+    straight = _measures(scene.fixed, scene.straight, straight_region)
     moved = [_measures(f, w, r) for f, w, r in _shifted(scene, region)] or [dict.fromkeys(base, 0.0)]
-    turned = [_measures(scene.fixed, *pair) for pair in _mirrored(scene, region)]
-    out = {f"{name}": value for name, value in base.items()}
+    turned = [_measures(scene.fixed, *pair) for pair in _mirrored(scene, straight_region)]
+    out = dict(base)
     for name, value in base.items():
         others = [m[name] for m in moved]
         out[f"{name}_over_shifts"] = value - float(np.max(others))
         out[f"{name}_ratio"] = _ratio(value, float(np.mean(others)))
         out[f"{name}_gain"] = value - before[name]
-        out[f"{name}_over_mirror"] = value - max(m[name] for m in turned)
+        out[f"{name}_straight"] = straight[name]
+        out[f"{name}_straight_share"] = _ratio(straight[name], value)
+        out[f"{name}_over_mirror"] = _ratio(straight[name], max(m[name] for m in turned))
     return out
+
+
+def _region(scene: Scene, seen: Mask, inside: Mask) -> Mask:
+    region = binary_dilation(scene.seen | seen, iterations=1) & inside
+    return region if region.sum() >= 64 else inside | scene.seen
 
 
 def _ratio(value: float, other: float) -> float:
@@ -284,7 +306,7 @@ def _shifted(scene: Scene, region: Mask) -> list[tuple[Volume, Volume, Mask]]:
 
 
 def _mirrored(scene: Scene, region: Mask) -> list[tuple[Volume, Mask]]:
-    """Return the warped image mirrored in the middle of what is seen of the fixed one, for each long axis."""
+    """Return the linearly aligned image mirrored in the middle of what is seen of the fixed one, for each long axis."""
     found = []
     box = np.argwhere(scene.seen)
     for axis, size in enumerate(scene.fixed.shape):
@@ -294,18 +316,16 @@ def _mirrored(scene: Scene, region: Mask) -> list[tuple[Volume, Mask]]:
         index = np.rint(2 * centre - np.arange(size)).astype(int)
         valid = (index >= 0) & (index < size)
         take = np.clip(index, 0, size - 1)
-        mask = np.take(scene.inside, take, axis) & region
+        mask = np.take(scene.inside_straight, take, axis) & region
         mask &= valid.reshape([-1 if a == axis else 1 for a in range(scene.fixed.ndim)])
-        found.append((np.take(scene.warped, take, axis), mask))
-    return found or [(scene.warped, region)]
+        found.append((np.take(scene.straight, take, axis), mask))
+    return found or [(scene.straight, region)]
 
 
 def _coverage(scene: Scene, inverse: Transform, fixed: Image, moving: Image) -> dict[str, float]:
     """Return how much of each image's content the other's field of view holds, and how far the contents agree."""
     seen = scene.seen if scene.seen.any() else np.ones_like(scene.seen)
     covered = float((scene.inside & seen).sum() / seen.sum())
-    both = scene.seen & scene.seen_warped & scene.inside
-    total = (scene.seen & scene.inside).sum() + (scene.seen_warped & scene.inside).sum()
     grid = work_grid(moving.grid, 20_000)
     there = coarse_image(moving, grid.spacing)
     bright = resample(there, grid).as_float32() > background_level(there.as_float32())
@@ -314,13 +334,19 @@ def _coverage(scene: Scene, inverse: Transform, fixed: Image, moving: Image) -> 
     return {
         "fixed_covered": covered,
         "moving_covered": float(back.mean()),
-        "content_dice": float(2 * both.sum() / total) if total else 0.0,
+        "content_dice": _overlap(scene.seen & scene.inside, scene.seen_warped),
+        "content_straight": _overlap(scene.seen & scene.inside_straight, scene.seen_straight),
     }
+
+
+def _overlap(one: Mask, other: Mask) -> float:
+    total = int(one.sum() + other.sum())
+    return float(2 * (one & other).sum() / total) if total else 0.0
 
 
 def _shape(scene: Scene, result: Result, fixed: Image) -> dict[str, float]:
     """Return how far the map turns, scales and bends space."""
-    linear = linear_part(result.transform, fixed.grid)
+    linear = scene.linear
     thin = [axis for axis, n in enumerate(fixed.grid.shape) if n == 1]
     scales = np.linalg.svd(linear.matrix[:-1, :-1], compute_uv=False)
     back = np.linalg.inv(linear.matrix)
@@ -360,8 +386,3 @@ def _determinant(scene: Scene) -> Volume:
     return np.asarray(
         np.linalg.det(np.stack(columns, -1)) / np.linalg.det(np.stack(steps, -1)), dtype=np.float32
     )
-
-
-def inside_points(points: PointSet, grid: Grid) -> Mask:
-    """Tell which points lie in a field of view."""
-    return grid.contains(points.points_mm)
