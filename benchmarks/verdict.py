@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 
 from harness.machine import RESULTS, ROOT, data_folder
 from harness.verdict_cases import FAMILIES
-from harness.verdict_runs import make_runs
+from harness.verdict_runs import MIRRORED, make_runs
 from regista.reporting._features import make_scene, measure_features
 from regista.reporting._verdict import Model, conclude
 
@@ -85,7 +85,7 @@ def judged_by_truth(rows: Sequence[Row]) -> None:
         if row["kind"] == "good":
             ordinary[row["family"], row["plan"]].append(row["error"])
     for row in rows:
-        if row["kind"] == "other organ":
+        if row["truth"] == "none":  # another organ: nothing corresponds
             row["truly"] = "failed"
             continue
         usual = float(np.median(ordinary.get((row["family"], row["plan"]), [np.nan])))
@@ -185,7 +185,7 @@ def rates(rows: Sequence[Row], model: Model) -> dict[str, Any]:
 
 def tell(rows: Sequence[Row], model: Model) -> None:
     """Print what was measured."""
-    counted = [row for row in rows if row["kind"] != "mirrored left to right"]
+    counted = [row for row in rows if row["kind"] != MIRRORED]
     for half in ("fit", "test"):
         part = [row for row in counted if row["half"] == half]
         result = rates(part, model)
@@ -202,9 +202,11 @@ def tell(rows: Sequence[Row], model: Model) -> None:
             one = [row for row in part if row["kind"] == kind and row["truly"] == "failed"]
             if one:
                 print(f"  {kind}: {rates(one, model)['sensitivity']:.2f} of {len(one)} found")
-    mirrored = [row for row in rows if row["kind"] == "mirrored left to right"]
+    mirrored = [row for row in rows if row["kind"] == MIRRORED]
     between = [row for row in counted if row["truly"] == "between"]
-    for name, part in (("mirrored left to right", mirrored), ("between good and failed", between)):
+    everything = rates([row for row in rows if row["half"] == "test"], model)
+    print(f"\ntest, mirrored ones too: sensitivity {everything['sensitivity']:.3f} of {everything['failed']}")
+    for name, part in ((MIRRORED, mirrored), ("between good and failed", between)):
         outcomes = Counter(str(conclude(features_of(r), r["status"], model).outcome) for r in part)
         print(f"{name}: {dict(outcomes)}")
 
@@ -231,11 +233,7 @@ def main() -> None:
         rows = measured(sorted(options.runs.glob("*.pickle")))
     judged_by_truth(rows)
     print(Counter((row["half"], row["truly"]) for row in rows))
-    fitting = [
-        r
-        for r in rows
-        if r["half"] == "fit" and r["truly"] != "between" and r["kind"] != "mirrored left to right"
-    ]
+    fitting = [r for r in rows if r["half"] == "fit" and r["truly"] != "between" and r["kind"] != MIRRORED]
     model = fit(fitting)
     for name, (centre, scale, weight) in sorted(model.weights.items(), key=lambda item: -abs(item[1][2])):
         print(f"{name:18} centre {centre:8.3f} scale {scale:7.3f} weight {weight:6.2f}")

@@ -363,12 +363,21 @@ def _shape(scene: Scene, result: Result, fixed: Image) -> dict[str, float]:
         "largest_scale": float(scales.max()),
         "smallest_scale": float(scales.min()) if not thin else float(min(scales.min(), 1.0)),
         "log_scale": float(np.abs(np.log(np.maximum(scales, 1e-6))).max()),
+        "turned_deg": _turn_degrees(linear.matrix[:-1, :-1]),
         "mirrored": float(np.linalg.det(linear.matrix[:-1, :-1]) < 0),
         "bent": float(np.percentile(bent[seen], 95)) / extent,
         "sd_log_jacobian": float(logs[seen].std()),
         "folded_percent": float(100 * np.mean(_determinant(scene) <= 0) if folded is None else folded),
         "inverse_p95": float(np.percentile(misfit, 95)) / extent,
     }
+
+
+def _turn_degrees(matrix: NDArray[np.float64]) -> float:
+    """Return the angle of the rotation nearest to a linear map."""
+    left, _, right = np.linalg.svd(matrix)
+    turn = left @ right
+    cosine = (np.trace(turn) - (len(turn) - 2)) / 2
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def _determinant(scene: Scene) -> Volume:

@@ -21,6 +21,8 @@ LARGEST_SCALE = 2.0
 LEAST_COVERED = 0.3
 MAX_FOLDED_PERCENT = 1.0
 MAX_INVERSE = 0.05
+LARGEST_TURN_DEG = 90.0
+"""A rotation, against the headers, beyond which a person should look."""
 
 
 class Outcome(enum.StrEnum):
@@ -206,13 +208,14 @@ def conclude(features: Mapping[str, float], status: str = "converged", model: Mo
         By default the one that ships with the package.
     """
     model = model or load_model()
-    hard = _certain(features, status)
+    hard, odd = _certain(features, status), _odd(features)
     probability = 1.0 if hard else model.probability(features)
     if hard or probability >= model.fail_above:
         outcome = Outcome.FAIL
     else:
-        outcome = Outcome.LOOK if probability >= model.look_above else Outcome.PASS
-    reasons = hard if outcome is Outcome.PASS else [*hard, *_soft(features, model)]
+        outcome = Outcome.LOOK if odd or probability >= model.look_above else Outcome.PASS
+    soft = _soft(features, model) if probability >= model.look_above else []
+    reasons = [*hard, *odd, *soft]
     return Verdict(
         outcome=outcome, reasons=tuple(reasons[:5]), probability=probability, features=dict(features)
     )
@@ -243,6 +246,16 @@ def _certain(features: Mapping[str, float], status: str) -> list[str]:
             f"the map and its inverse do not undo each other: {features['inverse_p95']:.1%} of the image's diagonal"
         )
     return found
+
+
+def _odd(features: Mapping[str, float]) -> list[str]:
+    """Return what a person should look at, though it may be right."""
+    if features["turned_deg"] <= LARGEST_TURN_DEG:
+        return []
+    return [
+        f"the map turns the image by {features['turned_deg']:.0f}° against the headers: if they are right, an image may be "
+        "mirrored (a mirrored brain, half turned, looks like a brain)"
+    ]
 
 
 def _soft(features: Mapping[str, float], model: Model) -> list[str]:
