@@ -49,15 +49,13 @@ SIGNS = {
     "edges_over_mirror": -1,
     "content_dice": -1,
     "content_straight": -1,
-    "fixed_covered": -1,
-    "moving_covered": -1,
     "log_scale": 1,
     "bent": 1,
     "sd_log_jacobian": 1,
     "inverse_p95": 1,
 }
 """Features of the model, and whether more of them speaks for failure (1) or against it (−1)."""
-PENALTY = 0.02
+PENALTY = 0.005
 Row = dict[str, Any]
 
 

@@ -16,7 +16,7 @@ from regista.core import Image, Status
 from regista.io import read, read_transform, write
 
 SHIFT_MM = np.array([3.0, -2.0, 2.5])
-FILES = ["fixed2moving.h5", "moving2fixed.h5", "record.json", "warped.nii.gz"]
+FILES = ["fixed2moving.h5", "moving2fixed.h5", "record.json", "report.html", "warped.nii.gz"]
 
 
 def test_leaves_the_four_files_and_the_right_map(registered) -> None:

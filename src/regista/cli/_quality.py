@@ -61,11 +61,13 @@ def judged(
     assert moving is not None
     page = None
     try:
-        found = judge(fixed, moving, result)
+        if report:
+            made = make_report(fixed, moving, result, **_truth(guides))
+            page, found = made.html, made.verdict
+        else:
+            found = judge(fixed, moving, result)
         if verdict:
             result = _with(result, measures={**result.record.measures, "verdict": found.to_dict()})
-        if report:
-            page = make_report(fixed, moving, result, verdict=found, **_truth(guides)).html
     except Exception as error:  # the results are there and must not be lost for a picture of them
         text = f"the quality page or the verdict could not be made ({type(error).__name__}: {error})"
         complain(f"Warning: {text}")

@@ -18,7 +18,8 @@ from regista.reporting._features import Scene, make_scene, measure_features
 
 LARGEST_SCALE = 2.0
 """Scaling or shear, of the nearest affine map, beyond which anatomy is hardly meant."""
-LEAST_COVERED = 0.3
+LEAST_COVERED, USUAL_COVERED = 0.3, 0.6
+"""Share of either image's content in the other's view below which a registration fails, or asks for a look."""
 MAX_FOLDED_PERCENT = 1.0
 MAX_INVERSE = 0.05
 LARGEST_TURN_DEG = 90.0
@@ -121,8 +122,6 @@ WORDS = {
     "edges_straight": "without the bending part of the map edges do not meet ({:.2f} of 1)",
     "edges_straight_share": "edges meet by the bending part of the map alone (log share {:.2f})",
     "edges_over_mirror": "mirrored, edges meet as well or better (log ratio {:.2f}): is an image flipped?",
-    "fixed_covered": "part of what the fixed image shows lies outside the moving image ({:.0%} is covered)",
-    "moving_covered": "part of what the moving image shows is lost from view ({:.0%} is kept)",
     "content_dice": "the outlines of what the images show do not agree (Dice {:.2f})",
     "content_straight": "without the bending part of the map the outlines do not agree (Dice {:.2f})",
     "log_scale": "the scaling or shear of the map is large (log {:.2f})",
@@ -250,12 +249,19 @@ def _certain(features: Mapping[str, float], status: str) -> list[str]:
 
 def _odd(features: Mapping[str, float]) -> list[str]:
     """Return what a person should look at, though it may be right."""
-    if features["turned_deg"] <= LARGEST_TURN_DEG:
-        return []
-    return [
-        f"the map turns the image by {features['turned_deg']:.0f}° against the headers: if they are right, an image may be "
-        "mirrored (a mirrored brain, half turned, looks like a brain)"
-    ]
+    found = []
+    covered = min(features["fixed_covered"], features["moving_covered"])
+    if LEAST_COVERED <= covered < USUAL_COVERED:
+        found.append(
+            f"the fields of view share little: {features['fixed_covered']:.0%} of what the fixed image shows lies in the "
+            f"moving one, {features['moving_covered']:.0%} the other way round"
+        )
+    if features["turned_deg"] > LARGEST_TURN_DEG:
+        found.append(
+            f"the map turns the image by {features['turned_deg']:.0f}° against the headers: if they are right, an image may be "
+            "mirrored (a mirrored brain, half turned, looks like a brain)"
+        )
+    return found
 
 
 def _soft(features: Mapping[str, float], model: Model) -> list[str]:
