@@ -355,9 +355,7 @@ def _shape(scene: Scene, result: Result, fixed: Image) -> dict[str, float]:
     seen = scene.seen if scene.seen.any() else np.ones_like(scene.seen)
     extent = float(np.linalg.norm(np.ptp(scene.places_mm, axis=0)))
     logs = np.log(np.maximum(_determinant(scene), 1e-3)) - np.log(max(abs(np.linalg.det(back)) ** -1, 1e-9))
-    some = scene.places_mm[seen.ravel()][:: max(1, int(seen.sum() // 20_000))]
-    there = scene.mapped_mm[seen.ravel()][:: max(1, int(seen.sum() // 20_000))]
-    misfit = np.linalg.norm(result.inverse.map_points(there) - some, axis=1)
+    misfit = _misfit(scene, result, fixed.grid, straight, seen)
     folded = result.record.measures.get("folded_percent")
     return {
         "largest_scale": float(scales.max()),
@@ -370,6 +368,18 @@ def _shape(scene: Scene, result: Result, fixed: Image) -> dict[str, float]:
         "folded_percent": float(100 * np.mean(_determinant(scene) <= 0) if folded is None else folded),
         "inverse_p95": float(np.percentile(misfit, 95)) / extent,
     }
+
+
+def _misfit(
+    scene: Scene, result: Result, grid: Grid, straight: NDArray[np.float64], seen: Mask
+) -> NDArray[np.float64]:
+    """Return how far the inverse misses, where both maps stay on their lattices: beyond them it is not defined."""
+    known = seen.ravel() & scene.inside.ravel() & grid.contains(straight)
+    kept = np.flatnonzero(known)[:: max(1, int(known.sum() // 20_000))]
+    if not len(kept):
+        return np.zeros(1)
+    back = result.inverse.map_points(scene.mapped_mm[kept])
+    return np.asarray(np.linalg.norm(back - scene.places_mm[kept], axis=1))
 
 
 def _turn_degrees(matrix: NDArray[np.float64]) -> float:
