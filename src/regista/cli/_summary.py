@@ -29,7 +29,8 @@ def summary_of(record: Mapping[str, Any]) -> list[str]:
     list of str
         How it ended and how long it took; what the status means; the similarity before and after.
     """
-    done = "registered" if record["status"] in USABLE else "FAILED its checks"
+    failed = record["measures"].get("verdict", {}).get("outcome") == "fail"
+    done = "registered" if record["status"] in USABLE and not failed else "FAILED its checks"
     folded = record["measures"].get("folded_percent")
     text = "" if folded is None else f", {folded:.4f} % of voxels folded"
     inverse = record["measures"].get("inverse_folded_percent")
