@@ -37,7 +37,7 @@ install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/regista demo -o demo_output
-	@echo "Outputs: $(CURDIR)/demo_output (montage.png first)"
+	@echo "Outputs: $(CURDIR)/demo_output (report.html first: open it in a browser)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -105,7 +105,14 @@ def test_run_on_own_files_leaves_what_register_leaves(pair, tmp_path: Path) -> N
         tmp_path / "out", fixed=tmp_path / "f.nii.gz", moving=tmp_path / "m.nii.gz", preset="rigid"
     )
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    expected = {"warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5", "record.json", "montage.png"}
+    expected = {
+        "warped.nii.gz",
+        "fixed2moving.h5",
+        "moving2fixed.h5",
+        "record.json",
+        "montage.png",
+        "report.html",
+    }
     assert names == expected
     assert set(figures["outputs"].values()) == {str(tmp_path / "out" / name) for name in expected}
     assert "error" not in figures

@@ -66,7 +66,16 @@ def run_command(
     folder.mkdir(parents=True, exist_ok=True)
     program = str(Path(sys.executable).with_name("regista"))
     command = [program, "register", pair.fixed, pair.moving, "-o", str(folder / "out")]
-    command += ["--preset", preset, "--threads", str(threads), "--quiet", *extra]
+    command += [
+        "--preset",
+        preset,
+        "--threads",
+        str(threads),
+        "--quiet",
+        "--no-report",
+        "--no-verdict",
+        *extra,
+    ]
     if pair.fixed_mask:
         command += ["--fixed-mask", pair.fixed_mask]
     if pair.moving_mask:

@@ -16,10 +16,10 @@ from regista.core import Grid, Image, Status
 from regista.io import read, read_transform, write
 
 SHIFT_MM = np.array([3.0, -2.0, 2.5])
-FILES = ["fixed2moving.h5", "moving2fixed.h5", "record.json", "warped.nii.gz"]
+FILES = ["fixed2moving.h5", "moving2fixed.h5", "record.json", "report.html", "warped.nii.gz"]
 
 
-def test_leaves_the_four_files_and_the_right_map(registered) -> None:
+def test_leaves_its_files_and_the_right_map(registered) -> None:
     assert sorted(os.listdir(registered)) == FILES
     forward = read_transform(registered / "fixed2moving.h5")
     points = np.array([[20.0, -5.0, 50.0], [25.0, -10.0, 55.0]])
@@ -59,8 +59,9 @@ def test_the_summary_says_in_plain_words_how_it_went(pair, call, tmp_path) -> No
     assert lines[0].startswith(f"registered in {record['timings']['total']:.1f} s")
     assert "status step limit: the last level used all its steps, which is normal" in lines[1]
     assert f"similarity (NCC) {first:.4f} → {last:.4f}, higher is better" in lines[2]
-    assert [line.strip() for line in lines[3:]] == [str(tmp_path / "a" / name) for name in (
-        "warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5", "record.json")]  # fmt: skip
+    assert lines[3].strip().startswith(f"verdict {record['measures']['verdict']['outcome']}")
+    assert [line.strip() for line in lines[4:]] == [str(tmp_path / "a" / name) for name in (
+        "warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5", "report.html", "record.json")]  # fmt: skip
     done = call(*words, tmp_path / "b", "--set", "stages.translation.similarity=ssd")
     assert "difference (SSD)" in done.stdout
     assert "lower is better" in done.stdout

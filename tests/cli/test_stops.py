@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-FILES = ["fixed2moving.h5", "moving2fixed.h5", "record.json", "warped.nii.gz"]
+FILES = ["fixed2moving.h5", "moving2fixed.h5", "record.json", "report.html", "warped.nii.gz"]
 LINE = "Stopped; nothing half-written is left.\n"
 
 AT_IMPORT = """

@@ -18,6 +18,7 @@ from regista.cli._motion import motion
 from regista.cli._plans import presets
 from regista.cli._preprocess import ablate, preprocess, train_nyul
 from regista.cli._register import register
+from regista.cli._report import report
 from regista.cli._setup import demo, warmup
 from regista.cli._skull_strip import skull_strip
 from regista.cli._train import train
@@ -45,6 +46,7 @@ app.command()(info)
 app.add_typer(presets, name="presets")
 app.add_typer(evaluate, name="evaluate")
 app.command("metric-landscape")(metric_landscape)
+app.command()(report)
 app.command()(benchmark)
 app.command()(preprocess)
 app.command("skull-strip")(skull_strip)

@@ -49,12 +49,15 @@ if TYPE_CHECKING:
 DEFAULT_PRESET = "brain-t1"
 RESULTS = ("warped.nii.gz", "fixed2moving.h5", "moving2fixed.h5", "record.json")
 """What a registration leaves in its folder."""
+REPORT = "report.html"
+"""The quality page, unless it is not wanted."""
 _NAMES = {"region": "penalty mask"}
 """What options are called that go by another name in Python."""
 
 
 @guarded
 def register(
+    context: typer.Context,
     fixed: Annotated[
         Path,
         typer.Argument(
@@ -119,6 +122,10 @@ def register(
     seed: Seed = 0,
     fill: FillWord = "auto",
     dtype: Annotated[str, typer.Option(help="Voxel type of warped.nii.gz, or 'same' as MOVING.")] = "float32",
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
+    verdict: Annotated[
+        bool, typer.Option("--verdict/--no-verdict", help="Judge the result; exit code 1 if it fails.")
+    ] = True,
     quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -126,10 +133,12 @@ def register(
     """Align MOVING to FIXED.
 
     Writes warped.nii.gz (MOVING on the grid of FIXED), fixed2moving.h5 (the transform that resamples MOVING:
-    maps points fixed → moving), moving2fixed.h5 (its inverse) and record.json to the output folder.
+    maps points fixed → moving), moving2fixed.h5 (its inverse), report.html (the quality page) and record.json to the
+    output folder. Exit code 1 when the verdict is that the registration failed.
     """
     clock = Clock()
     from regista.cli._outputs import FolderWriter, keep_inputs
+    from regista.cli._quality import command_line, judged
     from regista.core import get_threads
     from regista.core import threads as use_threads
 
@@ -157,7 +166,7 @@ def register(
     )
     refine_file = Path(refine) if refine and refine.endswith(".toml") else None
     inputs = [*files.values(), *guides.files.values(), plan, refine_file, *(initial or [])]
-    outputs = [output / name for name in RESULTS]
+    outputs = [output / name for name in (*RESULTS, *([REPORT] if report else []))]
     keep_inputs(outputs, inputs)
     with use_threads(threads), FolderWriter(output) as folder:
         voxels, outside = voxel_type(dtype), parse_fill(fill)
@@ -187,8 +196,12 @@ def register(
         paths = _write(folder, result, images["moving"], voxels)
         clock.lap("write")
         result = replace(result, record=_full_record(result.record, clock, files | guides.files))
+        result, page = judged(result, images, told, command_line(context), report=report, verdict=verdict)
+        if page is not None:
+            folder.text(REPORT, page)
+            paths["report"] = folder.target / REPORT
         folder.text(RESULTS[-1], result.record.to_json() + "\n")
-        paths["record"] = folder.commit(RESULTS[-1])
+        paths["record"] = folder.commit(RESULTS[-1], [] if page else [Path(REPORT)])
     return _report(result.record, paths, quiet, as_json)
 
 
@@ -407,7 +420,7 @@ def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: boo
 
     tree = record.to_dict()
     if as_json:
-        say_json(as_tree(record, paths, measures=record.measures))
+        say_json(as_tree(record, paths, verdict=record.measures.get("verdict"), measures=record.measures))
     elif not quiet:
         for warning in record.warnings:
             complain(f"Warning: {warning}")
@@ -415,10 +428,13 @@ def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: boo
             say(f"  {line}" if number else line)
         for path in paths.values():
             say(f"  {path}")
-    if record.status.ok:
+    found = record.measures.get("verdict", {})
+    reasons = [] if record.status.ok else [why(tree)]
+    reasons += found["reasons"] if found.get("outcome") == "fail" else []
+    if not reasons:
         return 0
     complain(
-        f"Error: the registration failed its checks: {why(tree)}; the results are written for inspection, do "
+        f"Error: the registration failed its checks: {'; '.join(reasons)}; the results are written for inspection, do "
         "not use them. Look at the images, try another preset, masks or --initial"
     )
     return 1

@@ -9,7 +9,7 @@ import typer
 
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 from regista.cli._options import ResultFolder
-from regista.cli._register import RESULTS, tell_compiling
+from regista.cli._register import REPORT, RESULTS, tell_compiling
 from regista.cli._stops import stops_deferred
 
 
@@ -47,7 +47,7 @@ def demo(
     from regista.cli._progress import progress_bar
     from regista.demo import run_demo
 
-    keep_inputs([output / name for name in (*RESULTS, "montage.png")], [fixed, moving])
+    keep_inputs([output / name for name in (*RESULTS, "montage.png", REPORT)], [fixed, moving])
     if not (quiet or as_json):
         tell_compiling()
     with FolderWriter(output) as folder:
@@ -60,6 +60,7 @@ def demo(
     elif not quiet:
         seconds = figures["seconds"]
         say(f"{figures['status']}; registration took {seconds['register']:.1f} s")
+        say("; ".join([f"verdict {figures['verdict']['outcome']}", *figures["verdict"]["reasons"]]))
         if "error" in figures:
             before, after = figures["error_before"], figures["error"]
             say(f"error against the known truth, inside the brain (before: mean {before['mean_mm']:.2f} mm):")

@@ -34,7 +34,8 @@ def summary_of(record: Mapping[str, Any]) -> list[str]:
     list of str
         How it ended and how long it took; what the status means; the similarity before and after.
     """
-    done = "registered" if record["status"] in USABLE else "FAILED its checks"
+    failed = record["measures"].get("verdict", {}).get("outcome") == "fail"
+    done = "registered" if record["status"] in USABLE and not failed else "FAILED its checks"
     folded = record["measures"].get("folded_percent")
     text = "" if folded is None else f", {folded:.4f} % of voxels folded"
     inverse = record["measures"].get("inverse_folded_percent")
@@ -44,7 +45,7 @@ def summary_of(record: Mapping[str, Any]) -> list[str]:
         f"{record['peak_memory_bytes'] / 1e9:.2f} GB at most",
         f"status {record['status']}: {why(record)}",
     ]
-    return [*lines, *_channels(record), *_similarity(record)]
+    return [*lines, *_channels(record), *_similarity(record), *_verdict(record)]
 
 
 def completed(record: RunRecord, inputs: Mapping[str, Any], clock: Clock) -> RunRecord:
@@ -94,6 +95,13 @@ def why(record: Mapping[str, Any]) -> str:
         which = "the last level" if last else "a level before the last"
         return f"{which} used all its steps, which is normal for the presets"
     return _WHY.get(status, status)
+
+
+def _verdict(record: Mapping[str, Any]) -> list[str]:
+    found = record["measures"].get("verdict")
+    if found is None:
+        return []
+    return [f"verdict {found['outcome']}" + (f": {'; '.join(found['reasons'])}" if found["reasons"] else "")]
 
 
 def _channels(record: Mapping[str, Any]) -> list[str]:

@@ -8,12 +8,14 @@ import json
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from regista.core.errors import FormatError
 
 
 class Status(enum.StrEnum):
@@ -74,6 +76,41 @@ class RunRecord:
     measures: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     peak_memory_bytes: int = 0
+    command: str = ""
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> RunRecord:
+        """Make a record of what `to_dict` gave, or ``record.json`` holds; keys that are not known are left out.
+
+        Raises
+        ------
+        FormatError
+            If there is no status or history as a record has them.
+
+        Examples
+        --------
+        >>> RunRecord.from_dict({"status": "converged"}).status.ok
+        True
+        """
+        names = {f.name for f in fields(cls)}
+        known = {name: value for name, value in tree.items() if name in names}
+        try:
+            known["status"] = Status(known["status"])
+            known["history"] = tuple(
+                LevelHistory(
+                    **{
+                        **level,
+                        "status": Status(level["status"]),
+                        "shrink": tuple(level["shrink"]),
+                        "values": tuple(level["values"]),
+                    }
+                )
+                for level in known.get("history", ())
+            )
+            known["warnings"] = tuple(known.get("warnings", ()))
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"this is not the record of a registration: {error!r}") from None
+        return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

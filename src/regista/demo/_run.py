@@ -16,6 +16,7 @@ from regista.demo._montage import write_montage
 from regista.demo._pair import KnownPair, make_known_pair
 from regista.io import read, write, write_text
 from regista.registration import Result, load_plan, register, warmup
+from regista.reporting import write_report
 
 PRESET = "brain-t1"
 
@@ -34,8 +35,8 @@ def run_demo(
     Parameters
     ----------
     output : path
-        Folder for ``warped.nii.gz``, ``fixed2moving.h5``, ``moving2fixed.h5``, ``record.json`` and
-        ``montage.png``; for the demo pair also the pair itself, its mask and the true map.
+        Folder for ``warped.nii.gz``, ``fixed2moving.h5``, ``moving2fixed.h5``, ``record.json``, ``montage.png`` and
+        the quality page ``report.html``; for the demo pair also the pair itself, its mask and the true map.
     fixed, moving : path, optional
         The user's files, both or none.
     threads : int, optional
@@ -48,8 +49,8 @@ def run_demo(
     Returns
     -------
     dict
-        ``status``; ``seconds`` (``compile``, ``prepare``, ``register``, ``write``); ``outputs`` (name to
-        path); and, for the demo pair, ``error_before`` and ``error`` with ``mean_mm``, ``p95_mm``, ….
+        ``status``; ``verdict``; ``seconds`` (``compile``, ``prepare``, ``register``, ``write``, ``report``);
+        ``outputs`` (name to path); and, for the demo pair, ``error_before`` and ``error`` with ``mean_mm``, ``p95_mm``, ….
 
     Raises
     ------
@@ -87,6 +88,11 @@ def run_demo(
         figures["outputs"]["montage"] = str(
             write_montage(folder / "montage.png", pair[0], pair[1], result.warped, caption=_caption(figures))
         )
+        clock.lap("montage")
+        page = folder / "report.html"
+        figures["verdict"] = write_report(page, *pair, result, title=_caption(figures)).verdict.to_dict()
+        figures["outputs"]["report"] = str(page)
+        clock.lap("report")
     return figures
 
 

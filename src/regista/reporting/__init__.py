@@ -1,0 +1,20 @@
+"""Whether to believe a registration: the verdict, the quality page of a run, the page of a cohort."""
+
+from regista.reporting._cohort import CohortRow, find_runs, write_cohort
+from regista.reporting._folder import RunFolder, read_run
+from regista.reporting._page import Report, make_report, write_report
+from regista.reporting._verdict import Outcome, Verdict, judge
+
+__all__ = [
+    "CohortRow",
+    "Outcome",
+    "Report",
+    "RunFolder",
+    "Verdict",
+    "find_runs",
+    "judge",
+    "make_report",
+    "read_run",
+    "write_cohort",
+    "write_report",
+]

@@ -1,0 +1,202 @@
+"""The numbers of a quality page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from regista.core import GeometryError, Grid, Image, LabelImage, PointSet, RunRecord
+from regista.evaluation import ImageSimilarity, LabelScore, image_measures, label_measures, landmark_error
+from regista.registration import Result, plan_from_dict, plan_to_toml
+from regista.reporting._features import Scene
+from regista.transforms import resample_labels
+
+MOST_LABELS = 200
+"""Rows of the table of labels; the others are told in numbers."""
+_NAMES = {
+    "ncc": "NCC (correlation)",
+    "lncc": "LNCC (local correlation, squared)",
+    "mi": "MI (mutual information, nats)",
+    "ssim": "SSIM (structural similarity)",
+    "ssd": "SSD (mean squared difference)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A measure before and after registration; None where it has no such value."""
+
+    name: str
+    before: float | None
+    after: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Measures of a registration.
+
+    Parameters
+    ----------
+    rows : list of Row
+        Similarity, overlap, landmark error.
+    map_rows : list of tuple of str and float
+        Displacement percentiles, folds and the like.
+    labels : list of LabelScore
+        The labels that overlap least, at most 200.
+    label_count : int
+        Number of all labels.
+    flat : dict of str to float
+        All of it for a table.
+    """
+
+    rows: list[Row]
+    map_rows: list[tuple[str, float]]
+    labels: list[LabelScore] = field(default_factory=list)
+    label_count: int = 0
+    flat: dict[str, float] = field(default_factory=dict)
+
+
+def measure_numbers(
+    scene: Scene,
+    result: Result,
+    labels: tuple[LabelImage, LabelImage] | None,
+    landmarks: tuple[PointSet, PointSet] | None,
+    grid: Grid,
+) -> Numbers:
+    """Measure a registration for its page.
+
+    Parameters
+    ----------
+    scene : Scene
+        The pair on a coarse lattice, which similarity is measured on.
+    result : Result
+        Its registration.
+    labels, landmarks : tuple of two, optional
+        The truth.
+    grid : Grid
+        Grid of the fixed image.
+    """
+    rows, flat = _similarity(scene)
+    map_rows = _map(scene, result)
+    flat |= _map_names(map_rows)
+    scores: list[LabelScore] = []
+    count = 0
+    if labels is not None:
+        found, row, scores, count = _overlap(labels, result, grid)
+        rows += [row]
+        flat |= found
+    if landmarks is not None:
+        before, after = (
+            landmark_error(*landmarks, transform) for transform in (None, _unnamed(result.transform))
+        )
+        for name in ("mean", "median", "p95", "max"):
+            rows.append(
+                Row(
+                    name=f"TRE, {name}, mm ({len(after.errors)} landmarks)",
+                    before=getattr(before, name),
+                    after=getattr(after, name),
+                )
+            )
+        flat |= {"tre_mean_mm": after.mean, "tre_max_mm": after.max}
+    return Numbers(rows=rows, map_rows=map_rows, labels=scores, label_count=count, flat=flat)
+
+
+def _unnamed(transform: Any) -> Any:
+    """Return a map without names of spaces: landmarks are named after their files."""
+    from regista.transforms import with_spaces
+
+    return with_spaces(transform, None, None)
+
+
+def _similarity(scene: Scene) -> tuple[list[Row], dict[str, float]]:
+    around = binary_dilation(scene.seen, iterations=2)
+    found: list[ImageSimilarity | None] = []
+    for image, inside in ((scene.before, scene.inside_before), (scene.warped, scene.inside)):
+        mask = around & inside
+        if not mask.any():
+            found.append(None)
+            continue
+        pair = Image(scene.fixed, scene.grid), Image(np.asarray(image, np.float32), scene.grid)
+        found.append(image_measures(*pair, mask=mask))
+    rows = [
+        Row(name=text, before=_of(found[0], name), after=_of(found[1], name)) for name, text in _NAMES.items()
+    ]
+    flat = {name: _of(found[1], name) for name in ("ncc", "lncc", "mi", "ssim")}
+    return rows, {name: value for name, value in flat.items() if value is not None}
+
+
+def _of(found: Any, name: str) -> float | None:
+    return None if found is None else float(getattr(found, name))
+
+
+def _map(scene: Scene, result: Result) -> list[tuple[str, float]]:
+    seen = scene.seen if scene.seen.any() else np.ones_like(scene.seen)
+    moved = np.linalg.norm(scene.mapped_mm - scene.places_mm, axis=1)[seen.ravel()]
+    rows = [(f"displacement, {q}th percentile, mm", float(np.percentile(moved, q))) for q in (5, 50, 95, 99)]
+    rows.append(("displacement, largest, mm", float(moved.max())))
+    measures = result.record.measures
+    for name, text in (
+        ("folded_percent", "folded voxels, %"),
+        ("smallest_jacobian", "smallest Jacobian determinant"),
+        ("inverse_folded_percent", "folded voxels of the inverse, %"),
+        ("inverse_residual_vox", "largest residual of the inversion, voxels"),
+    ):
+        if name in measures:
+            rows.append((text, float(measures[name])))
+    return rows
+
+
+def _map_names(rows: Sequence[tuple[str, float]]) -> dict[str, float]:
+    names = {
+        "displacement, 50th percentile, mm": "displacement_p50_mm",
+        "displacement, 95th percentile, mm": "displacement_p95_mm",
+        "folded voxels, %": "folded_percent",
+    }
+    return {names[text]: value for text, value in rows if text in names}
+
+
+def _overlap(
+    labels: tuple[LabelImage, LabelImage], result: Result, grid: Grid
+) -> tuple[dict[str, float], Row, list[LabelScore], int]:
+    here, there = (LabelImage(x.data, x.grid, names=x.names) for x in labels)
+    if not here.grid.same_as(grid):
+        raise GeometryError(
+            f"the fixed labels lie on another grid ({here.grid.describe()}) than the fixed image ({grid.describe()})"
+        )
+    scores = _scored(here, resample_labels(there, grid, result.transform))
+    start = _scored(here, resample_labels(there, grid))
+    kept = sorted((s for s in scores if np.isfinite(s.dice)), key=lambda s: s.dice)
+    mean, before = (float(np.nanmean([s.dice for s in part])) if part else 0.0 for part in (scores, start))
+    row = Row(name=f"Dice, mean of {len(scores)} labels", before=before, after=mean)
+    return {"dice": mean}, row, kept[:MOST_LABELS], len(scores)
+
+
+def _scored(here: LabelImage, there: LabelImage) -> list[LabelScore]:
+    try:
+        return list(label_measures(here, there, surface=None).labels)
+    except GeometryError:  # no label in common: nothing overlaps
+        return []
+
+
+def record_facts(record: RunRecord) -> dict[str, Any]:
+    """Return what the page tells of a run, ready to print.
+
+    Parameters
+    ----------
+    record : RunRecord
+        How it went.
+    """
+    try:
+        plan = plan_to_toml(plan_from_dict(dict(record.plan)))
+    except Exception:  # of another tool, or of another version: shown as it is
+        plan = json.dumps(dict(record.plan), indent=2, default=str)
+    return {
+        "plan": plan,
+        "memory_gb": record.peak_memory_bytes / 1e9,
+        "inputs": [(role, dict(tree)) for role, tree in record.inputs.items() if isinstance(tree, dict)],
+    }

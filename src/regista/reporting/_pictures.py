@@ -1,0 +1,190 @@
+"""The pictures of a pair: as it is, before and after, and laid over each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regista.core import Image, LabelImage, PointSet
+from regista.evaluation import match_landmarks
+from regista.registration import Result
+from regista.reporting._colours import (
+    EDGE_COLOUR,
+    FIXED_COLOUR,
+    MOVING_COLOUR,
+    RGB,
+    Plane,
+    diverging,
+    gray,
+    luminance,
+    two_colours,
+    window,
+)
+from regista.reporting._mosaic import mosaic, sample_tiles
+from regista.reporting._outlines import draw_landmarks, edges, inked, label_outlines, landmarks_near
+from regista.reporting._slices import Layout
+from regista.transforms import Affine, Transform
+
+_CHECKS = 7
+_CLEAR = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Pictures by name, each of all slices.
+
+    Parameters
+    ----------
+    plain : dict of str to (H, W, 3) uint8 ndarray
+        ``fixed``, ``before``, ``after``, ``checker``, ``blend_before``, ``blend_after``, ``difference_before``,
+        ``difference_after``.
+    overlays : dict of str to (H, W, 4) uint8 ndarray
+        ``edges`` of the fixed image; ``labels`` and ``landmarks`` where given.
+    colour : bool
+        Whether the images are shown in their own colours.
+    """
+
+    plain: dict[str, RGB]
+    overlays: dict[str, RGB] = field(default_factory=dict)
+    colour: bool = False
+
+
+def is_colour(image: Image) -> bool:
+    """Tell whether an image's channels are red, green and blue."""
+    return image.kind == "channels" and len(image.data) == 3 and image.data.dtype == np.uint8
+
+
+def shown_channel(image: Image) -> Image:
+    """Return what is shown of an image: colours, or the first channel."""
+    if image.kind == "scalar" or is_colour(image):
+        return image
+    return Image(image.data[0], image.grid)
+
+
+def draw_pair(
+    fixed: Image,
+    moving: Image,
+    result: Result,
+    layout: Layout,
+    *,
+    centred: bool = False,
+    labels: tuple[LabelImage, LabelImage] | None = None,
+    landmarks: tuple[PointSet, PointSet] | None = None,
+) -> Pictures:
+    """Draw a pair before and after registration.
+
+    Parameters
+    ----------
+    fixed, moving : Image
+        The pair.
+    result : Result
+        Its registration; `result.warped` is what is shown as the registered image.
+    layout : Layout
+        Slices of the fixed image.
+    centred : bool
+        Show the moving image before with the centres of the fields of view aligned.
+    labels, landmarks : tuple of two, optional
+        Of the fixed and of the moving image.
+    """
+    colour = is_colour(fixed) and is_colour(moving)
+    start = _centres(fixed, moving) if centred else None
+    warped = result.warped
+    if colour and warped.kind == "channels":
+        warped = warped.with_data(warped.data)
+    tiles = {
+        "fixed": sample_tiles(shown_channel(fixed), layout),
+        "before": sample_tiles(shown_channel(moving), layout, start),
+        "after": sample_tiles(shown_channel_of(warped, colour), layout),
+    }
+    planes = _windowed(tiles)
+    shown = tiles if colour else planes
+    plain = {
+        name: mosaic(layout, [_colours(t) if colour else gray(luminance(t)) for t in shown[name]])
+        for name in ("fixed", "before", "after")
+    }
+    plain |= _combined(planes, layout, plain)
+    overlays = {
+        "edges": _over(layout, [inked(edges(p), EDGE_COLOUR, 235) for p in planes["fixed"]]),
+    }
+    if labels is not None:
+        overlays["labels"] = _draw_labels(labels, result.transform, layout)
+    if landmarks is not None:
+        overlays["landmarks"] = _draw_landmarks(landmarks, result.inverse, layout)
+    return Pictures(plain=plain, overlays=overlays, colour=colour)
+
+
+def shown_channel_of(warped: Image, colour: bool) -> Image:
+    """Return what is shown of the registered image, whose type may be another than the moving image's."""
+    if warped.kind == "scalar" or (colour and len(warped.data) == 3):
+        return warped
+    return Image(warped.data[0], warped.grid)
+
+
+def _centres(fixed: Image, moving: Image) -> Transform:
+    matrix = np.eye(fixed.ndim + 1)
+    matrix[:-1, -1] = moving.grid.center_mm - fixed.grid.center_mm
+    return Affine(matrix)
+
+
+def _colours(planes: NDArray[np.generic]) -> RGB:
+    if planes.ndim == 2:
+        return gray(window(np.asarray(planes, np.float32), 0, 255))
+    return np.asarray(np.clip(np.moveaxis(planes, 0, -1), 0, 255).astype(np.uint8))
+
+
+def _windowed(tiles: dict[str, list[NDArray[np.generic]]]) -> dict[str, list[Plane]]:
+    """Return gray planes, 0 … 1: the fixed image by its own range, the moving one by that of before and after."""
+    found: dict[str, list[Plane]] = {}
+    for group in (("fixed",), ("before", "after")):
+        planes = {name: [luminance(t) for t in tiles[name]] for name in group}
+        values = np.concatenate([p.ravel()[::5] for name in group for p in planes[name]])
+        values = values[np.isfinite(values)]
+        low, high = np.percentile(values, [0.5, 99.5]) if values.size else (0.0, 1.0)
+        found |= {n: [window(p, float(low), float(high)) for p in planes[n]] for n in group}
+    return found
+
+
+def _combined(planes: dict[str, list[Plane]], layout: Layout, plain: dict[str, RGB]) -> dict[str, RGB]:
+    """Return checkerboard, two-colour overlays and differences."""
+    out = {}
+    for name in ("before", "after"):
+        pairs = list(zip(planes["fixed"], planes[name], strict=True))
+        out[f"blend_{name}"] = mosaic(layout, [two_colours(f, m) for f, m in pairs])
+        out[f"difference_{name}"] = mosaic(
+            layout, [diverging(m - f) for f, m in pairs], background=(255,) * 3
+        )
+    side = max(12, max(max(t.size) for t in layout.tiles) // _CHECKS)
+    height, width = plain["fixed"].shape[:2]
+    rows, columns = np.indices((height, width))
+    even = ((rows // side + columns // side) % 2 == 0)[..., None]
+    out["checker"] = np.where(even, plain["fixed"], plain["after"])
+    return out
+
+
+def _over(layout: Layout, pictures: Sequence[RGB]) -> RGB:
+    return mosaic(layout, pictures, background=_CLEAR)
+
+
+def _draw_labels(labels: tuple[LabelImage, LabelImage], transform: Transform, layout: Layout) -> RGB:
+    here, there = label_outlines(labels[0], layout), label_outlines(labels[1], layout, transform)
+    drawn = []
+    for one, other in zip(here, there, strict=True):
+        picture = inked(one, FIXED_COLOUR)
+        picture[other] = (*MOVING_COLOUR, 255)
+        picture[one & other] = (255, 255, 255, 255)
+        drawn.append(picture)
+    return _over(layout, drawn)
+
+
+def _draw_landmarks(landmarks: tuple[PointSet, PointSet], inverse: Transform, layout: Layout) -> RGB:
+    one, other = match_landmarks(*landmarks)
+    here = PointSet(landmarks[0].points_mm[one])
+    found = PointSet(inverse.map_points(landmarks[1].points_mm[other]))
+    drawn = []
+    for tile, (which, pixels) in zip(layout.tiles, landmarks_near(here, layout), strict=True):
+        came = tile.grid.world2index(found.points_mm[which])[:, :2]
+        drawn.append(draw_landmarks(tile, pixels, came, (FIXED_COLOUR, MOVING_COLOUR)))
+    return _over(layout, drawn)

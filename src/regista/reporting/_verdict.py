@@ -1,0 +1,277 @@
+"""The verdict: whether to believe a registration, and why, from what can be told without a truth."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from regista.core import GeometryError, Image
+from regista.registration import Result
+from regista.reporting._features import Scene, make_scene, measure_features
+
+LARGEST_SCALE = 2.0
+"""Scaling or shear, of the nearest affine map, beyond which anatomy is hardly meant."""
+LEAST_COVERED, USUAL_COVERED = 0.3, 0.6
+"""Share of either image's content in the other's view below which a registration fails, or asks for a look."""
+MAX_FOLDED_PERCENT = 1.0
+MAX_INVERSE = 0.05
+LARGEST_TURN_DEG = 90.0
+"""A rotation, against the headers, beyond which a person should look."""
+
+
+class Outcome(enum.StrEnum):
+    """What the verdict says."""
+
+    PASS = "pass"
+    LOOK = "look"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether to believe a registration.
+
+    Parameters
+    ----------
+    outcome : Outcome
+        ``pass``; ``look``: a person should; ``fail``.
+    reasons : tuple of str
+        Sentences, the weightiest first; empty for a pass.
+    probability : float
+        Of a failed registration, by the fitted model, 0 … 1.
+    features : mapping of str to float
+        What was measured.
+    """
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    probability: float
+    features: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {
+            "outcome": str(self.outcome),
+            "reasons": list(self.reasons),
+            "probability": round(self.probability, 4),
+            "features": {name: float(f"{value:.5g}") for name, value in self.features.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A logistic model of failure, and the features' ranges over good registrations.
+
+    Parameters
+    ----------
+    weights : mapping of str to tuple of 3 floats
+        Centre, scale and weight of each feature.
+    intercept : float
+        Of the model.
+    look_above, fail_above : float
+        Probabilities of failure from which the verdict is 'look' and 'fail'.
+    limits : mapping of str to float
+        Value of each feature that few of the good runs are beyond.
+    """
+
+    weights: Mapping[str, tuple[float, float, float]]
+    intercept: float
+    look_above: float
+    fail_above: float
+    limits: Mapping[str, float]
+
+    def contributions(self, features: Mapping[str, float]) -> dict[str, float]:
+        """Return what each feature adds to the log-odds of failure."""
+        return {
+            name: weight * float(np.clip((features[name] - centre) / scale, -3, 3))
+            for name, (centre, scale, weight) in self.weights.items()
+        }
+
+    def probability(self, features: Mapping[str, float]) -> float:
+        """Return the probability of failure."""
+        score = self.intercept + sum(self.contributions(features).values())
+        return float(1 / (1 + np.exp(-np.clip(score, -50, 50))))
+
+
+WORDS = {
+    "nmi": "the images share little information where they are laid on each other ({:.2f} of the smaller entropy)",
+    "nmi_ratio": "the match is hardly better than when the result is moved aside (log ratio of information {:.2f})",
+    "nmi_over_shifts": "the match is hardly better than when the result is moved aside (information {:+.3f})",
+    "nmi_gain": "the metric did not improve over the start (information {:+.3f})",
+    "nmi_straight": "without the bending part of the map the images share little information ({:.2f})",
+    "nmi_straight_share": "the match rests on the bending part of the map alone (log share of information {:.2f})",
+    "nmi_over_mirror": "mirrored, the images match as well or better (log ratio of information {:.2f}): is one flipped?",
+    "lncc": "local structure does not agree (mean squared local correlation {:.2f})",
+    "lncc_ratio": "local structure agrees hardly better than when the result is moved aside (log ratio {:.2f})",
+    "lncc_over_shifts": "local structure agrees hardly better than when the result is moved aside ({:+.3f})",
+    "lncc_gain": "local structure agrees no better than at the start ({:+.3f})",
+    "lncc_straight": "without the bending part of the map local structure does not agree ({:.2f})",
+    "lncc_straight_share": "local structure agrees by the bending part of the map alone (log share {:.2f})",
+    "lncc_over_mirror": "mirrored, local structure agrees as well or better (log ratio {:.2f}): is an image flipped?",
+    "edges": "edges do not meet (agreement {:.2f} of 1)",
+    "edges_ratio": "edges meet hardly better than when the result is moved aside (log ratio {:.2f})",
+    "edges_over_shifts": "edges meet hardly better than when the result is moved aside ({:+.3f})",
+    "edges_gain": "edges meet no better than at the start ({:+.3f})",
+    "edges_straight": "without the bending part of the map edges do not meet ({:.2f} of 1)",
+    "edges_straight_share": "edges meet by the bending part of the map alone (log share {:.2f})",
+    "edges_over_mirror": "mirrored, edges meet as well or better (log ratio {:.2f}): is an image flipped?",
+    "content_dice": "the outlines of what the images show do not agree (Dice {:.2f})",
+    "content_straight": "without the bending part of the map the outlines do not agree (Dice {:.2f})",
+    "log_scale": "the scaling or shear of the map is large (log {:.2f})",
+    "bent": "the deformation is large (95th percentile {:.1%} of the image's diagonal)",
+    "sd_log_jacobian": "volumes change unusually much from place to place (SD of the log-Jacobian {:.2f})",
+    "inverse_p95": "the map and its inverse do not undo each other (95th percentile {:.2%} of the image's diagonal)",
+}
+"""What it means, in words, when a feature tells of failure."""
+
+
+@cache
+def load_model() -> Model:
+    """Return the model that ships with the package, fitted by ``benchmarks/verdict.py``."""
+    tree = json.loads(files("regista.reporting").joinpath("verdict.json").read_text(encoding="utf-8"))
+    return Model(
+        weights={name: (w[0], w[1], w[2]) for name, w in tree["weights"].items()},
+        intercept=tree["intercept"],
+        look_above=tree["look_above"],
+        fail_above=tree["fail_above"],
+        limits=tree["limits"],
+    )
+
+
+def judge(fixed: Image, moving: Image, result: Result, *, scene: Scene | None = None) -> Verdict:
+    """Tell whether to believe a registration.
+
+    Parameters
+    ----------
+    fixed, moving : Image
+        The pair as it was given to `regista.register`.
+    result : Result
+        What came out, of any method.
+    scene : Scene, optional
+        The pair on its coarse lattice, if made before.
+
+    Returns
+    -------
+    Verdict
+        Pass, look or fail, with reasons in words.
+
+    Raises
+    ------
+    GeometryError
+        If an image is a series, or the dimensions differ.
+
+    Notes
+    -----
+    Nothing here knows the truth: a registration that looks right and is not (a brain mirrored from left to right,
+    for instance) passes. *The verdict*, in the documentation, has the features and how often it errs.
+
+    Examples
+    --------
+    >>> from regista.core import Grid
+    >>> from regista.registration import register
+    >>> blob = np.exp(-((np.indices((32, 24)) - 12.0) ** 2).sum(0) / 30).astype(np.float32)
+    >>> image = Image(blob, Grid(blob.shape, np.eye(3)))
+    >>> result = register(image, image, "translation")
+    >>> judge(image, image, result).outcome in list(Outcome)
+    True
+    """
+    for name, image in (("fixed", fixed), ("moving", moving)):
+        if image.kind == "series":
+            raise GeometryError(f"the {name} image is a series of {len(image.data)} frames: give one of them")
+    if not fixed.ndim == moving.ndim == result.transform.ndim:
+        raise GeometryError(
+            f"2-D and 3-D do not mix: fixed {fixed.ndim}-D, moving {moving.ndim}-D, transform "
+            f"{result.transform.ndim}-D"
+        )
+    scene = make_scene(fixed, moving, result.transform) if scene is None else scene
+    return conclude(measure_features(scene, result, fixed, moving), str(result.record.status))
+
+
+def conclude(features: Mapping[str, float], status: str = "converged", model: Model | None = None) -> Verdict:
+    """Return the verdict on features that were measured.
+
+    Parameters
+    ----------
+    features : mapping of str to float
+        From `judge`, or a table.
+    status : str
+        How the run ended.
+    model : Model, optional
+        By default the one that ships with the package.
+    """
+    model = model or load_model()
+    hard, odd = _certain(features, status), _odd(features)
+    probability = 1.0 if hard else model.probability(features)
+    if hard or probability >= model.fail_above:
+        outcome = Outcome.FAIL
+    else:
+        outcome = Outcome.LOOK if odd or probability >= model.look_above else Outcome.PASS
+    soft = _soft(features, model) if probability >= model.look_above else []
+    reasons = [*hard, *odd, *soft]
+    return Verdict(
+        outcome=outcome, reasons=tuple(reasons[:5]), probability=probability, features=dict(features)
+    )
+
+
+def _certain(features: Mapping[str, float], status: str) -> list[str]:
+    """Return what makes a failure on its own."""
+    found = []
+    if status in ("non-finite", "diverged", "cancelled"):
+        found.append(f"the registration ended {status}")
+    if features["folded_percent"] > MAX_FOLDED_PERCENT:
+        found.append(f"the map folds: {features['folded_percent']:.2g} % of the voxels")
+    if features["mirrored"]:
+        found.append("the map mirrors the anatomy (its determinant is negative)")
+    scale = float(np.exp(features["log_scale"]))
+    if scale > LARGEST_SCALE:
+        found.append(
+            f"the scaling or shear is implausible: {scale:.1f}-fold along one direction "
+            f"(scales {features['smallest_scale']:.2f} to {features['largest_scale']:.2f})"
+        )
+    if min(features["fixed_covered"], features["moving_covered"]) < LEAST_COVERED:
+        found.append(
+            f"the field of view is lost: {features['fixed_covered']:.0%} of what the fixed image shows lies in the "
+            f"moving one, {features['moving_covered']:.0%} the other way round"
+        )
+    if features["inverse_p95"] > MAX_INVERSE:
+        found.append(
+            f"the map and its inverse do not undo each other: {features['inverse_p95']:.1%} of the image's diagonal"
+        )
+    return found
+
+
+def _odd(features: Mapping[str, float]) -> list[str]:
+    """Return what a person should look at, though it may be right."""
+    found = []
+    covered = min(features["fixed_covered"], features["moving_covered"])
+    if LEAST_COVERED <= covered < USUAL_COVERED:
+        found.append(
+            f"the fields of view share little: {features['fixed_covered']:.0%} of what the fixed image shows lies in the "
+            f"moving one, {features['moving_covered']:.0%} the other way round"
+        )
+    if features["turned_deg"] > LARGEST_TURN_DEG:
+        found.append(
+            f"the map turns the image by {features['turned_deg']:.0f}° against the headers: if they are right, an image may be "
+            "mirrored (a mirrored brain, half turned, looks like a brain)"
+        )
+    return found
+
+
+def _soft(features: Mapping[str, float], model: Model) -> list[str]:
+    """Return the reasons of the model, those that weigh most first."""
+    given = model.contributions(features)
+    ranked = sorted((name for name in given if given[name] > 0.15), key=lambda name: -given[name])
+    beyond = [n for n in ranked if _beyond(features[n], n, model)] or ranked[:2]
+    return [WORDS[name].format(features[name]) for name in beyond]
+
+
+def _beyond(value: float, name: str, model: Model) -> bool:
+    limit, weight = model.limits.get(name), model.weights[name][2]
+    return limit is None or (value > limit if weight > 0 else value < limit)

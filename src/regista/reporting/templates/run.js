@@ -1,0 +1,122 @@
+"use strict";
+(() => {
+  const stage = document.getElementById("stage");
+  const picture = (name) => document.querySelector(`[data-picture="${name}"]`);
+  const views = [...document.querySelectorAll('input[name="view"]')];
+  const slider = document.getElementById("slider");
+  const speed = document.getElementById("speed");
+  const opacity = document.getElementById("opacity");
+  const when = document.getElementById("when");
+  const caption = document.getElementById("caption");
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  let after = true, top = true, timer = 0, running = !calm;
+
+  const layer = (name) => {
+    const img = new Image();
+    img.src = picture(name).src;
+    img.alt = "";
+    stage.append(img);
+    return img;
+  };
+  const name = () => (after ? "after" : "before");
+  const words = () => (after ? "registered" : "before registration");
+
+  const show = {
+    flicker() {
+      layer("fixed");
+      const img = layer(name());
+      const turn = () => {
+        img.style.visibility = top ? "visible" : "hidden";
+        caption.textContent = top ? `moving image, ${words()}` : "fixed image";
+      };
+      turn();
+      flip = () => { top = !top; turn(); };
+      restart();
+    },
+    slider() {
+      layer("fixed");
+      const img = layer(name());
+      const rule = document.createElement("div");
+      rule.className = "rule";
+      stage.append(rule);
+      const move = () => {
+        img.style.clipPath = `inset(0 0 0 ${slider.value}%)`;
+        rule.style.left = `${slider.value}%`;
+      };
+      slider.oninput = move;
+      stage.onpointermove = (event) => {
+        if (event.buttons || event.pointerType === "mouse") {
+          const box = stage.getBoundingClientRect();
+          slider.value = (100 * (event.clientX - box.left)) / box.width;
+          move();
+        }
+      };
+      move();
+      caption.textContent = `left of the line: fixed image; right: moving image, ${words()}`;
+    },
+    checker() {
+      layer("checker");
+      caption.textContent = "fields of the fixed image and of the registered image by turns: lines must run on";
+    },
+    edges() {
+      layer(name());
+      const img = layer("edges");
+      img.style.opacity = opacity.value;
+      opacity.oninput = () => { img.style.opacity = opacity.value; };
+      caption.textContent = `edges of the fixed image (yellow) on the moving image, ${words()}`;
+    },
+    difference() {
+      layer(`difference_${name()}`);
+      caption.textContent = `moving less fixed, ${words()}: blue darker, orange brighter; means little between contrasts`;
+    },
+    blend() {
+      layer(`blend_${name()}`);
+      caption.textContent = `orange: fixed image alone; blue: moving image alone, ${words()}; gray: both`;
+    },
+    labels() {
+      layer("after");
+      const img = layer("labels");
+      img.style.opacity = opacity.value;
+      opacity.oninput = () => { img.style.opacity = opacity.value; };
+      caption.textContent = "label outlines: blue fixed, orange registered, white both";
+    },
+    landmarks() {
+      layer("after");
+      layer("landmarks");
+      caption.textContent = "landmarks: blue ring fixed, orange cross registered, nearest slice of each plane";
+    },
+  };
+  let flip = null;
+  const restart = () => {
+    clearInterval(timer);
+    if (flip && running) timer = setInterval(() => flip && flip(), 1000 / Number(speed.value));
+  };
+  const draw = () => {
+    clearInterval(timer);
+    flip = null;
+    slider.oninput = opacity.oninput = stage.onpointermove = null;
+    stage.replaceChildren();
+    const view = views.find((radio) => radio.checked).value;
+    for (const tool of document.querySelectorAll("[data-for]")) {
+      tool.hidden = !tool.dataset.for.split(" ").includes(view);
+    }
+    show[view]();
+    when.textContent = after ? "Show before" : "Show registered";
+  };
+  views.forEach((radio) => radio.addEventListener("change", draw));
+  speed.addEventListener("input", restart);
+  const toggle = () => { after = !after; draw(); };
+  when.addEventListener("click", toggle);
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const number = Number(event.key);
+    if (number >= 1 && number <= views.length) { views[number - 1].checked = true; draw(); return; }
+    const key = event.key.toLowerCase();
+    if (key === "b") toggle();
+    if (key === "f" && flip) flip();
+    if (key === "p") { running = !running; restart(); }
+    const step = { "[": -2, "]": 2 }[key];
+    if (step && slider.oninput) { slider.value = Number(slider.value) + step; slider.oninput(); }
+  });
+  draw();
+})();

@@ -1,0 +1,236 @@
+"""The page stands alone, escapes what it is given, and survives what is strange."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from scenes import result_of
+
+from regista.core import Grid, Image, LabelImage, LevelHistory, PointSet, RunRecord, Status
+from regista.reporting import make_report, write_report
+from regista.reporting._colours import EDGE_COLOUR, FIXED_COLOUR, MOVING_COLOUR, two_colours
+from regista.reporting._curves import curves
+from regista.reporting._outlines import edges
+from regista.reporting._page import SUMMARY_END, SUMMARY_START, page_text
+from regista.transforms import Affine
+
+EVIL = "<script>alert('x')</script>"
+
+
+class _Page(HTMLParser):
+    """Collects tags, and whether those that need an end have one."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "input", "br", "i", "polyline", "line", "circle", "rect", "path"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        if tag in ("i", "polyline"):
+            return
+        assert self.open, tag
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def page(pair, good):
+    labels = LabelImage((pair.fixed.data > 60).astype(np.int16), pair.fixed.grid, names={1: EVIL})
+    there = LabelImage((pair.moving.data > 60).astype(np.int16), pair.moving.grid)
+    rng = np.random.default_rng(0)
+    here = PointSet(pair.fixed.grid.center_mm + rng.uniform(-8, 8, (12, 3)))
+    found = PointSet(pair.truth.map_points(here.points_mm) + 0.5)
+    record = replace(
+        good.record,
+        history=(LevelHistory(EVIL, 0, (4, 4, 2), (3.0, 2.0, 1.5), Status.CONVERGED, 0.4),),
+        warnings=(EVIL,),
+        plan={"name": EVIL},
+        command=f"regista register {EVIL}",
+        inputs={"fixed": {"path": EVIL}},
+    )
+    pictured = replace(good, record=record)
+    return make_report(
+        replace(pair.fixed, space=EVIL),
+        pair.moving,
+        pictured,
+        labels=(labels, there),
+        landmarks=(here, found),
+    )
+
+
+def test_names_are_escaped_everywhere(page) -> None:
+    assert EVIL not in page.html
+    assert page.html.count("&lt;script&gt;alert") >= 6
+    scripts = re.findall(r"<script[^>]*>", page.html)
+    assert scripts == ["<script>", '<script type="application/json" id="summary">']
+
+
+def test_it_is_well_formed_and_needs_nothing_from_elsewhere(page) -> None:
+    parsed = _Page(page.html)
+    assert parsed.open == []
+    for _tag, attributes in parsed.tags:
+        for name in ("src", "href"):
+            if name in attributes:
+                assert str(attributes[name]).startswith(("data:image/", "#")), attributes[name]
+    assert "http://" not in page.html
+    assert "https://" not in page.html
+    assert "@import" not in page.html
+    assert len(page.html) < 8e6
+
+
+def test_every_picture_has_words_and_every_control_a_name(page) -> None:
+    for tag, attributes in _Page(page.html).tags:
+        if tag == "img":
+            assert attributes.get("alt")
+    assert page.html.count("<h1>") == 1
+    assert 'lang="en"' in page.html
+
+
+def test_the_numbers_are_right(page) -> None:
+    text = re.sub(r"<[^>]+>", " ", page.html)
+    assert re.search(r"TRE, mean, mm \(12 landmarks\)\s+\S+\s+0\.866", text)  # 0.5 mm along each axis
+    dice = float(re.search(r"Dice, mean of 1 labels\s+\S+\s+(\S+)", text).group(1))
+    assert dice > 0.9
+    assert page.summary["measures"]["dice"] == pytest.approx(dice, abs=2e-3)
+
+
+def test_the_row_for_a_list_cannot_end_its_script(page) -> None:
+    start = page.html.rindex(SUMMARY_START) + len(SUMMARY_START)
+    row = json.loads(page.html[start : page.html.index(SUMMARY_END, start)])
+    assert row["outcome"] == str(page.verdict.outcome)
+    assert EVIL in row["name"]
+    assert row["thumbnail"].startswith("data:image/jpeg;base64,")
+
+
+def test_a_label_map_of_2000_values_survives(pair, good) -> None:
+    rng = np.random.default_rng(0)
+    maps = [
+        LabelImage(rng.integers(0, 2001, image.grid.shape).astype(np.int32), image.grid)
+        for image in (pair.fixed, pair.moving)
+    ]
+    made = make_report(pair.fixed, pair.moving, good, labels=tuple(maps))
+    assert "Overlap of 200 of 2000 labels" in made.html
+    assert len(made.html) < 8e6
+
+
+def test_two_dimensions_and_colour(tmp_path) -> None:
+    rng = np.random.default_rng(1)
+    data = np.zeros((3, 90, 70), np.uint8)
+    data[0, 20:60, 15:50] = 220
+    data[2] = rng.integers(0, 40, (90, 70))
+    image = Image(data, Grid((90, 70), np.diag([-1.0, -1.0, 1.0])), "channels")
+    shift = np.eye(3)
+    shift[0, 2] = 2.0
+    result = result_of(image, image, Affine(shift))
+    made = write_report(tmp_path / "page.html", image, image, result)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text == made.html
+    assert "Radiological" not in text  # a picture has no left and right of a person
+    assert text.count("data:image/") > 12
+
+
+def test_a_huge_image_is_shown_smaller_and_it_is_said() -> None:
+    data = np.random.default_rng(0).normal(100, 20, (1500, 1100)).astype(np.float32)
+    image = Image(data, Grid(data.shape, np.eye(3)))
+    made = make_report(image, image, result_of(image, image, Affine.identity(2)))
+    assert "1500×1100 voxels; the pictures are down-sampled" in made.html
+    assert len(made.html) < 8e6
+
+
+def test_nan_and_a_flat_image_do_not_stop_the_page(pair) -> None:
+    data = pair.fixed.data.copy()
+    data[:5] = np.nan
+    for moving in (pair.fixed.with_data(data), pair.fixed.with_data(np.zeros_like(data))):
+        made = make_report(pair.fixed, moving, result_of(pair.fixed, moving, Affine.identity(3)))
+        assert made.verdict.outcome in ("fail", "look", "pass")
+
+
+def test_edges_are_thin_and_lie_on_the_border() -> None:
+    index = np.indices((60, 80))
+    disc = ((index[0] - 30) ** 2 + (index[1] - 40) ** 2 < 18**2).astype(np.float32)
+    found = edges(disc)
+    radius = np.hypot(index[0] - 30, index[1] - 40)[found]
+    assert np.abs(radius - 18).max() < 2.5
+    assert found.sum() < 4 * 2 * np.pi * 18
+    assert not edges(np.full((20, 20), 3.0, np.float32)).any()
+
+
+def _luminance(colour) -> float:
+    c = np.asarray(colour, float) / 255
+    c = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+    return float(c @ [0.2126, 0.7152, 0.0722])
+
+
+def _contrast(a, b) -> float:
+    high, low = sorted((_luminance(a), _luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_text_has_the_contrast_of_wcag_aa() -> None:
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]+)", page_text("style.css")))
+    rgb = {
+        n: [int((c[1:] if len(c) == 7 else "".join(2 * x for x in c[1:]))[i : i + 2], 16) for i in (0, 2, 4)]
+        for n, c in colours.items()
+    }
+    pairs = [("ink", "paper"), ("soft", "paper"), ("ink", "panel"), ("soft", "panel"), ("link", "paper")]
+    pairs += [(name, f"{name}-bg") for name in ("pass", "look", "fail")]
+    for text, ground in pairs:
+        assert _contrast(rgb[text], rgb[ground]) >= 4.5, (text, ground)
+    for colour in (FIXED_COLOUR, MOVING_COLOUR, EDGE_COLOUR):
+        assert _contrast(colour, (0, 0, 0)) >= 3
+
+
+def test_two_colours_of_equal_images_are_gray_and_differ_in_blue_and_orange_else() -> None:
+    one = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    same = two_colours(one, one).astype(int)
+    assert np.abs(same - same[..., :1]).max() <= 1
+    alone = two_colours(np.ones((1, 1), np.float32), np.zeros((1, 1), np.float32))[0, 0]
+    other = two_colours(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))[0, 0]
+    assert alone[0] > 200 > alone[2]
+    assert other[2] > 200 > other[0]
+
+
+def test_curves_go_down_when_the_cost_does() -> None:
+    record = RunRecord(
+        status=Status.CONVERGED,
+        history=(LevelHistory("rigid", 0, (4, 4), (3.0, 2.0, float("nan"), 1.0), Status.CONVERGED, 0.1),),
+    )
+    (curve,) = curves(record.to_dict()["history"])
+    heights = [float(p.split(",")[1]) for p in curve.points.split()]
+    assert heights == sorted(heights)  # downwards on the screen
+    assert (curve.first, curve.last, curve.steps) == (3.0, 1.0, 2)
+
+
+@pytest.mark.parametrize(
+    "view", ["flicker", "slider", "edges", "checker", "blend", "difference", "labels", "landmarks"]
+)
+def test_every_view_has_its_control(page, view) -> None:
+    assert f'value="{view}"' in page.html
+    assert f"  {view}() {{" in page_text("run.js") or f"    {view}() {{" in page_text("run.js")
+
+
+def test_the_script_runs_in_a_browser(page, tmp_path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    target = tmp_path / "page.html"
+    target.write_text(page.html, encoding="utf-8")
+    words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", target.as_uri()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.skip(f"Chromium does not run here: {done.stderr[-200:]}")
+    stage = re.search(r'<div class="stage" id="stage".*?</div>', done.stdout, re.DOTALL).group(0)
+    assert stage.count("<img") == 2  # the fixed image below the registered one
+    assert "Show before" in done.stdout

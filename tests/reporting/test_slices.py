@@ -1,0 +1,88 @@
+"""Slices are where they say, turned as they say."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from regista.core import Grid, Image
+from regista.reporting._mosaic import mosaic, sample_tiles
+from regista.reporting._slices import choose_slices
+
+WAYS = {"L": (-1, 0, 0), "R": (1, 0, 0), "P": (0, -1, 0), "A": (0, 1, 0), "I": (0, 0, -1), "S": (0, 0, 1)}
+ORDERS = [
+    (order, signs)
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((-1, 1), repeat=3)
+]
+
+
+@pytest.mark.parametrize(("order", "signs"), ORDERS[::5])
+def test_letters_tell_where_pixels_lie_in_the_world(order, signs) -> None:
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.eye(3)[:, list(order)] * np.array(signs) * np.array([1.0, 0.7, 2.3])
+    grid = Grid((11, 14, 9), matrix)
+    layout = choose_slices(Image(np.random.default_rng(0).normal(size=grid.shape).astype(np.float32), grid))
+    assert [row[0].name for row in layout.rows] == ["axial", "coronal", "sagittal"]
+    for tile in layout.tiles:
+        left, right, top, bottom = tile.letters
+        across, down = tile.grid.direction[:, 0], tile.grid.direction[:, 1]
+        assert across @ WAYS[right] > 0.99
+        assert across @ WAYS[left] < -0.99
+        assert down @ WAYS[bottom] > 0.99
+        assert down @ WAYS[top] < -0.99
+    assert {tile.letters for tile in layout.tiles} == {"RLAP", "RLSI", "APSI"}
+
+
+def test_values_are_those_of_the_image_there(pair) -> None:
+    grid = pair.fixed.grid
+    height = grid.coordinates_mm()  # an image that holds its own world positions
+    layout = choose_slices(pair.fixed)
+    for axis in range(3):
+        shown = sample_tiles(Image(height[axis].astype(np.float32), grid), layout)
+        for tile, plane in zip(layout.tiles, shown, strict=True):
+            there = tile.plane(tile.grid.coordinates_mm()[axis])
+            inner = (slice(3, -3), slice(3, -3))
+            assert np.abs(plane - there)[inner].max() < 0.02
+            assert plane.shape == tile.size[::-1]
+
+
+def test_pixels_are_square_and_cover_the_slice(pair) -> None:
+    for tile in choose_slices(pair.fixed).tiles:
+        size = np.array(tile.size) * tile.grid.spacing[:2]
+        assert tile.grid.spacing[0] == pytest.approx(tile.grid.spacing[1], rel=0.05)
+        codes = [pair.fixed.grid.orientation.index(c) for c in pair.fixed.grid.orientation]
+        extents = (np.array(pair.fixed.grid.shape) * pair.fixed.grid.spacing)[codes]
+        assert min(abs(extents - size[0])) < 1e-6
+
+
+def test_slices_go_through_what_there_is() -> None:
+    data = np.zeros((60, 50, 40), np.float32)
+    data[40:56, 30:46, 4:12] = np.random.default_rng(1).uniform(1, 2, (16, 16, 8))
+    layout = choose_slices(Image(data, Grid(data.shape, np.eye(4))))
+    for axis, row in zip((2, 1, 0), layout.rows, strict=True):
+        places = [tile.grid.index2world([0, 0, 0])[axis] for tile in row]
+        low, high = [(40, 56), (30, 46), (4, 12)][axis]
+        assert all(low - 1 <= place <= high for place in places)
+
+
+def test_large_images_are_shown_with_fewer_pixels_and_it_is_said() -> None:
+    image = Image(
+        np.random.default_rng(0).integers(0, 9, (3000, 2000), dtype=np.uint8), Grid((3000, 2000), np.eye(3))
+    )
+    layout = choose_slices(image, pixels=600)
+    assert layout.shown_fraction == pytest.approx(0.2)
+    assert layout.tiles[0].size[0] == 600 or layout.tiles[0].size[1] == 600
+    picture = sample_tiles(image, layout)[0]
+    assert picture.std() < 1.2  # averaged: fine noise does not show in full
+
+
+def test_a_stack_of_few_slices_and_a_single_slice_are_shown() -> None:
+    for shape in ((40, 40, 1), (40, 1, 30), (30, 20, 3)):
+        image = Image(np.random.default_rng(0).normal(size=shape).astype(np.float32), Grid(shape, np.eye(4)))
+        layout = choose_slices(image)
+        assert 1 <= len(layout.rows) <= 3
+        pictures = [np.zeros((*tile.size[::-1], 3), np.uint8) for tile in layout.tiles]
+        assert mosaic(layout, pictures).shape[-1] == 3

@@ -1,0 +1,163 @@
+"""The verdict finds what is wrong, says it in words, and leaves good registrations alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scenes import bend, result_of, turned
+
+from regista.core import GeometryError, Grid, Image, Status
+from regista.io import read
+from regista.registration import register
+from regista.reporting import Outcome, judge
+from regista.reporting._features import make_scene, measure_features
+from regista.reporting._verdict import WORDS, Model, conclude, load_model
+from regista.transforms import Affine, Composite
+
+
+def test_the_truth_passes(pair, good) -> None:
+    verdict = judge(pair.fixed, pair.moving, good)
+    assert verdict.outcome is not Outcome.FAIL, verdict.reasons
+    assert verdict.probability < load_model().fail_above
+
+
+def test_a_pair_laid_wrong_fails(pair) -> None:
+    wrong = result_of(pair.fixed, pair.moving, turned(70, (9, -6, 4), pair.fixed.grid.center_mm))
+    verdict = judge(pair.fixed, pair.moving, wrong)
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.reasons
+
+
+def test_noise_fails(pair) -> None:
+    noise = np.random.default_rng(0).normal(100, 30, pair.moving.grid.shape).astype(np.float32)
+    moving = pair.moving.with_data(noise)
+    verdict = judge(pair.fixed, moving, result_of(pair.fixed, moving, pair.truth))
+    assert verdict.outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (np.diag([-1.0, 1, 1, 1]), "mirrors"),
+        (np.diag([3.0, 1, 1, 1]), "implausible: 3.0-fold"),
+        (np.array([[1, 0, 0, 500.0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "field of view is lost"),
+    ],
+)
+def test_impossible_maps_fail_whatever_the_images_say(pair, change, words) -> None:
+    center = np.eye(4)
+    center[:3, 3] = pair.fixed.grid.center_mm
+    map_ = Affine(center @ change @ np.linalg.inv(center))
+    verdict = judge(pair.fixed, pair.moving, result_of(pair.fixed, pair.moving, map_))
+    assert verdict.outcome is Outcome.FAIL
+    assert any(words in reason for reason in verdict.reasons), verdict.reasons
+
+
+def test_folds_a_false_inverse_and_a_bad_status_fail(pair, good) -> None:
+    folded = replace(good, record=replace(good.record, measures={"folded_percent": 4.0}))
+    assert "folds: 4 %" in judge(pair.fixed, pair.moving, folded).reasons[0]
+    off = replace(good, inverse=Composite((pair.truth.inverse(), turned(0, (30, 0, 0), (0, 0, 0)))))
+    assert any("undo" in r for r in judge(pair.fixed, pair.moving, off).reasons)
+    broken = replace(good, record=replace(good.record, status=Status.NON_FINITE))
+    assert judge(pair.fixed, pair.moving, broken).outcome is Outcome.FAIL
+
+
+def test_likeness_does_not_ask_for_the_same_contrast(pair) -> None:
+    inverted = pair.moving.with_data(
+        np.where(pair.moving.data > 5, 255 - pair.moving.data, 0).astype(np.float32)
+    )
+    verdict = judge(pair.fixed, inverted, result_of(pair.fixed, inverted, pair.truth))
+    assert verdict.outcome is not Outcome.FAIL, verdict.reasons
+
+
+def test_features_do_not_depend_on_where_the_world_begins_or_on_intensity_units(pair, good) -> None:
+    shift = np.eye(4)
+    shift[:3, 3] = (100, -70, 30)
+    moved = [
+        Image(image.data * 3.0 + 10, Grid(image.grid.shape, shift @ image.grid.grid2world))
+        for image in (pair.fixed, pair.moving)
+    ]
+    map_ = Composite((Affine(np.linalg.inv(shift)), pair.truth, Affine(shift)))
+    one, other = (
+        measure_features(make_scene(f, m, r.transform), r, f, m)
+        for f, m, r in ((pair.fixed, pair.moving, good), (*moved, result_of(*moved, map_)))
+    )
+    for name in ("nmi", "lncc", "edges", "fixed_covered", "log_scale", "sd_log_jacobian"):
+        assert other[name] == pytest.approx(one[name], abs=0.03), name
+
+
+def test_identity_returned_is_told_from_identity_that_is_right(pair) -> None:
+    same = register(pair.fixed, pair.fixed, "translation")
+    assert judge(pair.fixed, pair.fixed, same).outcome is not Outcome.FAIL
+    away = Image(
+        pair.fixed.data,
+        Grid(
+            pair.fixed.grid.shape,
+            turned(35, (12, 9, 0), pair.fixed.grid.center_mm).matrix @ pair.fixed.grid.grid2world,
+        ),
+    )
+    stayed = result_of(pair.fixed, away, Affine.identity(3))
+    assert judge(pair.fixed, away, stayed).outcome is Outcome.FAIL
+
+
+def test_reasons_are_there_for_every_feature_of_the_model() -> None:
+    model = load_model()
+    assert set(model.weights) <= set(WORDS)
+    assert 0 < model.look_above < model.fail_above < 1
+    for text in WORDS.values():
+        assert text.format(0.5)
+
+
+def test_conclude_follows_the_model() -> None:
+    base = {"folded_percent": 0.0, "mirrored": 0.0, "log_scale": 0.1, "inverse_p95": 0.0}
+    base |= {
+        "turned_deg": 5.0,
+        "fixed_covered": 1.0,
+        "moving_covered": 1.0,
+        "smallest_scale": 1.0,
+        "largest_scale": 1.1,
+    }
+    model = Model(
+        weights={"nmi": (0.5, 0.1, -2.0)}, intercept=0.0, look_above=0.3, fail_above=0.7, limits={"nmi": 0.4}
+    )
+    outcomes = [str(conclude({**base, "nmi": v}, "converged", model).outcome) for v in (0.9, 0.5, 0.2)]
+    assert outcomes == ["pass", "look", "fail"]
+    assert conclude({**base, "nmi": 0.2}, "converged", model).reasons[0].startswith("the images share little")
+    assert conclude({**base, "nmi": 0.9}, "converged", model).reasons == ()
+    turned_round = conclude({**base, "nmi": 0.9, "turned_deg": 178.0}, "converged", model)
+    assert turned_round.outcome is Outcome.LOOK
+    assert "178°" in turned_round.reasons[0]
+
+
+def test_two_dimensions_meet_three_nowhere(pair, good) -> None:
+    flat = Image(np.zeros((8, 9), np.float32), Grid((8, 9), np.eye(3)))
+    with pytest.raises(GeometryError, match="2-D and 3-D do not mix"):
+        judge(flat, pair.moving, good)
+    series = Image(np.zeros((2, 8, 9), np.float32), Grid((8, 9), np.eye(3)), "series")
+    with pytest.raises(GeometryError, match="series of 2 frames"):
+        judge(series, pair.moving, good)
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (7, 6, 5), (30, 25, 1)])
+def test_tiny_and_flat_images_are_judged_without_a_crash(shape) -> None:
+    data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    image = Image(data, Grid(shape, np.eye(len(shape) + 1)))
+    for pair in ((image, image), (image.with_data(np.zeros_like(data)), image)):
+        verdict = judge(*pair, result_of(*pair, Affine.identity(len(shape))))
+        assert np.isfinite(list(verdict.features.values())).all()
+
+
+def test_a_smooth_bend_is_no_failure(pair) -> None:
+    bent = result_of(pair.fixed, pair.fixed, bend(pair.fixed.grid, 0.5))
+    assert judge(pair.fixed, pair.fixed, bent).outcome is not Outcome.FAIL
+
+
+@pytest.mark.data
+def test_real_slices_and_the_same_flipped(data_dir) -> None:
+    folder = data_dir / "brain_slices_2d"
+    fixed, moving = (read(folder / f"{n}_t1.nii.gz") for n in ("01", "02"))
+    assert judge(fixed, moving, register(fixed, moving, "2d")).outcome is not Outcome.FAIL
+    upside = moving.with_data(np.ascontiguousarray(moving.data[:, ::-1]))
+    verdict = judge(fixed, upside, register(fixed, upside, "2d"))
+    assert verdict.outcome is not Outcome.PASS  # half turned, a mirrored brain is nearly a brain
