@@ -174,7 +174,7 @@ def test_single_settings_are_changed(override, look, value):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stages.diffeomorphic.step=1", "no setting 'step'; its settings are .*step_vox"),
+        ("stages.diffeomorphic.step=1", "no setting 'step'; did you mean 'steps'.*step_vox"),
         ("stages.elastic.step_vox=1", "names stage 'elastic'; the plan's stages are"),
         ("stages.7.step_vox=1", "names stage '7'"),
         ("stages.diffeomorphic.step_vox=9", "step_vox is above 0 and at most 2"),

@@ -47,7 +47,7 @@ class BSplineField(Transform):
     --------
     >>> lattice = Grid((5, 6, 4), np.diag([10.0, 8.0, 12.0, 1.0]))
     >>> field = BSplineField(np.full((3, 5, 6, 4), 2.0), lattice)
-    >>> field.map_points([[20.0, 20.0, 20.0], [0.0, 20.0, 20.0]]).tolist()
+    >>> field.map_points([[20.0, 20.0, 20.0], [0.0, 20.0, 20.0]]).round(5).tolist()
     [[22.0, 22.0, 22.0], [0.0, 20.0, 20.0]]
     """
 
