@@ -20,9 +20,13 @@ _START_LOG_VARIANCE = -10.0
 
 
 def convolution(ndim: int, channels_in: int, channels_out: int, stride: int = 1) -> nn.Module:
-    """Return a 3-wide convolution in 2-D or 3-D."""
+    """Return a 3-wide convolution in 2-D or 3-D, its first weights those of He et al. (ICCV 2015)."""
     kind = nn.Conv3d if ndim == 3 else nn.Conv2d
-    return cast(nn.Module, kind(channels_in, channels_out, 3, stride, 1))
+    layer = kind(channels_in, channels_out, 3, stride, 1)
+    # torch's own first weights let features fade from layer to layer, and the gradient of a field near 0 with them
+    nn.init.kaiming_normal_(layer.weight, _SLOPE, nonlinearity="leaky_relu")
+    nn.init.zeros_(layer.bias)
+    return cast(nn.Module, layer)
 
 
 class UNet(nn.Module):
