@@ -1,6 +1,6 @@
 """Train the T1–T2 metric that ships with the package, and put it there.
 
-python benchmarks/train_shipped_metric.py [--minutes 60] [--steps 12000] [--threads 2] [--data DIR]
+python benchmarks/train_shipped_metric.py [--minutes 60] [--steps 1500] [--threads 1] [--data DIR]
 
 On one patient of `brain_multicontrast` (k = 1), skull-stripped T1 and T2 of 1 mm, CC-BY; the other is held out, and
 chooses the weights. The same command goes on where it stopped; at the end the files go to
@@ -34,8 +34,8 @@ def main() -> None:
     """Train, or go on, and copy the finished model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--steps", type=int, default=12_000)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data")
     options = parser.parse_args()
     set_threads(options.threads)

@@ -92,8 +92,8 @@ def metric_card(name: str, config: MetricConfig, told: Mapping[str, Any]) -> str
     figures = "not measured: no pairs were held out."
     if found is not None:
         figures = (
-            f"{100 * found['accuracy']:.1f} % of {found['patches']} patches of held-out pairs told right (half of them "
-            f"aligned, half shifted by 2 to {patches.farthest_vox:g} voxels); mean hinge loss {found['loss']:.3f}."
+            f"{100 * found['accuracy']:.1f} % of {found['patches']} patches of held-out pairs, which chose the weights, told right (half "
+            f"of them aligned, half shifted by 2 to {patches.farthest_vox:g} voxels); mean hinge loss {found['loss']:.3f}."
         )
     people = "\n".join(f"- {part}: {', '.join(names)}" for part, names in told["subjects"].items() if names)
     versions = ", ".join(f"{key} {value}" for key, value in told["versions"].items())

@@ -33,7 +33,7 @@ def unit_range(
     --------
     >>> image = np.linspace(-5, 5, 11, dtype=np.float32)
     >>> print(unit_range(image, (10, 90), np.ones(11, bool))[[0, 5, 10]])
-    [0.   0.44 1.  ]
+    [0.        0.5494506 1.       ]
     """
     if not masked:
         surround = use & (data != data.flat[0])
