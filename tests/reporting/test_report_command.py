@@ -14,6 +14,9 @@ from regista.core import LabelImage, PointSet
 from regista.io import write
 
 
+QUICK = ("--preset", "rigid", "--set", "start.search=centers")
+
+
 @pytest.fixture
 def call():
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
@@ -37,8 +40,7 @@ def files(pair, tmp_path_factory):
         folder / "moving.nii.gz",
         "-o",
         folder / "run",
-        "--preset",
-        "rigid",
+        *QUICK,
     ]
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
@@ -83,15 +85,7 @@ def test_register_without_a_page_removes_that_of_an_earlier_run(files, call, tmp
 
 
 def test_a_failed_verdict_is_exit_code_1_with_reasons_and_the_files_are_there(files, call, tmp_path) -> None:
-    words = (
-        "register",
-        files / "fixed.nii.gz",
-        files / "noise.nii.gz",
-        "-o",
-        tmp_path / "o",
-        "--preset",
-        "rigid",
-    )
+    words = ("register", files / "fixed.nii.gz", files / "noise.nii.gz", "-o", tmp_path / "o", *QUICK)
     done = call(*words, "--json")
     assert done.exit_code == 1
     assert "failed its checks" in done.stderr
