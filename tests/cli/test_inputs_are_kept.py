@@ -42,6 +42,7 @@ ELSEWHERE = {
     "benchmark",
     "demo",
     "evaluate learn2reg",
+    "report",
 }  # they write to a folder, or have a test below
 
 

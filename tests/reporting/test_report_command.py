@@ -13,7 +13,6 @@ from regista.cli import app
 from regista.core import LabelImage, PointSet
 from regista.io import write
 
-
 QUICK = ("--preset", "rigid", "--set", "start.search=centers")
 
 
@@ -110,6 +109,7 @@ def test_report_makes_the_page_again_with_labels_and_landmarks(files, call, tmp_
 
 
 def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
+    (files / "a.html").write_text("not a page")
     for words, text in (
         (("report", tmp_path), "record.json"),
         (("report", files / "absent"), "is no folder"),
@@ -121,6 +121,10 @@ def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
             "--fixed belongs",
         ),
         (("report", files / "run", "-o", files / "run/record.json"), "destroy"),
+        (
+            ("report", files / "run", "--labels", files / "a.html", files / "b", "-o", files / "a.html"),
+            "destroy",
+        ),
     ):
         done = call(*words)
         assert done.exit_code == 2, (words, done.output)
