@@ -45,6 +45,7 @@ ELSEWHERE = {
     "train voxelmorph",
     "train deep-metric",
     "metric-landscape",
+    "report",
 }  # they write to a folder, or have a test below
 
 

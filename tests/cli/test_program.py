@@ -20,6 +20,7 @@ COMMANDS = (
     "compose",
     "convert",
     "info",
+    "report",
     "presets",
     "warmup",
     "demo",

@@ -13,6 +13,8 @@ from regista.cli import app
 from regista.core import LabelImage, PointSet
 from regista.io import write
 
+QUICK = ("--preset", "rigid", "--set", "start.search=centers")
+
 
 @pytest.fixture
 def call():
@@ -37,8 +39,7 @@ def files(pair, tmp_path_factory):
         folder / "moving.nii.gz",
         "-o",
         folder / "run",
-        "--preset",
-        "rigid",
+        *QUICK,
     ]
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
@@ -83,15 +84,7 @@ def test_register_without_a_page_removes_that_of_an_earlier_run(files, call, tmp
 
 
 def test_a_failed_verdict_is_exit_code_1_with_reasons_and_the_files_are_there(files, call, tmp_path) -> None:
-    words = (
-        "register",
-        files / "fixed.nii.gz",
-        files / "noise.nii.gz",
-        "-o",
-        tmp_path / "o",
-        "--preset",
-        "rigid",
-    )
+    words = ("register", files / "fixed.nii.gz", files / "noise.nii.gz", "-o", tmp_path / "o", *QUICK)
     done = call(*words, "--json")
     assert done.exit_code == 1
     assert "failed its checks" in done.stderr
@@ -116,6 +109,7 @@ def test_report_makes_the_page_again_with_labels_and_landmarks(files, call, tmp_
 
 
 def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
+    (files / "a.html").write_text("not a page")
     for words, text in (
         (("report", tmp_path), "record.json"),
         (("report", files / "absent"), "is no folder"),
@@ -127,6 +121,10 @@ def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
             "--fixed belongs",
         ),
         (("report", files / "run", "-o", files / "run/record.json"), "destroy"),
+        (
+            ("report", files / "run", "--labels", files / "a.html", files / "b", "-o", files / "a.html"),
+            "destroy",
+        ),
     ):
         done = call(*words)
         assert done.exit_code == 2, (words, done.output)

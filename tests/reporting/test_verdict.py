@@ -12,7 +12,7 @@ from regista.core import GeometryError, Grid, Image, Status
 from regista.io import read
 from regista.registration import register
 from regista.reporting import Outcome, judge
-from regista.reporting._features import make_scene, measure_features
+from regista.reporting._features import Content, make_scene, measure_features
 from regista.reporting._verdict import WORDS, Model, conclude, load_model
 from regista.transforms import Affine, Composite
 
@@ -161,3 +161,11 @@ def test_real_slices_and_the_same_flipped(data_dir) -> None:
     upside = moving.with_data(np.ascontiguousarray(moving.data[:, ::-1]))
     verdict = judge(fixed, upside, register(fixed, upside, "2d"))
     assert verdict.outcome is not Outcome.PASS  # half turned, a mirrored brain is nearly a brain
+
+
+def test_content_is_found_on_a_dark_and_on_a_bright_background(pair) -> None:
+    data = pair.fixed.data
+    dark = Content(data).of(data)
+    bright = Content(255 - data).of(255 - data)
+    assert 0.1 < dark.mean() < 0.6
+    assert (dark == bright).mean() > 0.97

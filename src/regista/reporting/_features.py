@@ -18,6 +18,8 @@ from regista.transforms import Affine, DisplacementField, Transform, resample
 WORK_VOXELS = 60_000
 """Voxels of the lattice that features are measured on."""
 _BINS = 24
+_CONTENT = 0.6
+"""Content begins at this share of the way from the background to the intensity that splits the image."""
 _SHIFT = 0.06
 """Share of the extent of what is shown by which the warped image is moved for comparison."""
 Volume = NDArray[np.float32]
@@ -126,7 +128,7 @@ def make_scene(fixed: Image, moving: Image, transform: Transform) -> Scene:
         resample(there, grid, linear).data,
     ]
     fixed_data, warped, before, straight = (np.asarray(x, np.float32) for x in images)
-    cut = background_level(there.as_float32())
+    content = Content(there.as_float32())
     return Scene(
         grid=grid,
         fixed=fixed_data,
@@ -136,9 +138,9 @@ def make_scene(fixed: Image, moving: Image, transform: Transform) -> Scene:
         inside=inside,
         inside_before=inside_before,
         inside_straight=inside_straight,
-        seen=fixed_data > background_level(here.as_float32()),
-        seen_warped=(warped > cut) & inside,
-        seen_straight=(straight > cut) & inside_straight,
+        seen=Content(here.as_float32()).of(fixed_data),
+        seen_warped=content.of(warped) & inside,
+        seen_straight=content.of(straight) & inside_straight,
         linear=linear,
         centred=centred,
         places_mm=places,
@@ -164,7 +166,28 @@ def background_level(data: Volume) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (total * weight / weight[-1] - mass) ** 2 / (weight * rest)
     best = int(np.nanargmax(np.where(np.isfinite(between), between, -1)))
-    return float(low + 0.6 * (middles[best] - low))
+    return float(middles[best])
+
+
+class Content:
+    """What of an image is not background: the brighter part, or the darker one of an image with a bright border.
+
+    Parameters
+    ----------
+    data : ndarray of float32
+        The whole image.
+    """
+
+    def __init__(self, data: Volume) -> None:
+        split = background_level(data)
+        rims = [np.take(data, (0, -1), axis=a).ravel() for a, n in enumerate(data.shape) if n > 2]
+        self._sign = -1 if rims and float(np.median(np.concatenate(rims))) > split else 1
+        background = float(np.percentile(data, 0.5 if self._sign > 0 else 99.5))
+        self._level = background + _CONTENT * (split - background)
+
+    def of(self, data: Volume) -> Mask:
+        """Tell where values of the image are content."""
+        return np.asarray(self._sign * (data - np.float32(self._level)) > 0)
 
 
 def measure_features(scene: Scene, result: Result, fixed: Image, moving: Image) -> dict[str, float]:
@@ -328,7 +351,7 @@ def _coverage(scene: Scene, inverse: Transform, fixed: Image, moving: Image) -> 
     covered = float((scene.inside & seen).sum() / seen.sum())
     grid = work_grid(moving.grid, 20_000)
     there = coarse_image(moving, grid.spacing)
-    bright = resample(there, grid).as_float32() > background_level(there.as_float32())
+    bright = Content(there.as_float32()).of(resample(there, grid).as_float32())
     places = grid.index2world(np.argwhere(bright if bright.any() else np.ones_like(bright)))
     back = fixed.grid.contains(inverse.map_points(places))
     return {
