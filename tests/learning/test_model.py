@@ -219,11 +219,10 @@ def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
             steps=120, learning_rate=2e-3, validate_every=120, augmentation=Augmentation(rotation_deg=5)
         ),
     )
-    subjects = {"train": ["1", "2"], "validation": ["3", "4"], "test": []}
+    subjects = {"train": ["1", "2"], "validation": [], "test": []}
     parts = prepare_parts(dataset, subjects, config, align)
     origin = Provenance(data="four mice", subjects=subjects)
-    result, _ = fit(parts, tmp_path / "mice", origin)
-    assert result.best.lncc > 0
+    fit(parts, tmp_path / "mice", origin)
     fixed, moving = (read(mice / f"{n}_mri.nii.gz") for n in (3, 4))
     labels = [read_labels(mice / f"{n}_labels.nii.gz") for n in (3, 4)]
     model = load_model(tmp_path / "mice")
@@ -240,6 +239,5 @@ def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
     plan = Plan(stages=(stage,), start=Start(search="none"))
     refined = register(fixed, moving, plan, initial=predicted).transform
     before, after, best = dice(affine), dice(predicted), dice(refined)
-    print(f"affine {before:.3f}, network {after:.3f}, refined {best:.3f}")
     assert after > before
     assert best > after

@@ -77,7 +77,7 @@ def model_grid(
     >>> data = np.zeros((20, 30), np.float32)
     >>> data[5:15, 5:25] = 1
     >>> model_grid(Image(data, Grid((20, 30), np.diag([-1.0, 1.0, 1.0]))), InputConfig(spacing_mm=(2.0, 2.0))).shape
-    (14, 18)
+    (13, 18)
     """
     turned = Reorient(orientation="RAS"[: image.ndim]).apply(image).image
     start, stop = content_extent(turned)
