@@ -118,7 +118,7 @@ def draw_pair(
 
 def _edge_sigma(plane: Plane) -> float:
     """Return the smoothing before edges are sought, pixels: a large picture's texture would hide its outlines."""
-    return max(1.2, max(plane.shape) / 240)
+    return max(1.2, float(max(plane.shape)) / 240)
 
 
 def shown_channel_of(warped: Image, colour: bool) -> Image:
