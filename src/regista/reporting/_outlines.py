@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import binary_dilation, gaussian_filter, label
 
 from regista.core import LabelImage, PointSet
 from regista.reporting._colours import RGB, Plane
@@ -59,6 +59,13 @@ def inked(mask: NDArray[np.bool_], colour: Sequence[int], opacity: int = 255) ->
     """Return a see-through picture with a mask in one colour."""
     out = np.zeros((*mask.shape, 4), np.uint8)
     out[mask] = (*colour, opacity)
+    return out
+
+
+def haloed(mask: NDArray[np.bool_], colour: Sequence[int]) -> RGB:
+    """Return a see-through picture of lines with a dark rim, to be seen on bright ground too."""
+    out = inked(binary_dilation(mask), (0, 0, 0), 130)
+    out[mask] = (*colour, 255)
     return out
 
 

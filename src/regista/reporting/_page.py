@@ -214,7 +214,7 @@ def _one_slice(pictures: Pictures, layout: Layout) -> RGB:
     """Return the registered image with the fixed image's edges, of the middle of the first row."""
     picture = pictures.plain["after"].copy()
     over = pictures.overlays["edges"]
-    drawn = over[..., 3] > 0
+    drawn = over[..., 3] == 255  # without the rim
     picture[drawn] = over[..., :3][drawn]
     height = max(tile.size[1] for tile in layout.rows[0])
     row = layout.rows[0]

@@ -24,7 +24,7 @@ from regista.reporting._colours import (
     window,
 )
 from regista.reporting._mosaic import mosaic, sample_tiles
-from regista.reporting._outlines import draw_landmarks, edges, inked, label_outlines, landmarks_near
+from regista.reporting._outlines import draw_landmarks, edges, haloed, inked, label_outlines, landmarks_near
 from regista.reporting._slices import Layout
 from regista.transforms import Affine, Transform
 
@@ -107,13 +107,18 @@ def draw_pair(
     }
     plain |= _combined(planes, layout, plain)
     overlays = {
-        "edges": _over(layout, [inked(edges(p), EDGE_COLOUR, 235) for p in planes["fixed"]]),
+        "edges": _over(layout, [haloed(edges(p, _edge_sigma(p)), EDGE_COLOUR) for p in planes["fixed"]]),
     }
     if labels is not None:
         overlays["labels"] = _draw_labels(labels, result.transform, layout)
     if landmarks is not None:
         overlays["landmarks"] = _draw_landmarks(landmarks, result.inverse, layout)
     return Pictures(plain=plain, overlays=overlays, colour=colour)
+
+
+def _edge_sigma(plane: Plane) -> float:
+    """Return the smoothing before edges are sought, pixels: a large picture's texture would hide its outlines."""
+    return max(1.2, float(max(plane.shape)) / 240)
 
 
 def shown_channel_of(warped: Image, colour: bool) -> Image:
