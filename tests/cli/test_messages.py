@@ -41,7 +41,7 @@ def files(pair, registered, tmp_path):
 
 CASES = {
     "register {fixed} {moving} -o {dir}/o --set stages.rigid.steps=[1] --preset rigid": "got [4, 2, 1] and [1]",
-    "register {fixed} {moving} -o {dir}/o --set clip_percentiles=5": "valid list, got 5",
+    "register {fixed} {moving} -o {dir}/o --set clip_percentiles=5": "expected a list, got 5",
     "register {fixed} {moving} -o {dir}/o --set clip_percentiles=[9,1]": "[low, high]",
     "register {fixed} {moving} -o {dir}/o --preset deformable --set stages.0.window=0": "at least 2 values, got 0",
     "register {fixed} {moving} -o {dir}/o --fixed-mask {dir}/series.nii.gz": "take a frame of it",

@@ -174,7 +174,7 @@ def register(
             chosen = _chosen(preset, plan, overrides, model, refine, outputs)  # while files are read
             clock.lap("load")
         _stack(images)
-        if preset is None and plan is None and not quiet:
+        if preset is None and plan is None and model is None and not quiet:
             _hint_2d(images["fixed"])
         start = _initial(initial or [], images["fixed"], images["moving"])
         told = guides.read(images["fixed"], images["moving"])

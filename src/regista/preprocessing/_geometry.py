@@ -217,9 +217,9 @@ class CropPad(Step):
             start, stop = _content_box(image, mask_array(image, mask))
         sign = 1 if self.margin_mm >= 0 else -1
         margin = sign * np.ceil(abs(self.margin_mm) / image.grid.spacing - 1e-6).astype(np.int64)
+        size = (stop - start) * image.grid.spacing
         start, stop = start - margin, stop + margin
         if (stop <= start).any():
-            size = (stop - start + 2 * margin) * image.grid.spacing
             raise PlanError(
                 f"crop-pad.margin_mm = {self.margin_mm:g} takes that much off every side, and "
                 f"{'the content' if self.content else 'the image'} is only {'×'.join(f'{mm:.4g}' for mm in size)} mm "
