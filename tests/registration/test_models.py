@@ -21,7 +21,7 @@ from regista.registration import (
     register,
 )
 from regista.similarity import LNCC, DemonsSSD
-from regista.transforms import Affine, Composite, to_displacement_field
+from regista.transforms import Affine, Composite, DisplacementField, to_displacement_field
 
 LEVELS = {"shrink": (4, 2, 1), "steps": (40, 30, 12)}
 STEPS = DemonsSSD(normalization_vox=2.0)
