@@ -66,13 +66,13 @@ const label = (one) => (one ? `${one.value}${one.name ? ` ${one.name}` : ''}` : 
 
 function readOut(found) {
   const rows = [
-    ['Displacement', `${few(found.length_mm)} mm`],
-    ['along x, y, z', `${triple(found.displacement_mm)} mm`],
-    ['Fixed', `${triple(found.fixed_mm)} mm`],
-    ['Voxel', triple(found.fixed_vox, 1)],
-    ['Moving', `${triple(found.moving_mm)} mm`],
+    ['Displacement, mm', few(found.length_mm)],
+    ['along x, y, z', triple(found.displacement_mm)],
+    ['Fixed, mm', triple(found.fixed_mm)],
+    ['Fixed, voxel', triple(found.fixed_vox, 1)],
+    ['Moving, mm', triple(found.moving_mm)],
     ['Volume change', `× ${few(found.jacobian, 3)}`],
-    ['Inverse misses by', `${few(found.inverse_error_mm, 3)} mm`],
+    ['Inverse misses, mm', few(found.inverse_error_mm, 3)],
     ['Value, fixed', intensity(found.fixed_value)],
     ['Value, moving', intensity(found.moving_value)],
   ]
@@ -102,8 +102,9 @@ function layers() {
   const { over, colours } = state
   const render = state.layout === 'render'
   const twoColours = colours && !run.colour && !render && (over === 'warped' || over === 'before')
-  const base = { url: url('fixed.nii'), opacity: 1, colormap: twoColours ? 'orange' : 'gray' }
-  const found = [base]
+  const found = [{ url: url('fixed.nii'), opacity: 1, colormap: 'gray' }]
+  // overlays are added to one another, not to the base: the fixed image lies over itself, orange
+  if (twoColours) found.push({ url: url('fixed.nii#orange'), opacity: hidden ? 0 : 1, colormap: 'orange' })
   const opacity = state.layout === 'side' || hidden ? 0 : over === 'checker' || twoColours ? 1 : state.opacity / 100
   if (over !== 'none' && state.layout !== 'side') {
     const name = over === 'checker' ? `checker-${state.block}` : over
@@ -117,7 +118,7 @@ function labelLayer() {
   if (state.labels === 'none' || !run.labels) return []
   const [R, G, B] = [0, 1, 2].map((n) => run.palette.map((colour) => colour[n]))
   const palette = { R, G, B, A: R.map((_, n) => (n ? 255 : 0)), I: R.map((_, n) => n) }
-  return [{ url: url(`labels-${state.labels}.nii`), opacity: state.outline ? 1 : 0.5, palette }]
+  return [{ url: url(`labels-${state.labels}.nii`), opacity: state.outline ? 0.01 : 0.5, palette }]
 }
 
 let drawing = Promise.resolve()
@@ -133,13 +134,14 @@ async function drawNow() {
   const flat = run.ndim === 2
   const render = state.layout === 'render' && !flat
   $('panes').className = render ? 'render' : state.layout
-  $('pane-warped').hidden = !side
-  $('pane-moving').hidden = render
+  $('pane-warped').classList.toggle('away', !side)
+  $('pane-moving').classList.toggle('away', render)
   if (side && !panes.warped) panes.warped = new Pane($('gl-warped'), (mm) => moved(mm, 'warped'))
   await Promise.all(Object.values(panes).map((pane) => pane.ready))
   const { found, twoColours } = layers()
   const how = { flat, render, additive: twoColours && !hidden, outline: state.outline }
   const over = labelLayer()
+  for (const pane of Object.values(panes)) pane.fit()
   await panes.fixed.show([...found, ...over], how)
   if (side) await panes.warped.show([{ url: url('warped.nii'), opacity: 1, colormap: 'gray' }, ...over], how)
   if (!render) await panes.moving.show([{ url: url('moving.nii'), opacity: 1, colormap: 'gray' }], { flat })
@@ -148,7 +150,6 @@ async function drawNow() {
   captions(render)
   controls()
   remember()
-  for (const pane of Object.values(panes)) pane.nv.resizeListener()
   document.body.dataset.ready = 'yes'
   document.body.dataset.hidden = hidden ? 'yes' : 'no'
 }
@@ -178,8 +179,9 @@ function controls() {
   $('block').value = Math.max(0, BLOCKS.indexOf(state.block))
   $('opacity-said').textContent = `${state.opacity} %`
   $('block-said').textContent = `${state.block} mm`
-  $('opacity').disabled = state.over === 'checker' || state.over === 'none'
-  $('block').disabled = state.over !== 'checker'
+  $('opacity').disabled = state.over === 'none'
+  $('block').parentElement.hidden = state.over !== 'checker'
+  $('opacity').parentElement.hidden = state.over === 'checker'
   $('colours').disabled = run.colour
   $('run').value = state.run
 }

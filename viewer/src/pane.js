@@ -23,7 +23,9 @@ export class Pane {
       viewModeHotKey: '',
       logLevel: 'error',
       loadingText: '',
-      crosshairWidth: 1,
+      crosshairWidth: 0.25,
+      crosshairWidthUnit: 'percent',
+      crosshairGap: 4,
       dragMode: DRAG_MODE.contrast,
     })
     this.nv.addColormap('opaque', OPAQUE)
@@ -46,7 +48,8 @@ export class Pane {
 
   async load(url) {
     if (!this.volumes.has(url)) {
-      const found = await NVImage.loadFromUrl({ url, name: url.split('/').pop() })
+      const address = url.split('#')[0] // what follows tells copies of a volume apart
+      const found = await NVImage.loadFromUrl({ url: address, name: address.split('/').pop() })
       this.volumes.set(url, found)
     }
     return this.volumes.get(url)
@@ -75,7 +78,7 @@ export class Pane {
     nv.opts.sliceType = render ? SLICE_TYPE.RENDER : flat ? SLICE_TYPE.AXIAL : SLICE_TYPE.MULTIPLANAR
     nv.opts.show3Dcrosshair = true
     if (at) this.moveTo(at)
-    nv.drawScene()
+    else this.draw()
   }
 
   // Lines or dots in world mm, loaded when first wanted.
@@ -90,7 +93,20 @@ export class Pane {
       nv.updateGLVolume()
     }
     nv.opts.meshThicknessOn2D = thickness
-    nv.drawScene()
+    this.draw()
+  }
+
+  // A canvas that is not wanted is moved away, not hidden: NiiVue draws to whatever size it finds.
+  get away() {
+    return this.nv.canvas.parentElement.classList.contains('away')
+  }
+
+  draw() {
+    if (!this.away) this.nv.drawScene()
+  }
+
+  fit() {
+    if (!this.away) this.nv.resizeListener()
   }
 
   position() {
@@ -101,7 +117,7 @@ export class Pane {
   moveTo(mm) {
     if (!this.base) return
     this.nv.scene.crosshairPos = this.nv.mm2frac(mm, 0, true)
-    this.nv.drawScene()
+    this.draw()
   }
 }
 

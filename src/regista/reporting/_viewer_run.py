@@ -333,9 +333,13 @@ def _nice_block(grid: Grid) -> float:
 
 
 def _tck(lines: list[NDArray[np.float64]]) -> bytes:
-    """Return lines as MRtrix tracks: triplets, NaN after each line, infinity at the end."""
-    parts = [part for line in lines for part in (line, np.full((1, 3), np.nan))]
-    data = np.concatenate([*parts, np.full((1, 3), np.inf)]).astype("<f4").tobytes()
+    """Return lines as MRtrix tracks: triplets, NaN after each line, infinity at the end.
+
+    One NaN more stands at the beginning: NiiVue takes the first for the start of a line.
+    """
+    gap = np.full((1, 3), np.nan)
+    parts = [part for line in lines for part in (line, gap)]
+    data = np.concatenate([gap, *parts, np.full((1, 3), np.inf)]).astype("<f4").tobytes()
     text = f"mrtrix tracks\ndatatype: Float32LE\ncount: {len(lines)}\nfile: . "
-    start = len(text) + 16
-    return f"{text}{start:<6}\nEND\n".encode().ljust(start, b" ") + data
+    start = len(text) + len("000000\nEND\n")
+    return f"{text}{start:06d}\nEND\n".encode() + data

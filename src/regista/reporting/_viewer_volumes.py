@@ -145,7 +145,7 @@ def nifti_bytes(image: Image, window: tuple[float, float] | None = None) -> byte
     Parameters
     ----------
     image : Image
-        Scalar, or colours.
+        Scalar, colours, or labels from `coded`.
     window : (float, float), optional
         Intensities shown as black and white, for the header.
     """
@@ -163,6 +163,8 @@ def nifti_bytes(image: Image, window: tuple[float, float] | None = None) -> byte
     header.set_sform(grid.grid2world, code=1)
     header.set_qform(grid.grid2world, code=0, strip_shears=True)
     header.set_xyzt_units("mm")
+    if isinstance(image, LabelImage):
+        header.set_intent("label")  # colours are not mixed between neighbours, and outlines can be drawn
     header["pixdim"][1:4] = grid.spacing
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
