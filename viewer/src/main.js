@@ -139,12 +139,12 @@ async function drawNow() {
   if (side && !panes.warped) panes.warped = new Pane($('gl-warped'), (mm) => moved(mm, 'warped'))
   await Promise.all(Object.values(panes).map((pane) => pane.ready))
   const { found, twoColours } = layers()
-  const how = { flat, render, additive: twoColours && !hidden, outline: state.outline }
+  const how = { flat, picture: run.picture, render, additive: twoColours && !hidden, outline: state.outline }
   const over = labelLayer()
   for (const pane of Object.values(panes)) pane.fit()
   await panes.fixed.show([...found, ...over], how)
   if (side) await panes.warped.show([{ url: url('warped.nii'), opacity: 1, colormap: 'gray' }, ...over], how)
-  if (!render) await panes.moving.show([{ url: url('moving.nii'), opacity: 1, colormap: 'gray' }], { flat })
+  if (!render) await panes.moving.show([{ url: url('moving.nii'), opacity: 1, colormap: 'gray' }], { flat, picture: run.picture })
   await marks(render)
   if (side) panes.warped.moveTo(panes.fixed.position())
   captions(render)

@@ -56,7 +56,7 @@ export class Pane {
   }
 
   // layers: [{url, opacity, colormap, labels}], the base first.
-  async show(layers, { flat, render, additive, outline }) {
+  async show(layers, { flat, render, additive, outline, picture }) {
     const wanted = await Promise.all(layers.map((layer) => this.load(layer.url)))
     wanted.forEach((volume, n) => {
       const { opacity, colormap, palette } = layers[n]
@@ -77,6 +77,7 @@ export class Pane {
     } else nv.updateGLVolume()
     nv.opts.sliceType = render ? SLICE_TYPE.RENDER : flat ? SLICE_TYPE.AXIAL : SLICE_TYPE.MULTIPLANAR
     nv.opts.show3Dcrosshair = true
+    nv.opts.isOrientationTextVisible = !picture // a photograph has no left and right of a person
     if (at) this.moveTo(at)
     else this.draw()
   }

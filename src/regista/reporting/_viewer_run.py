@@ -55,9 +55,8 @@ class ViewerRun:
         labels: tuple[LabelImage, LabelImage] | None = None,
         landmarks: tuple[PointSet, PointSet] | None = None,
     ) -> None:
-        self.fixed, self.moving, self.warped = (
-            shown(i) for i in (run.fixed, run.moving, run.result.warped)
-        )
+        self.fixed, self.moving = shown(run.fixed), shown(run.moving)
+        self.warped = shown(_in_colour(run.result.warped) if is_colour(self.moving) else run.result.warped)
         self.transform, self.inverse = run.result.transform, run.result.inverse
         self.labels, self.landmarks = labels, landmarks
         self.record = run.result.record
@@ -87,6 +86,7 @@ class ViewerRun:
             "fixed": self.fixed.space or "fixed",
             "moving": self.moving.space or "moving",
             "colour": is_colour(self.fixed) and is_colour(self.warped),
+            "picture": self.fixed.ndim == 2 and is_colour(self.fixed),
             "fixed_grid": self.fixed.grid.describe(),
             "moving_grid": self.moving.grid.describe(),
             "centre_mm": _three(self.fixed.grid.center_mm),
@@ -257,6 +257,13 @@ def _gray(image: Image, window: tuple[float, float]) -> Image:
     if is_colour(image):
         return Image(image.data.mean(axis=0).astype(np.uint8), image.grid, "scalar", image.space)
     return image.with_data(bytes_in_window(image, window))
+
+
+def _in_colour(warped: Image) -> Image:
+    """Return a picture that was warped as real numbers in the bytes of the picture it was."""
+    if warped.kind != "channels" or is_colour(warped):
+        return warped
+    return warped.with_data(np.rint(np.clip(np.nan_to_num(warped.data), 0, 255)).astype(np.uint8))
 
 
 def _three(point: NDArray[np.float64]) -> list[float]:

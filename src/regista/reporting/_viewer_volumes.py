@@ -106,7 +106,7 @@ def checkerboard(fixed: Image, warped: Image, windows: Any, block_mm: float) -> 
     first, second = (bytes_in_window(image, window) for image, window in zip((fixed, warped), windows))
     course = np.zeros(fixed.grid.shape, np.int64)
     for axis, (n, spacing) in enumerate(zip(fixed.grid.shape, fixed.grid.spacing, strict=True)):
-        steps = np.floor(np.arange(n) * spacing / block_mm).astype(np.int64)
+        steps = np.floor(np.arange(n) * spacing / block_mm + 1e-6).astype(np.int64)
         course += steps.reshape([-1 if a == axis else 1 for a in range(fixed.ndim)])
     return fixed.with_data(np.where(course % 2 == 0, first, second))
 
