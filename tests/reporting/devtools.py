@@ -149,7 +149,11 @@ class Browser:
                 found.append(json.dumps(params["exceptionDetails"])[:600])
             elif event["method"] == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
                 found.append(params["entry"]["text"])
-            elif event["method"] == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+            elif event["method"] == "Runtime.consoleAPICalled" and params["type"] in (
+                "error",
+                "warning",
+                "assert",
+            ):
                 found.append(str([arg.get("value", arg.get("description")) for arg in params["args"]]))
         return found
 

@@ -15,7 +15,7 @@ Pair = tuple[Path | None, Path | None]
 
 
 def open_viewer(
-    paths: Iterable[Path],
+    paths: Iterable[str | Path],
     *,
     images: Pair = (None, None),
     labels: tuple[LabelImage, LabelImage] | None = None,
@@ -49,7 +49,7 @@ def open_viewer(
     GeometryError
         If labels or landmarks do not belong to the images.
     """
-    folders = find_runs(paths)
+    folders = find_runs(Path(path) for path in paths)
     if not folders:
         raise FormatError("the tables name no run: expected folders that regista register wrote")
     if any(images) and len(folders) > 1:

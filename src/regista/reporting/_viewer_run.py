@@ -108,7 +108,9 @@ class ViewerRun:
         for role, image in (("fixed", self.fixed), ("moving", self.moving)):
             if max(shrink_factors(image.grid)) > 1:
                 small = "×".join(map(str, shrunk(image.with_data(image.data)).grid.shape))
-                notes.append(f"The {role} image is shown down-sampled to {small} voxels; the read-outs are exact.")
+                notes.append(
+                    f"The {role} image is shown down-sampled to {small} voxels; the read-outs are exact."
+                )
         if self.channels > 1 and not is_colour(self.fixed):
             notes.append(f"The first of {self.channels} channels or frames is shown.")
         return notes

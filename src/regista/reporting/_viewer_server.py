@@ -132,7 +132,9 @@ class ViewerServer:
             except RegistaError as error:
                 raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
             except MemoryError:
-                raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, "out of memory: close other programs") from None
+                raise Refused(
+                    HTTPStatus.UNPROCESSABLE_ENTITY, "out of memory: close other programs"
+                ) from None
 
     def _of_run(self, run: Any, what: str | None, query: str) -> tuple[str, bytes]:
         if what is None:
@@ -192,7 +194,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _not_allowed(self) -> None:
         self.close_connection = True  # what follows may be the body that nobody reads
-        self._send(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", b"read only\n", {"Allow": "GET, HEAD"})
+        self._send(
+            HTTPStatus.METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", b"read only\n", {"Allow": "GET, HEAD"}
+        )
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = _not_allowed
 
@@ -213,7 +217,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._check_sender()
         address = urlsplit(self.path)
         token, slash, path = address.path.removeprefix("/").partition("/")
-        if not hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self.server.viewer.token.encode()):
+        if not hmac.compare_digest(
+            token.encode("utf-8", "surrogateescape"), self.server.viewer.token.encode()
+        ):
             raise Refused(HTTPStatus.FORBIDDEN, "open the address that regista view printed")
         if not slash:
             raise Refused(HTTPStatus.NOT_FOUND, "the address ends with /")
