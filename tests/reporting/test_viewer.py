@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 import nibabel
@@ -43,7 +44,7 @@ def labels(pair):
 @pytest.fixture(scope="module")
 def landmarks(pair):
     here = pair.fixed.grid.center_mm + np.random.default_rng(1).uniform(-6, 6, (5, 3))
-    return PointSet(here), PointSet(pair.truth.map_points(here) + [0, 0, 0.5])
+    return PointSet(here), PointSet(pair.truth.map_points(here) + np.array([0, 0, 0.5]))
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +243,7 @@ def test_grid_lines_are_what_the_map_makes_straight(run, pair, good) -> None:
     points = np.frombuffer(raw[offset:], "<f4").reshape(-1, 3)
     assert np.isinf(points[-1]).all()
     ends = np.flatnonzero(np.isnan(points[:, 0]))
-    lines = [points[a + 1 : b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    lines = [points[a + 1 : b] for a, b in pairwise(ends)]
     assert len(lines) > 200
 
     def bow(line):
@@ -373,8 +374,8 @@ def test_what_does_not_fit_is_refused(folder, tmp_path, pair, labels) -> None:
         open_viewer([folder], labels=(labels[0], flat))
     with pytest.raises(GeometryError, match="pairs"):
         open_viewer([folder], landmarks=(PointSet(np.zeros((3, 3))), PointSet(np.zeros((2, 3)))))
+    shutil.copytree(folder, tmp_path / "b")
     with pytest.raises(FormatError, match="single run"):
-        shutil.copytree(folder, tmp_path / "b")
         open_viewer([folder, tmp_path / "b"], images=(folder / "fixed.nii.gz", None))
     first = ViewerServer({"x": lambda: None})
     with pytest.raises(FormatError, match=f"port {first.port}"):

@@ -20,8 +20,8 @@ from regista.reporting._viewer_volumes import (
     is_colour,
     nifti_bytes,
     palette,
-    shrink_factors,
     shown,
+    shrink_factors,
     shrunk,
     window_of,
 )
@@ -162,7 +162,7 @@ class ViewerRun:
     @cached_property
     def largest_mm(self) -> float:
         """Largest displacement on the fixed grid, the outermost half per cent left out, mm."""
-        return float(np.percentile(self._displacement.data, 99.5))
+        return float(np.percentile(self._displacement.as_float32(), 99.5))
 
     def _on_fixed(self, name: str) -> LabelImage:
         assert self.labels is not None
@@ -348,7 +348,7 @@ def _tck(lines: list[NDArray[np.float64]]) -> bytes:
     """
     gap = np.full((1, 3), np.nan)
     parts = [part for line in lines for part in (line, gap)]
-    data = np.concatenate([gap, *parts, np.full((1, 3), np.inf)]).astype("<f4").tobytes()
+    data: bytes = np.concatenate([gap, *parts, np.full((1, 3), np.inf)]).astype("<f4").tobytes()
     text = f"mrtrix tracks\ndatatype: Float32LE\ncount: {len(lines)}\nfile: . "
     start = len(text) + len("000000\nEND\n")
     return f"{text}{start:06d}\nEND\n".encode() + data

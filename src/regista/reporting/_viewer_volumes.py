@@ -55,7 +55,8 @@ def shrunk(image: Image) -> Image:
         return image
     shape = tuple(n // f for n, f in zip(image.grid.shape, factors, strict=True))
     lead = image.data.shape[: image.data.ndim - image.ndim]
-    used = image.data[(..., *(slice(n * f) for n, f in zip(shape, factors, strict=True)))]
+    cut: tuple[Any, ...] = (..., *(slice(n * f) for n, f in zip(shape, factors, strict=True)))
+    used: NDArray[Any] = image.data[cut]
     blocks = used.reshape(*lead, *(size for pair in zip(shape, factors, strict=True) for size in pair))
     within = tuple(len(lead) + 2 * axis + 1 for axis in range(image.ndim))
     scale = np.eye(image.ndim + 1)
