@@ -12,6 +12,7 @@ let run = null // what the server tells of the chosen run
 let hidden = false // the overlay, while flickering
 let flickering = 0
 let asked = 0
+let drawn = 0
 
 const panes = {
   fixed: new Pane($('gl-fixed'), (mm) => moved(mm, 'fixed')),
@@ -88,6 +89,7 @@ function readOut(found) {
     }),
   )
   list.dataset.length = found.length_mm
+  list.dataset.at = found.fixed_mm.join()
 }
 
 // ---- drawing
@@ -141,17 +143,18 @@ async function drawNow() {
   const { found, twoColours } = layers()
   const how = { flat, picture: run.picture, render, additive: twoColours && !hidden, outline: state.outline }
   const over = labelLayer()
+  captions(render) // before the canvases are fitted: it changes their height
   for (const pane of Object.values(panes)) pane.fit()
   await panes.fixed.show([...found, ...over], how)
   if (side) await panes.warped.show([{ url: url('warped.nii'), opacity: 1, colormap: 'gray' }, ...over], how)
   if (!render) await panes.moving.show([{ url: url('moving.nii'), opacity: 1, colormap: 'gray' }], { flat, picture: run.picture })
   await marks(render)
   if (side) panes.warped.moveTo(panes.fixed.position())
-  captions(render)
   controls()
   remember()
   document.body.dataset.ready = 'yes'
   document.body.dataset.hidden = hidden ? 'yes' : 'no'
+  document.body.dataset.drawn = ++drawn
 }
 
 async function marks(render) {
