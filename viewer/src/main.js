@@ -108,7 +108,7 @@ function layers() {
   // overlays are added to one another, not to the base: the fixed image lies over itself, orange
   if (twoColours) found.push({ url: url('fixed.nii#orange'), opacity: hidden ? 0 : 1, colormap: 'orange' })
   const opacity = state.layout === 'side' || hidden ? 0 : over === 'checker' || twoColours ? 1 : state.opacity / 100
-  if (over !== 'none' && state.layout !== 'side') {
+  if (over !== 'none' && state.layout !== 'side' && !(render && over === 'checker')) {
     const name = over === 'checker' ? `checker-${state.block}` : over
     const colormap = over === 'displacement' ? 'viridis' : twoColours ? 'blue' : render ? 'gray' : 'opaque'
     found.push({ url: url(`${name}.nii`), opacity, colormap })
