@@ -23,6 +23,7 @@ from regista.cli._setup import demo, warmup
 from regista.cli._skull_strip import skull_strip
 from regista.cli._train import train
 from regista.cli._train_metric import deep_metric
+from regista.cli._view import view
 
 app = typer.Typer(
     name="regista",
@@ -47,6 +48,7 @@ app.add_typer(presets, name="presets")
 app.add_typer(evaluate, name="evaluate")
 app.command("metric-landscape")(metric_landscape)
 app.command()(report)
+app.command()(view)
 app.command()(benchmark)
 app.command()(preprocess)
 app.command("skull-strip")(skull_strip)

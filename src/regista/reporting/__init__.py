@@ -1,9 +1,12 @@
-"""Whether to believe a registration: the verdict, the quality page of a run, the page of a cohort."""
+"""Whether to believe a registration: the verdict, the quality page of a run, the page of a cohort, the viewer."""
 
 from regista.reporting._cohort import CohortRow, find_runs, write_cohort
 from regista.reporting._folder import RunFolder, read_run
 from regista.reporting._page import Report, make_report, write_report
 from regista.reporting._verdict import Outcome, Verdict, judge
+from regista.reporting._viewer import open_viewer
+from regista.reporting._viewer_run import ViewerRun
+from regista.reporting._viewer_server import ViewerServer
 
 __all__ = [
     "CohortRow",
@@ -11,9 +14,12 @@ __all__ = [
     "Report",
     "RunFolder",
     "Verdict",
+    "ViewerRun",
+    "ViewerServer",
     "find_runs",
     "judge",
     "make_report",
+    "open_viewer",
     "read_run",
     "write_cohort",
     "write_report",

@@ -1,0 +1,164 @@
+"""The viewer's page in a real browser, on a real registration."""
+
+from __future__ import annotations
+
+import io
+import threading
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from devtools import Browser, find_browser
+from PIL import Image as Picture
+from viewer_runs import write_run
+
+from regista.registration import register
+from regista.reporting import open_viewer
+
+READY = "document.body.dataset.ready === 'yes' && document.querySelector('#readout dd')"
+PATIENCE = 240  # a graphics card in software, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def registered(pair):
+    return register(pair.fixed, pair.moving, "rigid")
+
+
+@pytest.fixture(scope="module")
+def served(pair, registered, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browser")
+    server = open_viewer(
+        [write_run(folder / name, pair.fixed, pair.moving, registered) for name in ("<b>one", "two")]
+    )
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    yield server
+    server.close()
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def page(served):
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium on this machine: install one, or name it in REGISTA_CHROMIUM")
+    browser = Browser(program)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def at(page, served):
+    def at(hash_text: str = "") -> Browser:
+        page.open("about:blank")
+        page.open(served.url + hash_text)
+        page.wait(READY, PATIENCE)
+        return page
+
+    return at
+
+
+def press(page, *keys: str) -> None:
+    """Press keys, each of which draws the page anew, and wait for the last."""
+    before = int(page.evaluate("document.body.dataset.drawn"))
+    for key in keys:
+        page.press(key)
+    page.wait(f"document.body.dataset.drawn >= {before + len(keys)} && {READY}", PATIENCE)
+
+
+def pixels(page, canvas: str) -> np.ndarray:
+    """Return a canvas as it looks, floats ``(H, W, 3)``."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    box = page.evaluate(
+        f"(({{x, y, width, height}}) => [x, y, x + width, y + height])"
+        f"(document.getElementById('{canvas}').getBoundingClientRect())"
+    )
+    picture = Picture.open(io.BytesIO(page.picture())).convert("RGB").crop([round(v) for v in box])
+    return np.asarray(picture, float)
+
+
+def test_the_page_shows_anatomy_and_answers_keys(at, served, pair, registered) -> None:
+    page = at("#opacity=100")
+    seen = pixels(page, "gl-fixed")
+    gray = np.ptp(seen, axis=-1) < 8  # neither crosshair nor marks
+    assert 0.05 < (gray & (seen.mean(-1) > 60)).mean() < 0.9  # an organ on black
+    assert seen[gray].std() > 30
+    assert pixels(page, "gl-moving").std() > 20
+
+    press(page, " ")
+    assert page.evaluate("document.body.dataset.hidden") == "yes"
+    fixed_alone = pixels(page, "gl-fixed")
+    assert np.abs(fixed_alone - seen).mean() > 0.5
+    press(page, " ")
+    assert np.abs(pixels(page, "gl-fixed") - seen).mean() < 0.2
+
+    press(page, "g")
+    yellow = pixels(page, "gl-fixed")
+    assert ((yellow[..., 0] > 150) & (yellow[..., 2] < 90)).mean() > 0.005
+    press(page, "g", "c")
+    page.wait("location.hash.includes('over=checker')", 10)
+    assert "grid" not in page.evaluate("location.hash")
+    press(page, "2")
+    assert pixels(page, "gl-warped").std() > 20
+    press(page, "3")
+    whole = pixels(page, "gl-fixed")
+    gray = np.ptp(whole, axis=-1) < 8  # not the crosshair
+    assert (gray & (whole.mean(-1) > 12)).mean() > 0.03  # the organ, dim at its soft edge, in 3-D
+
+    page.press("?")
+    assert page.evaluate("document.getElementById('help').open")
+    page.press("?")
+    assert not page.evaluate("document.getElementById('help').open")
+
+
+def test_a_click_moves_all_crosshairs_and_reads_the_map_out(at, registered) -> None:
+    page = at()
+    before = page.evaluate("document.querySelector('#readout dl').dataset.length")
+    x, y, width, height = page.evaluate(
+        "(({x, y, width, height}) => [x, y, width, height])(document.getElementById('gl-fixed').getBoundingClientRect())"
+    )
+    page.click(x + 0.28 * width, y + 0.3 * height)
+    page.wait(f"document.querySelector('#readout dl').dataset.length !== '{before}'", PATIENCE)
+    here = np.array(
+        [float(v) for v in page.evaluate("document.querySelector('#readout dl').dataset.at").split(",")]
+    )
+    there = registered.transform.map_points(here[None])[0]
+    length = float(page.evaluate("document.querySelector('#readout dl').dataset.length"))
+    assert length == pytest.approx(float(np.linalg.norm(there - here)), abs=1e-4)
+    words = page.evaluate("document.getElementById('readout').innerText")
+    said = words.split("Moving, mm")[1].split("Volume")[0].replace(",", " ").split()
+    np.testing.assert_allclose([float(v) for v in said], there, atol=0.02)
+    page.evaluate("document.body.focus()")
+
+
+def test_the_address_brings_the_same_view_back(at) -> None:
+    page = at("#over=checker&block=10&at=30.5,-1,55")
+    first = pixels(page, "gl-fixed")
+    assert page.evaluate("document.getElementById('over').value") == "checker"
+    again = pixels(at("#over=checker&block=10&at=30.5,-1,55"), "gl-fixed")
+    assert np.abs(first - again).mean() < 0.2
+    at("#over=evil&opacity=900&at=1,2&run=77&layout=%3Cscript%3E")
+    assert page.evaluate("document.getElementById('over').value") == "warped"
+    assert page.evaluate("document.getElementById('run').value") == "1"
+
+
+def test_names_are_text_and_runs_are_chosen(at) -> None:
+    page = at()
+    assert page.evaluate("document.querySelectorAll('#run option').length") == 2
+    assert page.evaluate("document.querySelector('#run option').textContent") == "<b>one"
+    assert page.evaluate("document.querySelectorAll('b').length") == 0
+    press(page, ".")
+    page.wait("location.hash.includes('run=1')", PATIENCE)
+
+
+def test_nothing_leaves_the_machine_and_nothing_complains(page, served) -> None:
+    """Comes last: over all that the tests before it did."""
+    own = urlsplit(served.url).netloc
+    strange = [
+        url
+        for url in page.requests()
+        if urlsplit(url).netloc != own and not url.startswith(("data:", "about:"))
+    ]
+    assert strange == []
+    assert page.complaints() == []
+    assert any("fixed.nii" in url for url in page.requests())
