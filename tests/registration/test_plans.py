@@ -200,6 +200,7 @@ def test_wrong_settings_are_refused_with_what_would_be_right(override, message):
     ("change", "message"),
     [
         ({"stages": ()}, "at least one stage"),
+        ({"fixed_surround": "hide"}, "fixed_surround is 'fill' or 'keep', got 'hide'"),
         ({"mask_margin_mm": -1.0}, "mask_margin_mm is between 0 and 1000 mm, got -1.0"),
         ({"stages": (DeformableStage(), LinearStage(model="affine"))}, "linear stages come before"),
         ({"clip_percentiles": (5, 120)}, "clip_percentiles"),

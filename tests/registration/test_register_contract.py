@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 from phantoms import error_mm, error_vox, grid_of, inside, linear_truth, pair, points_of
 
-from regista.core import Cancelled, GeometryError, Grid, Image, PlanError, RegistrationError, Status
+from regista.core import (
+    Cancelled,
+    GeometryError,
+    Grid,
+    Image,
+    LabelImage,
+    PlanError,
+    RegistrationError,
+    Status,
+)
 from regista.preprocessing import Pipeline
 from regista.registration import DeformableStage, LinearStage, Plan, Start, _inputs, load_plan, register
 from regista.similarity import LNCC, MIND, NCC, NGF, SSD, Sum
@@ -71,10 +80,19 @@ def test_masks_hold_for_fields_too(smooth_pair):
     near = np.zeros(fixed.data.shape, bool)
     near[12:28, 17:33, 8:22] = True
     points = points_of(fixed.grid)[near & (mask.data > 0) & (fixed.data > 0.2)]
-    plain_error, masked_error = (
-        np.linalg.norm(r.transform.map_points(points) - truth(points), axis=1).mean() for r in (plain, masked)
+    whole = LabelImage(np.ones(moving.data.shape, np.uint8), moving.grid)
+    both = register(spoilt, moving, FIELD, fixed_mask=mask, moving_mask=whole)
+    kept = register(spoilt, moving, replace(FIELD, fixed_surround="keep"), fixed_mask=mask, moving_mask=whole)
+    plain_error, masked_error, both_error, kept_error = (
+        np.linalg.norm(r.transform.map_points(points) - truth(points), axis=1).mean()
+        for r in (plain, masked, both, kept)
     )
     assert masked_error < 0.7 * plain_error
+    assert both_error < 0.7 * masked_error, (
+        both_error,
+        masked_error,
+    )  # what is masked is hidden from windows too
+    assert kept_error == pytest.approx(masked_error, rel=0.05)
 
 
 def test_bad_voxels_are_refused_and_can_be_masked(shifted_pair):

@@ -201,7 +201,8 @@ def _level(
     for role, image, mask in (("fixed", fixed, fixed_mask), ("moving", moving, moving_mask)):
         mask = None if mask is None else check_mask(mask, image, role)
         scans.append(prepare(*canonical(image, mask), plan, role, "error", channels.averaged == role))
-    return next(iter(levels(scans[0], scans[1].filled(), (shrink,), (1,))))
+    masked = None not in (fixed_mask, moving_mask)  # as `register` does
+    return next(iter(levels(scans[0].filled() if masked else scans[0], scans[1].filled(), (shrink,), (1,))))
 
 
 def _matrix(initial: Affine | None) -> Matrix:

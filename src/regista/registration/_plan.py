@@ -58,6 +58,9 @@ class Plan:
     mask_margin_mm : float
         Both masks are widened by so much before anything is compared; intensities are still scaled inside them alone.
         The edge of an organ aligns it, and a mask that ends there hides it.
+    fixed_surround : 'fill' or 'keep'
+        What windows and smoothing see of the fixed image outside its mask: smooth values grown from inside, where both
+        images have masks, or the image itself. The moving image is always filled.
     slice_thickness : float
         For stacks of few thick slices whose header does not know the thickness (equal spacing along all axes, and one
         axis with less than a quarter of the others' voxels): how many times longer a voxel counts along that axis when
@@ -77,6 +80,7 @@ class Plan:
     start: Start = field(default_factory=Start)
     wants_masks: bool = False
     mask_margin_mm: float = 0.0
+    fixed_surround: Literal["fill", "keep"] = "fill"
     slice_thickness: float = 1.0
     __pydantic_config__: ClassVar[dict[str, object]] = CONFIG
 
@@ -88,6 +92,8 @@ class Plan:
             raise PlanError(f"clip_percentiles is [low, high] with 0 ≤ low < high ≤ 100, got {[low, high]}")
         if not 0 <= self.mask_margin_mm <= 1000:
             raise PlanError(f"mask_margin_mm is between 0 and 1000 mm, got {self.mask_margin_mm}")
+        if self.fixed_surround not in ("fill", "keep"):
+            raise PlanError(f"fixed_surround is 'fill' or 'keep', got {self.fixed_surround!r}")
         if not 1 <= self.slice_thickness <= 100:
             raise PlanError(f"slice_thickness is between 1 and 100, got {self.slice_thickness}")
         deformable = [n for n, s in enumerate(self.stages) if isinstance(s, DenseStage)]

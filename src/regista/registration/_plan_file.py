@@ -94,7 +94,15 @@ def plan_to_toml(plan: Plan) -> str:
     name = "rigid"
     """
     tree = plan_to_dict(plan)
-    keys = ("name", "description", "wants_masks", "mask_margin_mm", "clip_percentiles", "slice_thickness")
+    keys = (
+        "name",
+        "description",
+        "wants_masks",
+        "mask_margin_mm",
+        "fixed_surround",
+        "clip_percentiles",
+        "slice_thickness",
+    )
     lines = [f"{key} = {_toml(tree[key])}" for key in keys]
     steps = tree["preprocessing"]["steps"]
     for step in steps:

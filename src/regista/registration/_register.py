@@ -238,7 +238,9 @@ class _Run:
         self.warnings += channels.warning()
         if region is not None:
             scans[0] = replace(scans[0], region=region_on(region, scans[0].grid))
-        scans[1] = scans[1].filled()  # the fixed image keeps its surround: the edge of a mask is a landmark
+        if self.plan.fixed_surround == "fill" and None not in (self.fixed_mask, self.moving_mask):
+            scans[0] = scans[0].filled()
+        scans[1] = scans[1].filled()
         self.measures["predicted_memory_bytes"] = check_memory(
             scans[0], scans[1], self.plan, len(self.guides)
         )
