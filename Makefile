@@ -1,6 +1,7 @@
 # Everything runs in ./.venv, which the first target that needs it makes.
 #   make demo    install, register a pair with a known truth, leave pictures in demo_output/
 #   make test    linters, types, floors, tests and doctests
+#   make test-browser  the viewer in headless Chromium
 #   make bench   measure against other tools on the images in $REGISTA_DATA (default ../shared/data)
 PYTHON ?= python3
 VENV   ?= .venv
@@ -11,7 +12,7 @@ PYTEST_FLAGS ?= --durations=10
 BENCH_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench docs docs-serve clean
+.PHONY: help install demo test test-browser lint format bench docs docs-serve clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -55,6 +56,9 @@ format: $(STAMP)
 
 test: $(VENV)/.installed-learn lint
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-browser: $(STAMP)
+	REGISTA_CHROMIUM=$${REGISTA_CHROMIUM:-auto} $(BIN)/python -m pytest tests/reporting/test_viewer_browser.py
 
 bench: $(VENV)/.installed-peers
 	$(BIN)/python benchmarks/run_all.py --threads $(THREADS) $(BENCH_FLAGS)

@@ -34,9 +34,9 @@ _FLAGS = (
 
 
 def find_browser() -> str | None:
-    """Return a Chromium on this machine: REGISTA_CHROMIUM, or one on the path."""
+    """Return the Chromium that REGISTA_CHROMIUM names; with ``auto``, one on the path."""
     named = os.environ.get("REGISTA_CHROMIUM")
-    return named or next((found for found in map(shutil.which, _NAMES) if found), None)
+    return next(filter(None, map(shutil.which, _NAMES)), None) if named == "auto" else named
 
 
 class Browser:

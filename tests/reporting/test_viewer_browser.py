@@ -41,7 +41,9 @@ def served(pair, registered, tmp_path_factory):
 def page(served):
     program = find_browser()
     if program is None:
-        pytest.skip("no Chromium on this machine: install one, or name it in REGISTA_CHROMIUM")
+        pytest.skip(
+            "REGISTA_CHROMIUM names no Chromium: `make test-browser` takes one from the path; drawing 3-D in software is slow"
+        )
     browser = Browser(program)
     yield browser
     browser.close()
