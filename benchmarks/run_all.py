@@ -21,6 +21,7 @@ QUICK: dict[str, list[str]] = {
     "kernels": ["--repeat", "1", "--shape", "64", "72", "80"],
     "evaluation": ["--repeat", "1", "--no-peers"],
     "known_truth": [],
+    "triangle": [],
     "multimodal": ["--cases", "patient07_t2"],
     "skull_strip": ["--heads", "1001_head_2mm", "--tools", "regista"],
     "brain_t1": ["--pairs", "1", "--tools", "regista_affine", "regista_whole"],

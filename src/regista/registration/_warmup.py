@@ -47,7 +47,9 @@ def warmup() -> float:
 
 def _stochastic() -> Plan:
     """Return a plan of B-splines by stochastic gradient descent, which no preset takes, with every metric it can have."""
-    terms = tuple((1.0, one) for kind in SIMILARITIES.values() if is_pointwise(one := kind()))
+    terms = tuple(
+        (1.0, one) for kind in SIMILARITIES.values() if kind is not DeepMetric and is_pointwise(one := kind())
+    )
     stage = FreeFormStage(
         optimizer="asgd",
         similarity=Sum(terms=terms),
