@@ -216,7 +216,7 @@ def test_steps_of_demons_need_forces_that_are_steps():
         load_plan("demons", ["stages.demons.similarity=lncc"])
     with pytest.raises(PlanError, match="those of ssd are none; take similarity = 'demons'"):
         VelocityStage(similarity=SSD(), gradient="composition", natural_step=True)
-    with pytest.raises(PlanError, match="natural_step = true .*take gradient = 'composition'"):
+    with pytest.raises(PlanError, match=r"natural_step = true .*take gradient = 'composition'"):
         VelocityStage(similarity=DemonsSSD(), natural_step=True)
 
 
