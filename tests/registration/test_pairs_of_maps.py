@@ -20,8 +20,9 @@ from regista.registration import (
     plan_to_dict,
     register,
 )
+from regista.registration._cost import LevelCost
 from regista.registration._inputs import prepare
-from regista.registration._levels import levels
+from regista.registration._levels import Level, Scan, levels
 from regista.registration._pair_cost import PairCost, loop_error_mm
 from regista.regularization import Bending, GradientConsistency, InverseConsistency
 from regista.similarity import SSD
@@ -98,6 +99,22 @@ def test_the_gradient_is_that_of_the_value(rng, shape):
         for part, way in zip((out[:3], out[3:]), (away[:3], away[3:]), strict=True)
     ]
     assert min(map(abs, halves)) > 1e-3 * abs(slope)  # both take part
+
+
+@pytest.mark.parametrize("masked", ["fixed", "moving", "both"])
+def test_masks_of_the_exchanged_problem_are_those_of_exchanged_images(rng, masked):
+    shape, x = (18, 20, 14), np.indices((18, 20, 14))[0]
+    grid = grid_of(shape)
+    one, other = (rng.random(shape, np.float32) for _ in range(2))
+    here = (x < 11).astype(np.float32) if masked != "moving" else None
+    there = (x > 4).astype(np.float32) if masked != "fixed" else None
+    level = Level(0, 1, 1, (1, 1, 1), Scan(one, grid, here), Scan(other, grid, there))
+    swapped = replace(level, fixed=level.moving, moving=level.fixed)
+    field = np.zeros((3, *shape), np.float32)
+    field[0], out = -3.0, np.empty((3, *shape), np.float32)
+    expected = LevelCost(swapped, SSD(), np.eye(4)).value_and_gradient(field, out)
+    exchanged = LevelCost(level, SSD(), np.eye(4)).exchanged()
+    assert exchanged.value_and_gradient(field, out) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_loop_of_shifts_is_their_sum(make_grid):

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from phantoms import error_vox, grid_of, pair, smooth_truth
 
-from regista.core import GeometryError, Image, PlanError
+from regista.core import GeometryError, Grid, Image, PlanError, Status
 from regista.preprocessing import Pipeline, Reorient
 from regista.registration import (
     DeformableStage,
     DemonsStage,
     FreeFormStage,
+    LinearStage,
     Plan,
     Start,
     VelocityStage,
@@ -23,7 +24,15 @@ from regista.registration import (
     plan_to_toml,
     register,
 )
-from regista.regularization import Bending, Elastic, Incompressibility, LocalRigidity, LogJacobian
+from regista.regularization import (
+    Bending,
+    DeformationPrior,
+    Elastic,
+    Incompressibility,
+    LocalRigidity,
+    LogJacobian,
+    save_deformation_model,
+)
 from regista.similarity import LNCC, SSD, DemonsSSD
 from regista.transforms import DisplacementField, jacobian_determinant, to_displacement_field
 
@@ -83,6 +92,36 @@ def test_the_log_jacobian_keeps_a_free_map_from_folding():
     assert kept.measures["smallest_jacobian"] > 0.02
     assert kept.status.ok
     assert kept.history[-1].values[-1] < 0.3 * kept.history[0].values[0]
+
+
+@pytest.mark.parametrize("penalty", [Bending(weight=1e-3), LogJacobian(weight=1e-3)], ids=lambda p: p.name)
+def test_with_the_log_jacobian_no_voxel_may_fold(smooth_pair, penalty):
+    _, fixed, moving = smooth_pair
+    vectors = np.zeros((3, *fixed.grid.shape), np.float32)
+    vectors[:, 10, 10, 10] = 4 * fixed.grid.grid2world[:3, 0]  # a single point, pulled past its neighbours
+    stage = DeformableStage(shrink=(1,), steps=(0,))
+    start = DisplacementField(vectors, fixed.grid)
+    record = register(fixed, moving, plan(stage, penalty), initial=start).record
+    assert 0 < record.measures["folded_percent"] < 1
+    assert (record.status is Status.FOLDED) == isinstance(penalty, LogJacobian)
+    assert record.status.ok != isinstance(penalty, LogJacobian)
+
+
+@pytest.mark.parametrize("file", ["missing", "planar"])
+def test_a_prior_that_cannot_serve_is_refused_before_the_first_stage(smooth_pair, tmp_path, file):
+    _, fixed, moving = smooth_pair
+    path = tmp_path / "prior.npz"
+    if file == "planar":
+        fields = np.random.default_rng(0).normal(size=(4, 2, 8, 9)).astype(np.float32)
+        save_deformation_model(DeformationPrior.learn(fields, Grid((8, 9), np.eye(3)), rank=1).model, path)
+    stages = (
+        LinearStage(model="translation"),
+        DeformableStage(penalties=(DeformationPrior(model=str(path)),)),
+    )
+    steps = []
+    with pytest.raises(ValueError, match=r"cannot read the deformation model|learned from 2-D fields"):
+        register(fixed, moving, Plan(stages=stages), progress=steps.append)
+    assert not steps
 
 
 def block_of(grid) -> Image:

@@ -25,7 +25,9 @@ from regista.registration import (
     plan_to_dict,
     plan_to_toml,
 )
-from regista.similarity import LNCC, MI, MIND, NGF, NMI, SSD, CorrelationRatio, Sum
+from regista.registration._channels import metric_volumes
+from regista.regularization import InverseConsistency
+from regista.similarity import LNCC, MI, MIND, NGF, NMI, SSD, CorrelationRatio, DemonsSSD, Sum
 
 PRESETS = sorted(list_presets())
 
@@ -194,6 +196,52 @@ def test_single_settings_are_changed(override, look, value):
 def test_wrong_settings_are_refused_with_what_would_be_right(override, message):
     with pytest.raises(PlanError, match=message):
         load_plan("fast", [override])
+
+
+def test_a_model_of_two_stages_is_named_by_number():
+    stages = [s.model for s in load_plan("brain-multimodal").stages]
+    first, second = (n for n, model in enumerate(stages) if model == "diffeomorphic")
+    ways = rf"2 stages 'diffeomorphic'.*stages\.{first}\.step_vox=0\.3 or stages\.{second}\.step_vox=0\.3"
+    with pytest.raises(PlanError, match=ways):
+        load_plan("brain-multimodal", ["stages.diffeomorphic.step_vox=0.3"])
+    after = load_plan("brain-multimodal", [f"stages.{second}.step_vox=0.3"]).stages
+    assert after[second].step_vox == 0.3
+    assert after[first] == load_plan("brain-multimodal").stages[first]
+
+
+def test_steps_of_demons_need_forces_that_are_steps():
+    with pytest.raises(PlanError, match=r"those of lncc are none; take similarity = 'demons', .*'svf'"):
+        DemonsStage(similarity=LNCC())
+    with pytest.raises(PlanError, match="those of lncc are none"):
+        load_plan("demons", ["stages.demons.similarity=lncc"])
+    with pytest.raises(PlanError, match="those of ssd are none; take similarity = 'demons'"):
+        VelocityStage(similarity=SSD(), gradient="composition", natural_step=True)
+    with pytest.raises(PlanError, match=r"natural_step = true .*take gradient = 'composition'"):
+        VelocityStage(similarity=DemonsSSD(), natural_step=True)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [VelocityStage(), FreeFormStage(penalties=(InverseConsistency(weight=0.1),))],
+    ids=["svf", "pair of maps"],
+)
+def test_a_stage_that_cannot_start_from_a_bent_map_is_the_first_that_bends(last):
+    rigid = LinearStage(model="rigid")
+    for before in (ConvexStage(), DeformableStage()):
+        with pytest.raises(PlanError, match=rf"stages\.2: '{last.model}' cannot start from the map"):
+            Plan(stages=(rigid, before, last))
+    assert Plan(stages=(rigid, last, DeformableStage())).stages[1] == last
+
+
+@pytest.mark.parametrize("metric", [LNCC(), MIND()], ids=["lncc", "mind"])
+def test_models_that_hold_more_need_more_memory(metric):
+    plain, syn = DeformableStage(similarity=metric), DeformableStage(model="syn", similarity=metric)
+    assert syn.volumes >= plain.volumes + metric.volumes + 20  # two fields, and a metric each way
+    svf = [VelocityStage(similarity=metric, squarings=n).volumes for n in (6, 12)]
+    assert svf[0] >= plain.volumes + 38
+    assert svf[1] == svf[0] + 18  # the adjoint keeps the field of every squaring
+    for stage in (syn, VelocityStage(similarity=metric)):
+        assert metric_volumes(stage, 2) > metric_volumes(stage, 1)
 
 
 @pytest.mark.parametrize(

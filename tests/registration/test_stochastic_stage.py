@@ -10,7 +10,8 @@ from phantoms import error_vox, grid_of, pair, points_of, smooth_truth
 
 from regista.core import Image, LabelImage, PlanError
 from regista.registration import FreeFormStage, LabelGuide, Plan, Start, load_plan, plan_from_dict, register
-from regista.regularization import LogJacobian
+from regista.registration._sampled_cost import block_maximum
+from regista.regularization import LocalRigidity, LogJacobian
 from regista.similarity import (
     LNCC,
     MI,
@@ -127,6 +128,35 @@ def test_metrics_of_neighbourhoods_are_refused(metric):
         PlanError, match=r"compares their neighbourhoods; take ssd, ncc, .*optimizer = 'lbfgs'"
     ):
         FreeFormStage(optimizer="asgd", similarity=metric)
+
+
+@pytest.mark.parametrize("shape", [(17, 20, 13), (17, 1, 13)])
+def test_no_voxel_of_a_region_is_lost_between_points_of_penalties(shape):
+    strides = (3, 5 if shape[1] > 1 else 1, 4)
+    points = tuple(len(range(0, n, s)) for n, s in zip(shape, strides, strict=True))
+    for flat in range(0, np.prod(shape), 7):
+        region = np.zeros(shape, np.float32)
+        region.flat[flat] = 0.7
+        kept = block_maximum(region, strides)
+        assert kept.shape == points
+        assert np.count_nonzero(kept) == 1
+        assert kept.max() == np.float32(0.7)
+        gap = np.argwhere(kept)[0] * strides - np.argwhere(region)[0]
+        assert (np.abs(gap) < strides).all()
+
+
+def test_a_region_of_few_voxels_takes_part(smooth_pair):
+    _, fixed, moving = smooth_pair
+    inside = np.zeros(fixed.grid.shape, np.uint8)
+    inside[13, 17, 11] = 1
+    stage = plan(SHORT, shrink=(1,), steps=(2,), penalties=(LocalRigidity(weight=1e3),))
+    free = plan(SHORT, shrink=(1,), steps=(2,))
+    results = [
+        register(fixed, moving, one, region=where).transform
+        for one, where in ((free, None), (stage, Image(inside, fixed.grid)))
+    ]
+    points = points_of(fixed.grid).reshape(-1, 3)
+    assert np.abs(results[0].map_points(points) - results[1].map_points(points)).max() > 0.01
 
 
 def test_guides_are_refused(smooth_pair):

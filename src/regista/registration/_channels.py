@@ -138,4 +138,5 @@ def metric_volumes(stage: LinearStage | DenseStage, count: int) -> int:
     terms = channel_terms(stage.similarity, count)
     own = sum(term.metric.volumes for term in terms) + len(terms)
     # a force or its part besides the sum; then the fixed, the moving and the warped image and a gradient of each
-    return stage.volumes - stage.similarity.volumes + own + 4 + 4 * (count - 1)
+    more = own + 4 + 4 * (count - 1) - stage.similarity.volumes
+    return stage.volumes + stage.directions * more

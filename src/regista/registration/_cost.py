@@ -145,7 +145,9 @@ class LevelCost:
         """Return the cost of the exchanged problem; see `exchanged_force`."""
         if self._exchanged is None:
             level = self._level
-            there, weight = Warper(level)(self._affine)
+            # no fixed mask in the weight here: it comes with the fixed image, wherever that is warped to
+            bare = replace(level, fixed=replace(level.fixed, weight=None))
+            there, weight = Warper(bare)(self._affine)
             placed = replace(level.fixed.with_channels(there), weight=weight)
             other = replace(level, fixed=placed, moving=level.fixed)
             guides = [one.exchanged(self._fixed2moving) for one in self._guides]

@@ -16,7 +16,7 @@ from regista.registration._channels import metric_volumes
 from regista.registration._levels import Scan, content_box
 from regista.registration._plan import Plan
 from regista.registration._stages import ConvexStage, DenseStage, IterativeStage
-from regista.regularization import LocalRigidity
+from regista.regularization import DeformationPrior, LocalRigidity, load_deformation_model
 from regista.transforms import DisplacementField
 
 _BYTES_PER_VOXEL = 4 * 17  # field, two work fields, metric buffers and images at full resolution
@@ -76,6 +76,20 @@ def check_region(region: Image | None, fixed: Image, plan: Plan) -> Image | None
             "image on the fixed grid that is above 0 there"
         )
     return None if region is None else check_mask(region, fixed, "penalty", "the fixed image")
+
+
+def check_priors(plan: Plan, ndim: int) -> None:
+    """Refuse a plan whose learned deformations cannot be read, or are not of the images' dimension."""
+    for number, stage in enumerate(plan.stages):
+        for one in stage.penalties if isinstance(stage, IterativeStage) else ():
+            if not isinstance(one, DeformationPrior):
+                continue
+            model = load_deformation_model(one.model) if isinstance(one.model, str) else one.model
+            if model.grid.ndim != ndim:
+                raise PlanError(
+                    f"stages.{number}: the {one.name} was learned from {model.grid.ndim}-D fields and the images are "
+                    f"{ndim}-D; give one learned from {ndim}-D fields, or leave the penalty out"
+                )
 
 
 def canonical(image: Image, mask: Image | None) -> tuple[Image, Image | None]:

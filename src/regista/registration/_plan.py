@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from regista.core import PlanError
 from regista.preprocessing import Pipeline
-from regista.registration._stages import CONFIG, DenseStage, LinearStage
+from regista.registration._stages import CONFIG, DenseStage, IterativeStage, LinearStage
 from regista.similarity import NCC, Similarity
 
 
@@ -99,3 +99,11 @@ class Plan:
         deformable = [n for n, s in enumerate(self.stages) if isinstance(s, DenseStage)]
         if deformable and deformable != list(range(deformable[0], len(self.stages))):
             raise PlanError("linear stages come before deformable ones: reorder the plan's stages")
+        for number in deformable[1:]:
+            stage = self.stages[number]
+            if isinstance(stage, IterativeStage) and not stage.solver(0).takes_start:
+                raise PlanError(
+                    f"stages.{number}: {stage.model!r} cannot start from the map that bends of a deformable stage before "
+                    "it: make it the first deformable stage, or take a model that refines one ('diffeomorphic', 'syn', "
+                    "'demons', 'bspline' without a penalty on pairs of maps)"
+                )

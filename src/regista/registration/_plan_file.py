@@ -34,7 +34,7 @@ def load_plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
         Name of a preset, or a file ending in ``.toml``.
     overrides : sequence of str
         ``path=value`` with a dotted path, for instance ``stages.diffeomorphic.step_vox=0.5``; a stage is
-        named by its model or its number.
+        named by its model, where no other has it, or its number from 0.
 
     Raises
     ------
@@ -185,6 +185,11 @@ def _keep_levels(stage: dict[str, Any], shrink: list[Any]) -> None:
 
 def _stage_index(stages: list[Any], key: str, text: str) -> int:
     names = [str(s.get("model")) if isinstance(s, dict) else "" for s in stages]
+    if names.count(key) > 1:
+        path, _, value = text.partition("=")
+        numbers = [n for n, name in enumerate(names) if name == key]
+        ways = " or ".join(f"{path.strip().replace(key, str(n), 1)}={value}" for n in numbers)
+        raise PlanError(f"{text!r}: the plan has {len(numbers)} stages {key!r}; name one by number: {ways}")
     if key in names:
         return names.index(key)
     if key.isdigit() and int(key) < len(stages):

@@ -38,6 +38,7 @@ from regista.registration._inputs import (
     check_mask,
     check_memory,
     check_pair,
+    check_priors,
     check_region,
     guides_warning,
     masks_warning,
@@ -60,6 +61,7 @@ from regista.registration._stages import (
     IterativeStage,
     LinearStage,
 )
+from regista.regularization import LogJacobian
 from regista.transforms import (
     Affine,
     BSplineField,
@@ -75,7 +77,7 @@ from regista.transforms import (
 )
 
 MAX_FOLDED_PERCENT = 1.0
-"""Share of folded voxels above which a result is refused."""
+"""Share of folded voxels above which a result is refused; none may fold where a penalty is there against folds."""
 
 
 def register(
@@ -207,6 +209,7 @@ class _Run:
         self.measures["fill"] = "edge" if self.fill == "edge" else fill_value(self.moving, self.fill)
         self.warnings += masks_warning(self.plan, self.fixed_mask, self.moving_mask)
         region = check_region(self.region, self.fixed, self.plan)
+        check_priors(self.plan, self.fixed.ndim)
         self._prepare_guides()
         channels = Channels.of(self.fixed, self.moving)
         channels.check(self.plan, search=self.initial is None)
@@ -392,11 +395,16 @@ class _Run:
     def _status(self) -> Status:
         if any(level.status is Status.NON_FINITE for level in self.history):
             return Status.NON_FINITE
-        if self.measures.get("folded_percent", 0.0) > MAX_FOLDED_PERCENT:
+        if self.measures.get("folded_percent", 0.0) > (0.0 if self._bars_folds() else MAX_FOLDED_PERCENT):
             return Status.FOLDED
         if all(level.status is Status.CONVERGED for level in self.history):
             return Status.CONVERGED
         return Status.STEP_LIMIT
+
+    def _bars_folds(self) -> bool:
+        """Return whether a stage has the penalty against folds, and with it the promise of none."""
+        stages = (stage for stage in self.plan.stages if isinstance(stage, IterativeStage))
+        return any(isinstance(one, LogJacobian) and one.weight > 0 for s in stages for one in s.penalties)
 
     def _time(self, name: str, began: float) -> None:
         self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - began

@@ -90,8 +90,7 @@ class SampledCost(LevelCost):
         fixed = self._level.fixed
         if strides not in self._lattices:
             grid = Grid(field.shape[1:], fixed.grid.grid2world @ np.diag([*strides, 1]))
-            i, j, k = strides
-            region = None if fixed.region is None else fixed.region[::i, ::j, ::k]
+            region = None if fixed.region is None else block_maximum(fixed.region, strides)
             self._lattices[strides] = [
                 one.prepare(grid, region if isinstance(one, REGIONAL) else None) for one in self._terms
             ]
@@ -102,3 +101,24 @@ class SampledCost(LevelCost):
         by_coarse[self.axis_scale == 0] = 0
         out += by_coarse
         return value
+
+
+def block_maximum(region: Volume, strides: tuple[int, ...]) -> Volume:
+    """Return the largest value among the voxels nearest to every few: a region smaller than a stride is not lost.
+
+    Parameters
+    ----------
+    region : (I, J, K) float32 ndarray
+        Weights of voxels.
+    strides : tuple of int
+        Steps from one voxel that is kept to the next, per axis, from the first.
+
+    Examples
+    --------
+    >>> block_maximum(np.float32([[[0, 1, 0, 0, 0, 0, 3]]]), (1, 1, 4)).tolist()
+    [[[1.0, 3.0]]]
+    """
+    for axis, stride in enumerate(strides):
+        first = np.maximum(np.arange(0, region.shape[axis], stride) - stride // 2, 0)
+        region = np.maximum.reduceat(region, first, axis=axis)
+    return np.ascontiguousarray(region)

@@ -66,6 +66,11 @@ class LinearStage:
         """Volumes of the image's size that the metric holds at once."""
         return self.similarity.volumes
 
+    @property
+    def directions(self) -> int:
+        """Directions in which images are compared, each with a metric of its own."""
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class DenseStage:
@@ -167,7 +172,12 @@ class IterativeStage(DenseStage, ABC):
     @property
     def volumes(self) -> int:
         """Volumes of the finest level's size held at once, beyond what every stage needs."""
-        return self.similarity.volumes + (3 if self.penalties else 0)
+        return self.directions * self.similarity.volumes + (3 if self.penalties else 0)
+
+    @property
+    def directions(self) -> int:
+        """Directions in which images are compared, each with a metric of its own."""
+        return 1
 
     @abstractmethod
     def solver(self, level: int) -> DenseSolver:
@@ -212,6 +222,16 @@ class DeformableStage(IterativeStage):
         greedy = GreedyDiffeomorphic(**self._settings(level, "step_vox", "step_decay", *self.per_level))
         return SymmetricDiffeomorphic(half=greedy) if self.model == "syn" else greedy
 
+    @property
+    def volumes(self) -> int:
+        """Volumes of the finest level's size held at once, beyond what every stage needs: of 'syn', two fields'."""
+        return super().volumes + (26 if self.model == "syn" else 0)
+
+    @property
+    def directions(self) -> int:
+        """Directions in which images are compared, each with a metric of its own."""
+        return 2 if self.model == "syn" else 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemonsStage(IterativeStage):
@@ -239,6 +259,14 @@ class DemonsStage(IterativeStage):
     field_sigma_vox: tuple[float, ...] = (1.0,)
     per_level: ClassVar[tuple[str, ...]] = ("update_sigma_vox", "field_sigma_vox")
     takes_penalties: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.similarity, DemonsSSD):
+            raise PlanError(
+                f"demons: forces are taken as steps, and those of {self.similarity.name} are none; take "
+                "similarity = 'demons', or for other metrics model = 'svf' or 'diffeomorphic'"
+            )
 
     def solver(self, level: int) -> DenseSolver:
         """Return the solver of a level."""
@@ -276,6 +304,19 @@ class VelocityStage(IterativeStage):
     field_sigma_vox: tuple[float, ...] = (0.0,)
     per_level: ClassVar[tuple[str, ...]] = ("update_sigma_vox", "field_sigma_vox")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.natural_step and self.gradient != "composition":
+            raise PlanError(
+                "svf: natural_step = true takes forces as steps, which the gradient by the velocity is not; take "
+                "gradient = 'composition', or natural_step = false"
+            )
+        if self.natural_step and not isinstance(self.similarity, DemonsSSD):
+            raise PlanError(
+                f"svf: natural_step = true takes forces as steps, and those of {self.similarity.name} are none; take "
+                "similarity = 'demons', or natural_step = false"
+            )
+
     @property
     def forces_are_steps(self) -> bool:
         """Whether forces are taken as steps, as in demons: nothing can then be added to the cost."""
@@ -285,6 +326,16 @@ class VelocityStage(IterativeStage):
         """Return the solver of a level."""
         names = ("gradient", "symmetric", "natural_step", "squarings", "step_vox", "step_decay")
         return StationaryVelocity(**self._settings(level, *names, *self.per_level))
+
+    @property
+    def volumes(self) -> int:
+        """Volumes of the finest level's size held at once, beyond what every stage needs: a field per squaring."""
+        return super().volumes + 21 + 3 * (self.squarings if self.gradient == "adjoint" else 6)
+
+    @property
+    def directions(self) -> int:
+        """Directions in which images are compared, each with a metric of its own."""
+        return 2 if self.symmetric else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,7 +421,12 @@ class FreeFormStage(IterativeStage):
     @property
     def volumes(self) -> int:
         """Volumes of the finest level's size held at once, beyond what every stage needs: of a pair, all twice."""
-        return super().volumes + (self.similarity.volumes + 20 if self.of_pairs else 0)
+        return super().volumes + (20 if self.of_pairs else 0)
+
+    @property
+    def directions(self) -> int:
+        """Directions in which images are compared, each with a metric of its own."""
+        return 2 if self.of_pairs else 1
 
 
 _QUASI_NEWTON = ("spacing_vox", "first_step_vox", "max_step_vox", "memory")
