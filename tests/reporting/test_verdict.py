@@ -125,6 +125,9 @@ def test_conclude_follows_the_model() -> None:
     assert outcomes == ["pass", "look", "fail"]
     assert conclude({**base, "nmi": 0.2}, "converged", model).reasons[0].startswith("the images share little")
     assert conclude({**base, "nmi": 0.9}, "converged", model).reasons == ()
+    folded = conclude({**base, "nmi": 0.9, "folded_percent": 0.01}, "folded", model)
+    assert folded.outcome is Outcome.FAIL
+    assert "0.01 %" in folded.reasons[0]
     turned_round = conclude({**base, "nmi": 0.9, "turned_deg": 178.0}, "converged", model)
     assert turned_round.outcome is Outcome.LOOK
     assert "178°" in turned_round.reasons[0]

@@ -225,7 +225,7 @@ def _certain(features: Mapping[str, float], status: str) -> list[str]:
     found = []
     if status in ("non-finite", "diverged", "cancelled"):
         found.append(f"the registration ended {status}")
-    if features["folded_percent"] > MAX_FOLDED_PERCENT:
+    if status == "folded" or features["folded_percent"] > MAX_FOLDED_PERCENT:  # the run may allow none
         found.append(f"the map folds: {features['folded_percent']:.2g} % of the voxels")
     if features["mirrored"]:
         found.append("the map mirrors the anatomy (its determinant is negative)")
