@@ -367,7 +367,10 @@ def test_seconds_are_told_apart_by_the_kind_of_stage(preset):
     from regista.registration import load_plan
 
     plan = load_plan(preset)
-    plan = replace(plan, stages=(*plan.stages, plan.stages[-1]))  # two stages of one model, timed as one
+    if (
+        preset != "svf"
+    ):  # two stages of one model, timed as one; a velocity cannot start from a map that bends
+        plan = replace(plan, stages=(*plan.stages, plan.stages[-1]))
     linear = {s.model for s in plan.stages} & {"translation", "rigid", "similarity", "affine"}
     dense = {s.model for s in plan.stages} - linear
     assert dense
