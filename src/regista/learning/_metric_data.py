@@ -52,7 +52,7 @@ class PairFile:
 
 
 def read_pairs(table: Path) -> tuple[PairFile, ...]:
-    """Read a table of aligned pairs: CSV with the columns fixed, moving[, mask][, subject][, split].
+    """Read a table of aligned pairs: CSV with the columns fixed and moving, and if wanted mask, subject and split.
 
     Paths count from the table's folder.
 
