@@ -104,7 +104,11 @@ def main() -> None:
         )
     write_rows("deep_metric_speed", [row])
     table = markdown(list(row), [list(row.values())])
-    print(write_summary("deep_metric_speed", "Trained metric: speed", options.threads, [table]).read_text())
+    print(
+        write_summary("deep_metric_speed", "Trained metric: speed", options.threads, [table]).read_text(
+            encoding="utf-8"
+        )
+    )
 
 
 if __name__ == "__main__":

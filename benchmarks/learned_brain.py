@@ -184,7 +184,7 @@ def main() -> None:
     state = "finished" if result.finished else "cut short by the minutes: run again to go on"
     notes = f"{result.steps} of {options.steps} steps, {result.seconds / 60:.1f} min in this session ({state}).\n\n`{origin.command}`"
     title = "Brain T1 pairs, by a trained network"
-    print(write_summary(name, title, options.threads, [notes, summary(rows)]).read_text())
+    print(write_summary(name, title, options.threads, [notes, summary(rows)]).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

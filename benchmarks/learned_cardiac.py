@@ -208,7 +208,7 @@ def main() -> None:
     print(
         write_summary(
             name, "Cardiac ED to ES, by a trained network", options.threads, [notes, summary(rows)]
-        ).read_text()
+        ).read_text(encoding="utf-8")
     )
 
 

@@ -110,7 +110,9 @@ def main() -> None:
     table = markdown(list(rows[0]), [list(row.values()) for row in rows])
     notes = f"{options.network} at {options.shape}."
     print(
-        write_summary("learned_inference", "One pass on the CPU", options.threads, [notes, table]).read_text()
+        write_summary("learned_inference", "One pass on the CPU", options.threads, [notes, table]).read_text(
+            encoding="utf-8"
+        )
     )
 
 

@@ -94,7 +94,9 @@ def main() -> None:
     table = markdown(list(rows[0]), [list(row.values()) for row in rows])
     notes = f"Shape {options.shape}, radius {options.radius}."
     print(
-        write_summary("learning_step", "A training step's loss", options.threads, [notes, table]).read_text()
+        write_summary("learning_step", "A training step's loss", options.threads, [notes, table]).read_text(
+            encoding="utf-8"
+        )
     )
 
 

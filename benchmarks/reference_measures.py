@@ -83,7 +83,7 @@ def learn2reg(checkout: Path, rng: np.random.Generator) -> Iterator[Difference]:
         config = write_task(folder, rng)
         with contextlib.redirect_stdout(io.StringIO()):
             evaluate(checkout)(str(folder / "fields"), str(folder), str(folder / "theirs.json"), str(config))
-        theirs = json.loads((folder / "theirs.json").read_text())["cases"]
+        theirs = json.loads((folder / "theirs.json").read_text(encoding="utf-8"))["cases"]
         words = ["evaluate", "learn2reg", str(config), "--fields", str(folder / "fields"), "--json"]
         done = subprocess.run([sys.executable, "-m", "regista", *words], capture_output=True, check=True)
         ours = json.loads(done.stdout)["cases"]
@@ -147,7 +147,7 @@ def write_task(folder: Path, rng: np.random.Generator) -> Path:
     ]
     tree = {"task_name": "Toy", "expected_shape": [*SHAPE, 3], "masked_evaluation": True}
     path = folder / "Toy_VAL_evaluation_config.json"
-    path.write_text(json.dumps(tree | {"evaluation_methods": methods, "eval_pairs": pairs}))
+    path.write_text(json.dumps(tree | {"evaluation_methods": methods, "eval_pairs": pairs}), encoding="utf-8")
     return path
 
 

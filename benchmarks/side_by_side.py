@@ -135,7 +135,12 @@ def command(name: str, options: argparse.Namespace) -> tuple[list[str], Path]:
 def commit() -> str:
     """Return the commit of the sources, with a mark where files differ from it."""
     found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     return found.stdout.strip() or "unknown"
 

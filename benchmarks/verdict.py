@@ -68,8 +68,8 @@ def measured(paths: Sequence[Path]) -> list[Row]:
             row, fixed, moving, result = pickle.loads(path.read_bytes())
             scene = make_scene(fixed, moving, result.transform)
             row |= {f"x_{k}": v for k, v in measure_features(scene, result, fixed, moving).items()}
-            kept.write_text(json.dumps(row))
-        rows.append(json.loads(kept.read_text()))
+            kept.write_text(json.dumps(row), encoding="utf-8")
+        rows.append(json.loads(kept.read_text(encoding="utf-8")))
     return rows
 
 
@@ -245,7 +245,7 @@ def main() -> None:
             "fail_above": model.fail_above,
             "limits": dict(model.limits),
         }
-        MODEL.write_text(json.dumps(tree, indent=1) + "\n")
+        MODEL.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
         if not options.from_table:
             with TABLE.open("w", encoding="utf-8", newline="") as stream:
                 writer = csv.DictWriter(

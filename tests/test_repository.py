@@ -69,7 +69,9 @@ def test_base_install_has_no_torch() -> None:
 def test_import_is_lazy() -> None:
     heavy = ("numba", "scipy", "SimpleITK", "nibabel", "h5py", "pydantic")
     code = f"import sys, regista; print(*[m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert done.stdout.strip() == ""
 
 
@@ -90,7 +92,9 @@ def test_repository_has(name: str) -> None:
 
 
 def test_no_images_are_committed() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
     pattern = re.compile(r"\.(nii|nii\.gz|mha|mhd|nrrd|mgz|mgh|dcm|h5)$")

@@ -49,7 +49,7 @@ def run_tool(
         )
         timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
         timing.setdefault("command_seconds", weighed.seconds)
-        report.write_text(json.dumps({**timing, "peak_mb": weighed.peak_mb}))
+        report.write_text(json.dumps({**timing, "peak_mb": weighed.peak_mb}), encoding="utf-8")
     return _outcome(tool, folder, json.loads(report.read_text(encoding="utf-8")))
 
 

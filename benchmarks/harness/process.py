@@ -54,6 +54,6 @@ def run_or_stop(command: Sequence[str], *, threads: int, log: Path) -> Weighed:
     """Run a command; on failure stop the benchmark with the end of its log."""
     weighed = run_weighed(command, threads=threads, log=log)
     if weighed.code != 0:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-25:])
+        tail = "\n".join(log.read_text(errors="replace", encoding="utf-8").splitlines()[-25:])
         raise SystemExit(f"{' '.join(map(str, command))}\nended with code {weighed.code}:\n{tail}")
     return weighed

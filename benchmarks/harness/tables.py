@@ -13,7 +13,7 @@ def write_rows(name: str, rows: Sequence[Mapping[str, object]]) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.csv"
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="") as stream:
+    with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
@@ -24,7 +24,7 @@ def write_summary(name: str, title: str, threads: int, sections: Sequence[str]) 
     """Write ``results/NAME.md`` and return its path."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.md"
-    path.write_text("\n\n".join([f"# {title}", describe(threads), *sections]) + "\n")
+    path.write_text("\n\n".join([f"# {title}", describe(threads), *sections]) + "\n", encoding="utf-8")
     return path
 
 

@@ -178,7 +178,7 @@ def main() -> None:
     tool, fixed, moving, out, threads, *affine = sys.argv[1:]
     job = Job(fixed, moving, Path(out), int(threads), affine[0] if affine else None)
     timing = TOOLS[tool](job)
-    (job.out / "timing.json").write_text(json.dumps(timing, indent=1))
+    (job.out / "timing.json").write_text(json.dumps(timing, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def test_command_writes_the_table(case, tmp_path) -> None:
     both = [*words, "--moving-labels", str(tmp_path / "m_labels.nii.gz"), "--preset", "translation"]
     done = CliRunner().invoke(app, [*both, "--step", "zscore", "-o", str(tmp_path / "t.csv"), "--json"])
     assert done.exit_code == 0, done.output
-    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "t.csv").open(encoding="utf-8")))
     assert [row["steps"] for row in rows] == ["none", "all"]
     assert float(rows[1]["dice"]) == pytest.approx(json.loads(done.stdout)["rows"][1]["dice"])
     assert "none" in CliRunner().invoke(app, [*both, "--step", "zscore"]).stdout
@@ -154,7 +154,7 @@ def test_command_writes_the_table(case, tmp_path) -> None:
     assert done.exit_code == 1, done.output
     assert "all failed: zscore" in done.stderr
     assert json.loads(done.stdout)["rows"][-1]["dice"] is None
-    rows = list(csv.DictReader((tmp_path / "b.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "b.csv").open(encoding="utf-8")))
     assert [row["dice"] == "" for row in rows] == [False, True, False, True]
 
 

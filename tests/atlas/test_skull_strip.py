@@ -181,7 +181,7 @@ def test_skull_stripping_is_a_step_of_pipelines_and_plans(atlas, tmp_path, caplo
     assert step["template"]["space"] == "t"
     assert step["measured"]["brain_ml"] == pytest.approx(done.mask.data.sum() * 8.8 / 1000)
     plan = plan_from_dict({"preprocessing": named.to_dict(), "stages": [{"model": "translation"}]})
-    (tmp_path / "p.toml").write_text(plan_to_toml(plan))
+    (tmp_path / "p.toml").write_text(plan_to_toml(plan), encoding="utf-8")
     assert load_plan(tmp_path / "p.toml").preprocessing.steps == named.steps
 
 

@@ -88,8 +88,8 @@ def workplace(tmp_path, make_pair, make_grid, monkeypatch):
     head = "case,fixed,moving,fixed_labels,moving_labels,fixed_points,moving_points\n"
     cells = "{0},{0}/fixed.nii.gz,{0}/moving.nii.gz,{0}/fixed_labels.nii.gz,{0}/moving_labels.nii.gz,"
     cells += "{0}/fixed.csv,{0}/moving.csv\n"
-    (tmp_path / "pairs.csv").write_text(head + cells.format("one") + cells.format("two"))
-    (tmp_path / "tool.py").write_text(TOOL)
+    (tmp_path / "pairs.csv").write_text(head + cells.format("one") + cells.format("two"), encoding="utf-8")
+    (tmp_path / "tool.py").write_text(TOOL, encoding="utf-8")
     calls = tmp_path / "calls.txt"
     calls.touch()
     monkeypatch.setenv("REGISTA_TEST_CALLS", str(calls))
@@ -101,7 +101,7 @@ def workplace(tmp_path, make_pair, make_grid, monkeypatch):
         'transforms = ["map.tfm"]\n'
         for name in names
     ]
-    (tmp_path / "own.toml").write_text("\n".join(tables))
+    (tmp_path / "own.toml").write_text("\n".join(tables), encoding="utf-8")
     return SimpleNamespace(
         folder=tmp_path,
         table=tmp_path / "pairs.csv",

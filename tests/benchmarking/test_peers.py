@@ -22,7 +22,7 @@ TABLE = "fixed,moving,fixed_points,moving_points\n{0}/fixed.{1},{0}/moving.{1},{
 
 def installed(folder, *names):
     """Return the peers that are installed; skip where none is."""
-    (folder / "own.toml").write_text(ELASTIX)
+    (folder / "own.toml").write_text(ELASTIX, encoding="utf-8")
     found = find_methods([*OTHERS, *names], folder / "own.toml")
     methods = [method for method in found if method.lacking() is None]
     if not methods:
@@ -39,7 +39,7 @@ def test_peers_find_a_shift_between_oblique_grids(tmp_path, make_pair, make_grid
     methods = installed(tmp_path, "sitk:diffeomorphic-demons", "elastix:translation")
     grids = make_grid((42, 46, 38), (1.0, 0.9, 1.2)), make_grid((44, 40, 41), (0.9, 1.0, 1.1), (-9, 14, 6))
     make_pair(tmp_path / "pair", *grids)
-    (tmp_path / "pairs.csv").write_text(TABLE.format("pair", "nii.gz"))
+    (tmp_path / "pairs.csv").write_text(TABLE.format("pair", "nii.gz"), encoding="utf-8")
     setup = Setup(output=Path("out"), threads=2, limit_s=120, surface=None)
     monkeypatch.chdir(tmp_path)
     tally = run_benchmark(read_cases("pairs.csv", convention="ras"), methods, setup)
@@ -60,7 +60,7 @@ def test_peers_start_from_a_given_affine_and_run_in_2d(tmp_path, make_pair, make
     methods = installed(tmp_path, "sitk:demons")
     grids = make_grid((60, 52), (1.0, 0.8)), make_grid((56, 58), (0.9, 1.0), (-9, 14, 6))
     make_pair(tmp_path / "pair", *grids)
-    (tmp_path / "pairs.csv").write_text(TABLE.format("pair", "mha"))
+    (tmp_path / "pairs.csv").write_text(TABLE.format("pair", "mha"), encoding="utf-8")
     shared = find_methods(["translation"])[0]
     setup = Setup(output=tmp_path / "out", threads=2, limit_s=120, surface=None, equal_affine=shared)
     tally = run_benchmark(read_cases(tmp_path / "pairs.csv", convention="ras"), methods, setup)

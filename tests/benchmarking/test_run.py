@@ -38,6 +38,7 @@ def regista(*words, code=0):
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done
@@ -115,7 +116,7 @@ def test_changed_files_and_threads_run_again(workplace):
     cases = read_cases(workplace.table, convention="ras")
     assert run_benchmark(cases, [method], setup).kept == 0
     points = workplace.folder / "two" / "moving.csv"
-    points.write_text(points.read_text(encoding="utf-8") + "\n")  # another content
+    points.write_text(points.read_text(encoding="utf-8") + "\n", encoding="utf-8")  # another content
     tally = run_benchmark(cases, [method], setup)
     assert (tally.kept, workplace.calls()) == (1, ["truth"] * 3)
     (workplace.folder / "moved").mkdir()
@@ -174,7 +175,7 @@ def test_bad_rows_are_found_before_the_first_registration(workplace):
     text = workplace.table.read_text(encoding="utf-8")
     lines = [text.splitlines()[1].replace("one,", f"c{n},", 1) for n in range(3, 38)]
     lines[34] = lines[34].replace("one/moving.nii.gz", "one/lost.nii.gz")
-    workplace.table.write_text(text + "\n".join(lines) + "\n")
+    workplace.table.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
     words = [
         "benchmark",
         workplace.table,
@@ -193,7 +194,9 @@ def test_bad_rows_are_found_before_the_first_registration(workplace):
     assert not workplace.out.exists()
     assert "there is no method 'greedi'" in regista(*words, "-m", "greedi", code=2).stderr
     head, *rows = workplace.table.read_text(encoding="utf-8").splitlines()
-    workplace.table.write_text("\n".join([f"{head},age", *(f"{row},7" for row in rows)]) + "\n")
+    workplace.table.write_text(
+        "\n".join([f"{head},age", *(f"{row},7" for row in rows)]) + "\n", encoding="utf-8"
+    )
     assert "that are not read: age\n" in regista(*words, code=2).stderr
     whole = [*words, "--names", "tissues=1:CSF,2:GM"]
     assert "'tissues'; the table has labels" in regista(*whole, code=2).stderr
@@ -206,7 +209,7 @@ def test_one_bad_file_spoils_its_own_case_only(workplace, make_grid):
     )
     text = workplace.table.read_text(encoding="utf-8")
     lost = text.splitlines()[1].replace("one,", "three,", 1).replace("one/moving.nii.gz", "gone.nii.gz")
-    workplace.table.write_text(text + lost + "\n")
+    workplace.table.write_text(text + lost + "\n", encoding="utf-8")
     words = [
         "benchmark",
         workplace.table,
@@ -242,7 +245,7 @@ def test_bad_voxels_and_an_empty_mask_are_found_before_any_method_runs(workplace
         f"{lost},",
     ]
     rows.append(one.replace("one,", "empty,", 1) + ",one/empty.nii.gz")
-    workplace.table.write_text("\n".join(rows) + "\n")
+    workplace.table.write_text("\n".join(rows) + "\n", encoding="utf-8")
     words = ["benchmark", workplace.table, "-o", workplace.out, "-m", "my:truth", "--convention", "ras"]
     words += ["--methods-file", workplace.own, "--surface", "none", "--threads", 1, "--keep-going", "--json"]
     report = json.loads(regista(*words, code=1).stdout)
@@ -250,7 +253,7 @@ def test_bad_voxels_and_an_empty_mask_are_found_before_any_method_runs(workplace
     assert "the fixed image has 1 NaN" in errors["one"]
     assert "empty.nii.gz is empty" in errors["empty"]
     assert workplace.calls() == ["truth"]
-    with (workplace.out / "raw.csv").open(newline="") as stream:
+    with (workplace.out / "raw.csv").open(newline="", encoding="utf-8") as stream:
         kinds = [(r["case"], r["kind"]) for r in csv.DictReader(stream) if r["method"] == "unregistered"]
     assert kinds.count(("gone", "run")) == 1
     assert ("empty", "images") not in kinds
@@ -264,7 +267,9 @@ def test_bad_voxels_are_left_out_where_asked(workplace):
     data[3, 4, 5:7] = np.nan, np.inf
     write(folder / "nan.nii.gz", Image(data, image.grid))
     text = workplace.table.read_text(encoding="utf-8").splitlines()[0]
-    workplace.table.write_text(f"{text}\n{one.replace('one/fixed.nii.gz', 'one/nan.nii.gz')}\n")
+    workplace.table.write_text(
+        f"{text}\n{one.replace('one/fixed.nii.gz', 'one/nan.nii.gz')}\n", encoding="utf-8"
+    )
     (method, translation) = find_methods(["my:truth", "translation"], workplace.own)
     cases = read_cases(workplace.table, convention="ras")
     setup = Setup(output=workplace.out, threads=2, surface=None, non_finite="mask")
@@ -272,7 +277,9 @@ def test_bad_voxels_are_left_out_where_asked(workplace):
     assert tally.failed == 0, tally.failures
     images = [row for row in tally.rows if row["kind"] == "images"]
     assert {row["left_out_voxels"] for row in images} == {2}
-    job = json.loads((Store(workplace.out).place("one", "my:truth") / "_register.json").read_text())
+    job = json.loads(
+        (Store(workplace.out).place("one", "my:truth") / "_register.json").read_text(encoding="utf-8")
+    )
     given, mask = read(job["fixed"]), read(job["fixed_mask"]) if job["fixed_mask"] else None
     assert mask is None  # a command says whether it uses masks, and this one does not
     np.testing.assert_array_equal(given.as_float32()[3, 4, 5:7], np.nanmin(image.data))
@@ -302,12 +309,12 @@ def test_points_without_a_convention_are_refused_before_anything_runs(workplace)
 def test_a_table_of_names_in_the_folder_of_results_is_kept(workplace):
     workplace.out.mkdir()
     names = workplace.out / "regions.csv"
-    names.write_text("label,name\n1,one\n")
+    names.write_text("label,name\n1,one\n", encoding="utf-8")
     words = ["benchmark", workplace.table, "-o", workplace.out, "-m", "my:truth", "--convention", "ras"]
     words += ["--methods-file", workplace.own]
     for text in (names, f"labels={names}"):
         assert "would destroy the input" in regista(*words, "--names", text, code=2).stderr
-    assert names.read_text() == "label,name\n1,one\n"
+    assert names.read_text(encoding="utf-8") == "label,name\n1,one\n"
 
 
 def test_row_three_of_four_is_lost_and_row_four_has_labels_elsewhere(workplace):
@@ -315,7 +322,7 @@ def test_row_three_of_four_is_lost_and_row_four_has_labels_elsewhere(workplace):
     three = one.replace("one,", "three,", 1).replace("one/moving.nii.gz", "gone.nii.gz")
     # of the right person, on the other image's grid
     four = one.replace("one,", "four,", 1).replace("one/fixed_labels", "one/moving_labels")
-    workplace.table.write_text("\n".join([head, one, two, three, four]) + "\n")
+    workplace.table.write_text("\n".join([head, one, two, three, four]) + "\n", encoding="utf-8")
     words = ["benchmark", workplace.table, "-o", workplace.out, "-m", "my:truth", "--convention", "ras"]
     words += ["--methods-file", workplace.own, "--surface", "none", "--threads", 1]
     assert "row 4, case three: no such file" in regista(*words, code=2).stderr
@@ -504,9 +511,9 @@ def test_a_folder_of_another_start_is_refused(workplace, jobs):
         FormatError, match="methods start from my:truth; in this one they start by themselves"
     ):
         run_benchmark(cases, [method], replace(plain, output=other.output))
-    content = json.loads((workplace.out / "machine.json").read_text())
+    content = json.loads((workplace.out / "machine.json").read_text(encoding="utf-8"))
     del content["equal_affine"]  # as earlier versions left it: nothing is known, nothing refused
-    (workplace.out / "machine.json").write_text(json.dumps(content))
+    (workplace.out / "machine.json").write_text(json.dumps(content), encoding="utf-8")
     assert run_benchmark(cases, [method], plain).kept == 2
 
 
@@ -514,7 +521,7 @@ def test_files_of_the_users_own_are_not_written_over(workplace, jobs):
     (method,) = find_methods(["my:truth"], workplace.own)
     cases = read_cases(workplace.table, convention="ras")
     workplace.out.mkdir()
-    (workplace.out / "summary.md").write_text("my notes")
+    (workplace.out / "summary.md").write_text("my notes", encoding="utf-8")
     with pytest.raises(FormatError, match=r"summary\.md exists, and not from a benchmark"):
         run_benchmark(cases, [method], Setup(output=workplace.out, threads=1))
     assert [p.name for p in workplace.out.iterdir()] == ["summary.md"]

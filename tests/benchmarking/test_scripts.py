@@ -35,13 +35,19 @@ def run(tmp_path):
     page.parent.mkdir()
     for name in ("box_labels_dice", "time_labels_dice"):
         (results / "plots" / f"{name}.png").write_bytes(b"png")
-    (results / "raw.csv").write_text("case\n")
+    (results / "raw.csv").write_text("case\n", encoding="utf-8")
     (results / "summary.md").write_text(
         "# mouse\n\nA machine, 2 threads.\n\n## Labels\n\n| a |\n|---|\n| 1 |\n\n## Plots\n\n"
-        "![box_labels_dice](plots/box_labels_dice.png)\n"
+        "![box_labels_dice](plots/box_labels_dice.png)\n",
+        encoding="utf-8",
     )
-    (results / "run.json").write_text(json.dumps({"command": "python x.py mouse", "commit": "abc123"}))
-    page.write_text("# Mouse\n\nAbove.\n\n<!-- results: begin -->\nold\n<!-- results: end -->\n\nBelow.\n")
+    (results / "run.json").write_text(
+        json.dumps({"command": "python x.py mouse", "commit": "abc123"}), encoding="utf-8"
+    )
+    page.write_text(
+        "# Mouse\n\nAbove.\n\n<!-- results: begin -->\nold\n<!-- results: end -->\n\nBelow.\n",
+        encoding="utf-8",
+    )
     return results, page
 
 

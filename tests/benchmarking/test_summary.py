@@ -193,7 +193,7 @@ def test_damaged_results_are_not_kept(tmp_path):
     store.write("a b", "x:y", {"key": "k", "status": "done", "rows": [{"dice": float("nan")}]})
     assert store.read("a b", "x:y")["key"] == "k"
     assert store.place("a b", "m") != store.place("a_b", "m")
-    (store.place("a b", "x:y") / "result.json").write_text('{"key": "k", "sta')
+    (store.place("a b", "x:y") / "result.json").write_text('{"key": "k", "sta', encoding="utf-8")
     assert store.read("a b", "x:y") is None
     write_table(tmp_path / "t.csv", [{"x": float("nan"), "case": "c"}, {"method": "m"}])
     assert (tmp_path / "t.csv").read_text(encoding="utf-8") == "case,method,x\nc,,\n,m,\n"

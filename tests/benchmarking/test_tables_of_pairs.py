@@ -19,7 +19,8 @@ def test_names_start_from_the_folder_of_the_table(tmp_path):
     table.write_text(
         "\ufeffcase;fixed;moving;fixed_labels;moving_labels;fixed_labels_tissues;moving_labels_tissues;age\n"
         "a;f.nii;../m.nii;fl.nii;ml.nii;ft.nii;mt.nii;7\n\n"
-        ";f.nii.gz;m.nii.gz;;;;;\n"
+        ";f.nii.gz;m.nii.gz;;;;;\n",
+        encoding="utf-8",
     )
     first, second = read_cases(table, convention="lps")
     assert first.fixed == tmp_path / "sub" / "f.nii"
@@ -48,7 +49,7 @@ def test_names_start_from_the_folder_of_the_table(tmp_path):
 )
 def test_bad_tables_are_refused_with_their_row(tmp_path, text, said):
     table = tmp_path / "pairs.csv"
-    table.write_text(text)
+    table.write_text(text, encoding="utf-8")
     with pytest.raises(FormatError, match=said):
         read_cases(table)
 
@@ -58,7 +59,9 @@ def test_all_missing_files_are_named(tmp_path):
     (tmp_path / "empty.nii").touch()
     rows = ["f.nii,f.nii,"] * 2 + ["f.nii,gone.nii,away.nii", "f.nii,empty.nii,"]
     lines = [f"c{n},{row}" for n, row in enumerate(rows)]
-    (tmp_path / "pairs.csv").write_text("\n".join(["case,fixed,moving,fixed_mask", *lines]) + "\n")
+    (tmp_path / "pairs.csv").write_text(
+        "\n".join(["case,fixed,moving,fixed_mask", *lines]) + "\n", encoding="utf-8"
+    )
     missing = check_files(read_cases(tmp_path / "pairs.csv"))
     assert list(missing) == ["c2", "c3"]
     assert all(word in missing["c2"] for word in ("row 4", "gone.nii", "away.nii"))
@@ -72,7 +75,9 @@ def test_learn2reg_tasks_are_tables_of_pairs(tmp_path):
             image = Image(np.ones((4, 5, 6), np.uint8), Grid((4, 5, 6), np.eye(4)))
             write(tmp_path / f"{kind}Tr" / f"T_{subject}_0000.nii.gz", image)
     pair = {"fixed": "./imagesTr/T_0001_0000.nii.gz", "moving": "./imagesTr/T_0002_0000.nii.gz"}
-    (tmp_path / "T_dataset.json").write_text(json.dumps({"name": "T", "registration_val": [pair]}))
+    (tmp_path / "T_dataset.json").write_text(
+        json.dumps({"name": "T", "registration_val": [pair]}), encoding="utf-8"
+    )
     (case,) = read_cases(tmp_path / "T_dataset.json")
     assert (case.name, case.points_in) == ("0001_0000-0002_0000", "vox")
     assert case.labels["labels"][1] == tmp_path / "labelsTr" / "T_0002_0000.nii.gz"
@@ -81,14 +86,16 @@ def test_learn2reg_tasks_are_tables_of_pairs(tmp_path):
     for kind in ("keypoints", "landmarks"):  # the second, set by hand, wherever it is
         (tmp_path / f"{kind}Tr").mkdir()
         for subject in ("0001", "0002"):
-            (tmp_path / f"{kind}Tr" / f"T_{subject}_0000.csv").write_text("1,2,3\n")
+            (tmp_path / f"{kind}Tr" / f"T_{subject}_0000.csv").write_text("1,2,3\n", encoding="utf-8")
         (case,) = read_cases(tmp_path / "T_dataset.json")
         assert case.points == tuple(tmp_path / f"{kind}Tr" / f"T_{s}_0000.csv" for s in ("0001", "0002"))
 
 
 def test_columns_that_are_not_read_are_known(tmp_path):
     table = tmp_path / "pairs.csv"
-    table.write_text("case;fixed;moving;age;fixed_labels_t;moving_labels_t;notes\na;f.nii;m.nii;7;a;b;\n")
+    table.write_text(
+        "case;fixed;moving;age;fixed_labels_t;moving_labels_t;notes\na;f.nii;m.nii;7;a;b;\n", encoding="utf-8"
+    )
     assert unread_columns(table) == ["age", "notes"]
 
 
@@ -109,7 +116,7 @@ def test_every_peer_of_the_page_is_there_with_its_settings():
 def test_plan_files_are_methods(tmp_path):
     from regista.registration import load_plan, plan_to_toml
 
-    (tmp_path / "mine.toml").write_text(plan_to_toml(load_plan("fast")))
+    (tmp_path / "mine.toml").write_text(plan_to_toml(load_plan("fast")), encoding="utf-8")
     mine, fast = find_methods([str(tmp_path / "mine.toml"), "fast"])
     assert (mine.name, fast.name) == ("regista:mine", "regista:fast")
     assert mine.settings["stages"] == fast.settings["stages"]
@@ -138,14 +145,15 @@ def test_bad_methods_are_refused(tmp_path, names, own, said):
     file = None
     if own:
         file = tmp_path / "own.toml"
-        file.write_text(own)
+        file.write_text(own, encoding="utf-8")
     with pytest.raises((PlanError, FormatError), match=said):
         find_methods(names, file)
 
 
 def test_absent_peers_say_how_to_get_them(tmp_path):
     (tmp_path / "own.toml").write_text(
-        '["x"]\ntool = "ants"\npackage = "no-such-package-here"\nsettings.type_of_transform = "Rigid"\n'
+        '["x"]\ntool = "ants"\npackage = "no-such-package-here"\nsettings.type_of_transform = "Rigid"\n',
+        encoding="utf-8",
     )
     (method,) = find_methods(["x"], tmp_path / "own.toml")
     assert method.version is None

@@ -35,7 +35,7 @@ def truncated_inside(pair, folder):
 
 
 def text(pair, folder):
-    (folder / "a.nii.gz").write_text("subject,age\n1,44\n" * 90)
+    (folder / "a.nii.gz").write_text("subject,age\n1,44\n" * 90, encoding="utf-8")
 
 
 def empty(pair, folder):

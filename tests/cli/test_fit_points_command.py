@@ -31,7 +31,9 @@ def save(path, xyz, **columns) -> None:
     """Write a CSV of points with further columns."""
     head = ",".join(["x", "y", "z"][: xyz.shape[1]] + list(columns))
     rows = np.column_stack([xyz, *columns.values()])
-    path.write_text("\n".join([head, *(",".join(repr(float(v)) for v in row) for row in rows)]) + "\n")
+    path.write_text(
+        "\n".join([head, *(",".join(repr(float(v)) for v in row) for row in rows)]) + "\n", encoding="utf-8"
+    )
 
 
 def fit(call, folder, *words, **names):
@@ -210,7 +212,7 @@ def test_what_is_wrong_is_said_and_nothing_written(call, pair, points):
     save(folder / "mirrored.csv", moving * [-1.0, 1.0, 1.0])
     save(folder / "few.csv", moving[:7])
     save(folder / "flat.csv", moving[:, :2])
-    (folder / "bad.csv").write_text("x,y,z\n1,2,3\n4,nan,6\n")
+    (folder / "bad.csv").write_text("x,y,z\n1,2,3\n4,nan,6\n", encoding="utf-8")
     ras = ("--convention", "ras")
     save(folder / "flat_too.csv", moving[:, :2])
     volume = ("--like", pair / "fixed.nii.gz")

@@ -75,7 +75,7 @@ def test_an_input_is_never_written_over(call, tmp_path, monkeypatch, command, na
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     for file in inputs_of(words):
-        (tmp_path / file).write_text(f"content of {file}")
+        (tmp_path / file).write_text(f"content of {file}", encoding="utf-8")
     suffix = name[name.index(".") :]
     output = {
         "itself": tmp_path / name,
@@ -94,13 +94,13 @@ def test_an_input_is_never_written_over(call, tmp_path, monkeypatch, command, na
     assert done.exit_code == 2, done.output
     assert "would destroy the input" in done.stderr  # and so before anything was read
     for file in inputs_of(words):
-        assert (tmp_path / file).read_text() == f"content of {file}"
+        assert (tmp_path / file).read_text(encoding="utf-8") == f"content of {file}"
 
 
 @pytest.mark.parametrize("role", ["fixed", "moving", "--fixed-mask", "--moving-mask", "--initial"])
 def test_register_keeps_inputs_in_its_folder(pair, call, tmp_path, role) -> None:
     name = "fixed2moving.h5" if role == "--initial" else "warped.nii.gz"
-    (tmp_path / name).write_text("mine")
+    (tmp_path / name).write_text("mine", encoding="utf-8")
     places = {"fixed": pair / "fixed.nii.gz", "moving": pair / "moving.nii.gz"}
     extra = []
     if role in places:
@@ -111,14 +111,15 @@ def test_register_keeps_inputs_in_its_folder(pair, call, tmp_path, role) -> None
     assert done.exit_code == 2
     assert "would destroy the input" in done.stderr
     assert os.listdir(tmp_path) == [name]
-    assert (tmp_path / name).read_text() == "mine"
+    assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
 
 
 def test_a_plan_may_not_name_a_file_that_is_written_over(pair, call, tmp_path) -> None:
     shutil.copy(pair / "fixed.nii.gz", tmp_path / "warped.nii.gz")
     (tmp_path / "plan.toml").write_text(
         f'[[preprocessing.steps]]\nstep = "histogram-match"\nreference = "{tmp_path}/warped.nii.gz"\n'
-        '[[stages]]\nmodel = "rigid"\n'
+        '[[stages]]\nmodel = "rigid"\n',
+        encoding="utf-8",
     )
     words = ("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", tmp_path)
     done = call(*words, "--plan", tmp_path / "plan.toml")
@@ -133,7 +134,7 @@ def test_demo_and_benchmark_keep_their_inputs(pair, call, tmp_path) -> None:
     )
     assert (done.exit_code, "would destroy the input" in done.stderr) == (2, True)
     table = tmp_path / "raw.csv"
-    table.write_text(f"fixed,moving\n{pair}/fixed.nii.gz,{pair}/moving.nii.gz\n")
+    table.write_text(f"fixed,moving\n{pair}/fixed.nii.gz,{pair}/moving.nii.gz\n", encoding="utf-8")
     done = call("benchmark", table, "-o", tmp_path, "-m", "translation")
     assert (done.exit_code, "would destroy the input" in done.stderr) == (2, True)
     assert sorted(os.listdir(tmp_path)) == ["raw.csv", "warped.nii.gz"]
@@ -144,17 +145,17 @@ def test_learn2reg_keeps_its_landmarks(call, tmp_path) -> None:
         (tmp_path / folder).mkdir()
     names = ["T_0001_0000", "T_0002_0000"]
     for name in names:
-        (tmp_path / f"imagesTr/{name}.nii.gz").write_text("image")
-        (tmp_path / f"landmarksTr/{name}.csv").write_text("1,2,3\n")
-    (tmp_path / "fields/disp_0001_0002.nii.gz").write_text("field")
+        (tmp_path / f"imagesTr/{name}.nii.gz").write_text("image", encoding="utf-8")
+        (tmp_path / f"landmarksTr/{name}.csv").write_text("1,2,3\n", encoding="utf-8")
+    (tmp_path / "fields/disp_0001_0002.nii.gz").write_text("field", encoding="utf-8")
     paths = [f"./imagesTr/{name}.nii.gz" for name in names]
     tree = {"name": "T", "registration_val": [{"fixed": paths[0], "moving": paths[1]}]}
-    (tmp_path / "task.json").write_text(json.dumps(tree))
+    (tmp_path / "task.json").write_text(json.dumps(tree), encoding="utf-8")
     words = ("evaluate", "learn2reg", tmp_path / "task.json", "--fields", tmp_path / "fields")
     done = call(*words, "-o", tmp_path / "landmarksTr/T_0002_0000.csv")
     assert done.exit_code == 2, done.output
     assert "would destroy the input" in done.stderr
-    assert (tmp_path / "landmarksTr/T_0002_0000.csv").read_text() == "1,2,3\n"
+    assert (tmp_path / "landmarksTr/T_0002_0000.csv").read_text(encoding="utf-8") == "1,2,3\n"
 
 
 @pytest.mark.parametrize(("header", "voxels"), [("a.mhd", "a.raw"), ("a.nhdr", "a.raw"), ("a.hdr", "a.img")])
@@ -179,7 +180,7 @@ def test_voxels_beside_a_header_are_inputs_too(pair, call, tmp_path, header, vox
 
 
 def test_the_record_beside_an_image_may_not_destroy_an_input(pair, call, tmp_path) -> None:
-    (tmp_path / "scale.preprocess.json").write_text("{}")
+    (tmp_path / "scale.preprocess.json").write_text("{}", encoding="utf-8")
     words = ("preprocess", pair / "fixed.nii.gz", "--step", f"nyul:model={tmp_path}/scale.preprocess.json")
     done = call(*words, "-o", tmp_path / "scale.nii.gz")
     assert done.exit_code == 2
@@ -238,7 +239,7 @@ NAMES = ("a.txt", "b.txt", "record.json")
 @pytest.mark.parametrize("broken", range(6))
 def test_a_disk_that_refuses_halfway_puts_the_earlier_files_back(tmp_path, monkeypatch, broken) -> None:
     for name in (*NAMES, "notes.txt"):
-        (tmp_path / name).write_text("old")
+        (tmp_path / name).write_text("old", encoding="utf-8")
     real, calls = os.replace, []
     with FolderWriter(tmp_path) as folder:
         for name in NAMES:
@@ -254,22 +255,24 @@ def test_a_disk_that_refuses_halfway_puts_the_earlier_files_back(tmp_path, monke
         with pytest.raises(FormatError, match="Input/output error"):
             folder.commit("record.json")
     assert len(calls) > broken
-    found = {p.name: p.read_text() for p in tmp_path.iterdir() if p.is_file()}
+    found = {p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir() if p.is_file()}
     assert found == dict.fromkeys((*NAMES, "notes.txt"), "old")
     (kept,) = (p for p in tmp_path.iterdir() if p.is_dir())  # the new ones are not thrown away either
-    assert {p.name: p.read_text() for p in kept.iterdir() if p.is_file()} == dict.fromkeys(NAMES, "new")
+    assert {p.name: p.read_text(encoding="utf-8") for p in kept.iterdir() if p.is_file()} == dict.fromkeys(
+        NAMES, "new"
+    )
 
 
 def test_while_files_are_exchanged_no_record_stands_beside_those_of_another_run(
     tmp_path, monkeypatch
 ) -> None:
     for name in NAMES:
-        (tmp_path / name).write_text("old")
+        (tmp_path / name).write_text("old", encoding="utf-8")
     real, states = os.replace, []
 
     def look(source, goal):
         real(source, goal)
-        states.append({p.name: p.read_text() for p in tmp_path.iterdir() if p.is_file()})
+        states.append({p.name: p.read_text(encoding="utf-8") for p in tmp_path.iterdir() if p.is_file()})
 
     with FolderWriter(tmp_path) as folder:
         for name in NAMES:
@@ -284,7 +287,7 @@ def test_while_files_are_exchanged_no_record_stands_beside_those_of_another_run(
 
 def test_earlier_files_that_cannot_be_put_back_are_not_thrown_away(tmp_path, monkeypatch) -> None:
     for name in NAMES:
-        (tmp_path / name).write_text("old")
+        (tmp_path / name).write_text("old", encoding="utf-8")
     real, calls = os.replace, []
 
     def replace(source, goal):
@@ -300,7 +303,7 @@ def test_earlier_files_that_cannot_be_put_back_are_not_thrown_away(tmp_path, mon
         with pytest.raises(FormatError, match="they are in"):
             folder.commit("record.json")
     kept = next(tmp_path.glob(".regista-*/earlier"))
-    assert {p.name: p.read_text() for p in kept.iterdir()} == dict.fromkeys(NAMES, "old")
+    assert {p.name: p.read_text(encoding="utf-8") for p in kept.iterdir()} == dict.fromkeys(NAMES, "old")
 
 
 def test_points_are_kept_too(call, tmp_path) -> None:

@@ -26,11 +26,11 @@ def files(pair, registered, tmp_path):
     write(tmp_path / "nan.nii.gz", fixed.with_data(nan))
     write(tmp_path / "shift.h5", Translation.by([1.0, 2.0, 3.0]))
     write(tmp_path / "flat.mrk.json", PointSet(np.zeros((2, 3))))
-    (tmp_path / "flat.csv").write_text("x,y\n1,2\n")
-    (tmp_path / "bare.csv").write_text("1,2,3\n")
-    (tmp_path / "words.csv").write_text("one two three\n")
-    (tmp_path / "matrix.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
-    (tmp_path / "nothing.toml").write_text('name = "x"\n')
+    (tmp_path / "flat.csv").write_text("x,y\n1,2\n", encoding="utf-8")
+    (tmp_path / "bare.csv").write_text("1,2,3\n", encoding="utf-8")
+    (tmp_path / "words.csv").write_text("one two three\n", encoding="utf-8")
+    (tmp_path / "matrix.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", encoding="utf-8")
+    (tmp_path / "nothing.toml").write_text('name = "x"\n', encoding="utf-8")
     return {
         "fixed": pair / "fixed.nii.gz",
         "moving": pair / "moving.nii.gz",

@@ -57,7 +57,7 @@ def test_files_and_json(done) -> None:
     assert sorted(os.listdir(folder / "transforms")) == [f"vol000{n}.mat" for n in range(4)]
     assert all(os.path.exists(path) for path in tree["outputs"].values())
     assert (folder / "motion.png").read_bytes()[:4] == b"\x89PNG"
-    record = json.loads((folder / "record.json").read_text())
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     assert record["inputs"]["series"]["path"].endswith("bold.nii.gz")
     assert record["measures"]["frame_seconds"] == 1.25
     assert [entry["status"] for entry in record["measures"]["volumes"]].count("converged") == 4
@@ -76,7 +76,7 @@ def test_the_time_between_volumes_stays_in_the_header(done, series) -> None:
 
 def test_the_table_says_how_the_volumes_moved(done, series) -> None:
     _, folder = done
-    with open(folder / "motion.csv", newline="") as stream:
+    with open(folder / "motion.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["volume"] for row in rows] == ["0", "1", "2", "3"]
     assert [float(row["time_s"]) for row in rows] == [0, 1.25, 2.5, 3.75]
@@ -112,8 +112,8 @@ def test_a_shorter_series_leaves_no_earlier_transforms(series, call, tmp_path) -
     out = tmp_path / "out"
     words = ("-o", out, "--reference", 1, "--preset", "translation", "--quiet")
     assert call("motion", series, *words).exit_code == 0
-    (out / "transforms" / "notes.txt").write_text("mine")
-    (out / "transforms" / "vol0001.h5").write_text("earlier, of a deformable plan")
+    (out / "transforms" / "notes.txt").write_text("mine", encoding="utf-8")
+    (out / "transforms" / "vol0001.h5").write_text("earlier, of a deformable plan", encoding="utf-8")
     image = read(series)
     write(tmp_path / "short.nii.gz", image.with_data(image.data[:2]))
     told = call("motion", tmp_path / "short.nii.gz", *words)
@@ -142,7 +142,7 @@ def test_options_reach_the_run(series, pair, call, tmp_path) -> None:
     corrected = read(tmp_path / "corrected.nii.gz")
     assert corrected.data.dtype == np.int16
     assert (corrected.data == -7).any()
-    record = json.loads((tmp_path / "record.json").read_text())
+    record = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
     assert record["seed"] == 5
     assert (record["measures"]["passes"], record["measures"]["reference"]) == (3, "median")
     assert record["inputs"]["mask"]["path"].endswith("mask.nii.gz")
@@ -210,7 +210,7 @@ def test_inputs_are_kept(series, call, tmp_path, name) -> None:
 
 
 def test_a_file_in_the_place_of_the_folder_is_told_before_the_work(series, call, tmp_path) -> None:
-    (tmp_path / "transforms").write_text("mine")
+    (tmp_path / "transforms").write_text("mine", encoding="utf-8")
     told = call("motion", series, "-o", tmp_path)
     assert told.exit_code == 2
     assert "is a file where a folder is to be made" in told.stderr
@@ -244,7 +244,7 @@ def test_ctrl_c_leaves_what_there_was(series, tmp_path, exists) -> None:
     out = tmp_path / "out"
     if exists:
         out.mkdir()
-        (out / "record.json").write_text("old")
+        (out / "record.json").write_text("old", encoding="utf-8")
     program = """
 import os, signal
 import regista.registration._motion as module
@@ -261,7 +261,11 @@ main()
 """
     words = [str(word) for word in ("motion", series, "-o", out, "--quiet")]
     ended = subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        encoding="utf-8",
     )
     assert (ended.returncode, ended.stderr) == (
         128 + signal.SIGINT,
@@ -269,4 +273,6 @@ main()
     )
     assert os.listdir(tmp_path) == (["out"] if exists else [])
     if exists:
-        assert {path.name: path.read_text() for path in out.iterdir()} == {"record.json": "old"}
+        assert {path.name: path.read_text(encoding="utf-8") for path in out.iterdir()} == {
+            "record.json": "old"
+        }

@@ -76,7 +76,7 @@ def test_presets_are_listed_and_shown_as_plans(call, tmp_path) -> None:
         assert name in listed
         shown = call("presets", "show", name).stdout
         assert tomllib.loads(shown)["name"] == name
-    (tmp_path / "mine.toml").write_text(shown)
+    (tmp_path / "mine.toml").write_text(shown, encoding="utf-8")
     assert call("presets", "show", tmp_path / "mine.toml").stdout == shown
     assert call("presets", "show", "nope").exit_code == 2
 

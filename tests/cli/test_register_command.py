@@ -136,8 +136,8 @@ def test_json_is_one_object_and_nothing_else(pair, call, tmp_path) -> None:
 
 
 def test_other_files_in_the_folder_stay(pair, call, tmp_path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "record.json").write_text("old")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    (tmp_path / "record.json").write_text("old", encoding="utf-8")
     words = ("register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "--preset", "translation")
     assert call(*words, "-o", tmp_path).exit_code == 0
     assert sorted(os.listdir(tmp_path)) == sorted([*FILES, "notes.txt"])
@@ -209,7 +209,7 @@ def test_reversed_initial_is_refused(pair, registered, call, tmp_path) -> None:
 
 
 def test_output_that_is_a_file_is_found_out_first(pair, call, tmp_path) -> None:
-    (tmp_path / "out").write_text("mine")
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
     done = call("register", pair / "absent.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out")
     assert done.exit_code == 2
     assert "is a file" in done.stderr
@@ -264,7 +264,11 @@ def test_a_stopped_run_leaves_nothing(pair, tmp_path, number, delay_s) -> None:
     for setting in ENDLESS:
         words += ["--set", f"stages.0.{setting}"]
     running = subprocess.Popen(
-        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     )
     until = time.monotonic() + 60
     while not os.listdir(tmp_path) and running.poll() is None and time.monotonic() < until:

@@ -36,7 +36,11 @@ def run(program: str, pair, folder):
     words = ["register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "-o", folder / "out"]
     words = [str(word) for word in (*words, "--preset", "translation", "--quiet")]
     return subprocess.run(
-        [sys.executable, "-c", program + MAIN, *words], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program + MAIN, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        encoding="utf-8",
     )
 
 
@@ -74,8 +78,8 @@ def test_while_finished_files_are_moved_comes_too_late(pair, tmp_path, exists) -
 def test_earlier_results_stay_as_they_were(pair, tmp_path, name) -> None:
     (tmp_path / "out").mkdir()
     for file in (*FILES, "notes.txt"):
-        (tmp_path / "out" / file).write_text(f"old {file}")
+        (tmp_path / "out" / file).write_text(f"old {file}", encoding="utf-8")
     done = run(AT_CALL.format(module="regista.cli._outputs", name=name), pair, tmp_path)
     assert (done.returncode, done.stderr) == (130, LINE)
-    left = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    left = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").iterdir()}
     assert left == {file: f"old {file}" for file in (*FILES, "notes.txt")}

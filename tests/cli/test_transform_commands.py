@@ -65,7 +65,7 @@ def test_transforms_act_in_the_order_given(call, tmp_path) -> None:
 
     write(tmp_path / "turn.h5", Rigid(quarter))
     write(tmp_path / "shift.h5", Translation.by([10.0, 0.0, 0.0]))
-    (tmp_path / "points.csv").write_text("x,y,z\n1,2,3\n")
+    (tmp_path / "points.csv").write_text("x,y,z\n1,2,3\n", encoding="utf-8")
     for names, expected in ((("turn", "shift"), [8.0, 1.0, 3.0]), (("shift", "turn"), [-2.0, 11.0, 3.0])):
         files = [tmp_path / f"{name}.h5" for name in names]
         out = tmp_path / "out.csv"
@@ -78,7 +78,7 @@ def test_transforms_act_in_the_order_given(call, tmp_path) -> None:
 
 
 def test_points_without_a_convention_are_refused(registered, call, tmp_path) -> None:
-    (tmp_path / "points.csv").write_text("x,y,z\n1,2,3\n")
+    (tmp_path / "points.csv").write_text("x,y,z\n1,2,3\n", encoding="utf-8")
     words = (
         "apply-points",
         registered / "fixed2moving.h5",
@@ -159,7 +159,7 @@ def test_info_tells_kinds_apart(pair, registered, call, tmp_path) -> None:
 
 
 def test_info_goes_on_after_a_bad_file(pair, call, tmp_path) -> None:
-    (tmp_path / "text.nii.gz").write_text("no image")
+    (tmp_path / "text.nii.gz").write_text("no image", encoding="utf-8")
     files = [
         tmp_path / "absent.nii.gz",
         pair / "fixed.nii.gz",
@@ -193,13 +193,13 @@ def test_info_knows_a_result_folder(pair, registered, call, tmp_path) -> None:
     assert told["kind"] == "result"
     assert told["moving2fixed.h5"][0]["fixed space"] == "moving"
     (tmp_path / "record.json").write_bytes((registered / "record.json").read_bytes())
-    (tmp_path / "fixed2moving.h5").write_text("broken")
+    (tmp_path / "fixed2moving.h5").write_text("broken", encoding="utf-8")
     done = call("info", tmp_path)
     assert done.exit_code == 2
     assert "fixed2moving.h5" in done.stderr
     (tmp_path / "fixed2moving.h5").unlink()
     assert "fixed2moving.h5: missing" in call("info", tmp_path).stdout
-    (tmp_path / "record.json").write_text("{}")
+    (tmp_path / "record.json").write_text("{}", encoding="utf-8")
     done = call("info", tmp_path)
     assert (done.exit_code, "not a record" in done.stderr) == (2, True)
 

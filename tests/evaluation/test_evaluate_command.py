@@ -37,7 +37,9 @@ def folder(tmp_path, make_grid, rng):
     points = grid.index2world(rng.uniform(3, 10, (8, 3)))
     write_points(tmp_path / "fixed.csv", PointSet(points), convention="ras")
     write_points(tmp_path / "moving.csv", PointSet(points + SHIFT), convention="ras")
-    (tmp_path / "names.csv").write_text("label,name,group\n1,one,odd\n2,two,\n3,three,odd\n")
+    (tmp_path / "names.csv").write_text(
+        "label,name,group\n1,one,odd\n2,two,\n3,three,odd\n", encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -63,7 +65,7 @@ def test_everything_at_once(folder, call):
     assert tree["landmarks"]["after"]["rtre_mean"] < 1e-4
     assert tree["transform"]["after"]["inverse_max_mm"] < 1e-4
     assert tree["images"]["after"]["ncc"] > 0.999 > tree["images"]["before"]["ncc"]
-    with open(out, newline="") as stream:
+    with open(out, newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["kind"] for row in rows} == {"labels", "groups", "landmarks", "transform", "images"}
     assert {(row["method"], row["case"]) for row in rows} == {("known", "1")}
@@ -115,8 +117,8 @@ def test_warped_images_and_no_before(folder, call):
 def test_landmarks_in_pixels_paired_by_their_unnamed_column(tmp_path, call):
     from regista.core import Grid
 
-    (tmp_path / "a.csv").write_text(",X,Y\n1,10,20\n2,30,40\n4,5,5\n")
-    (tmp_path / "b.csv").write_text(",X,Y\n2,33,44\n1,10,20\n3,7,7\n")
+    (tmp_path / "a.csv").write_text(",X,Y\n1,10,20\n2,30,40\n4,5,5\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text(",X,Y\n2,33,44\n1,10,20\n3,7,7\n", encoding="utf-8")
     write(
         tmp_path / "b.png",
         Image(np.zeros((60, 80), np.uint8), Grid.from_lps((60, 80), [1, 1], [0, 0], np.eye(2))),
@@ -151,7 +153,7 @@ def test_labels_and_landmarks_that_are_left_out_are_told(folder, call):
     assert text.startswith("neither map has 70, 71, 72, 73, 74 and 5 more")
     for file, names in (("a", "abcd"), ("b", "dx")):
         rows = [f"{name},{n},2,3" for n, name in enumerate(names)]
-        (folder / f"{file}.csv").write_text("\n".join(["name,x,y,z", *rows]))
+        (folder / f"{file}.csv").write_text("\n".join(["name,x,y,z", *rows]), encoding="utf-8")
     words = ["--fixed-points", folder / "a.csv", "--moving-points", folder / "b.csv", "--convention", "ras"]
     done = call("evaluate", *words, "-t", folder / "shift.h5", "--json")
     assert done.stderr.count("1 landmarks have a name in both files, of 4 fixed and 2 moving") == 1
@@ -225,7 +227,7 @@ def test_wrong_inputs_exit_2_and_say_why(folder, call, name, make_grid):
     write(folder / "warp.h5", DisplacementField(np.zeros((3, *grid.shape)), grid))
     for file, names in (("own", "abc"), ("twice", "caa")):
         rows = [f"{name},{n},2,3" for n, name in enumerate(names)]
-        (folder / f"{file}.csv").write_text("\n".join(["name,x,y,z", *rows]))
+        (folder / f"{file}.csv").write_text("\n".join(["name,x,y,z", *rows]), encoding="utf-8")
     words, text = wrong(folder)[name]
     done = call("evaluate", *words)
     assert done.exit_code == 2, done.output
@@ -239,7 +241,7 @@ def test_compare(folder, call, rng):
     for method, gain in (("ours", 0.05), ("theirs", 0.0)):
         table = folder / f"{method}.csv"
         rows = [f"{method},{n},after,{0.7 + gain + 0.01 * rng.normal():.4f}" for n in range(12)]
-        table.write_text("method,case,stage,dice\n" + "\n".join(rows) + "\n")
+        table.write_text("method,case,stage,dice\n" + "\n".join(rows) + "\n", encoding="utf-8")
         tables.append(table)
     done = call("evaluate", "compare", *tables, "-m", "dice")
     assert done.exit_code == 0, done.output
@@ -266,7 +268,9 @@ def test_compare(folder, call, rng):
 
 def test_importing_the_package_stays_light():
     code = "import sys, regista.evaluation; print(any(m.startswith(('scipy', 'numba')) for m in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert done.stdout.strip() == "False"
 
 

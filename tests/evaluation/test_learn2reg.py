@@ -95,7 +95,7 @@ def task(tmp_path, rng):
             }
         )
     tree = {"name": "Toy", "tensorImageShape": {"0": list(SHAPE)}, "registration_val": pairs}
-    (tmp_path / "Toy_dataset.json").write_text(json.dumps(tree))
+    (tmp_path / "Toy_dataset.json").write_text(json.dumps(tree), encoding="utf-8")
     (tmp_path / "fields").mkdir()
     for n, suffix in ((1, ".nii.gz"), (2, ".npz")):
         vectors = np.stack([gaussian_filter(rng.normal(size=SHAPE), 2) * 5 for _ in range(3)])
@@ -120,7 +120,7 @@ def test_other_modalities_have_long_names_and_their_own_points(tmp_path):
         ],
     }
     path = tmp_path / "d.json"
-    path.write_text(json.dumps(tree))
+    path.write_text(json.dumps(tree), encoding="utf-8")
     (pair,) = read_learn2reg(path).pairs
     assert pair.field_names == ("disp_0007_0002_0008_0000",)
     assert pair.points("keypoints").parts[-2:] == ("keypoints00000002Ts", "T_0007_0002.csv")
@@ -140,7 +140,7 @@ def test_other_modalities_have_long_names_and_their_own_points(tmp_path):
 )
 def test_bad_datasets(tmp_path, text, match):
     path = tmp_path / "d.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(FormatError, match=match):
         read_learn2reg(path)
 

@@ -25,16 +25,19 @@ def test_names(tmp_path, text):
 
 def test_freesurfer_colours(tmp_path):
     path = tmp_path / "lut.txt"
-    path.write_text("#No. Label Name: R G B A\n17  Left-Hippocampus  220 216 20 0\n\n0 Unknown 0 0 0 0\n")
+    path.write_text(
+        "#No. Label Name: R G B A\n17  Left-Hippocampus  220 216 20 0\n\n0 Unknown 0 0 0 0\n",
+        encoding="utf-8",
+    )
     assert read_label_names(path) == {17: "Left-Hippocampus", 0: "Unknown"}
 
 
 def test_groups(tmp_path):
     table, tree = tmp_path / "groups.csv", tmp_path / "groups.json"
-    table.write_text("label,name,group\n1,a,GM\n2,b,WM\n3,c,GM\n4,d,\n5,e,None\n")
-    tree.write_text('{"GM": [1, 3], "WM": [2]}')
+    table.write_text("label,name,group\n1,a,GM\n2,b,WM\n3,c,GM\n4,d,\n5,e,None\n", encoding="utf-8")
+    tree.write_text('{"GM": [1, 3], "WM": [2]}', encoding="utf-8")
     assert read_label_groups(table) == read_label_groups(tree) == {"GM": [1, 3], "WM": [2]}
-    tree.write_text('{"GM": [1, "5-7"], "WM": "2, 9-10", "CSF": 4}')
+    tree.write_text('{"GM": [1, "5-7"], "WM": "2, 9-10", "CSF": 4}', encoding="utf-8")
     assert read_label_groups(tree) == {"GM": [1, 5, 6, 7], "WM": [2, 9, 10], "CSF": [4]}
 
 
@@ -50,7 +53,7 @@ def test_groups(tmp_path):
 )
 def test_bad_groups_say_which_entry(tmp_path, text, match):
     path = tmp_path / "groups.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(FormatError, match=match):
         read_label_groups(path)
 
@@ -65,17 +68,17 @@ def test_bad_groups_say_which_entry(tmp_path, text, match):
 )
 def test_unknown_headings_are_refused(tmp_path, text, match):
     path = tmp_path / "names.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(FormatError, match=match):
         read_label_names(path)
 
 
 def test_groups_without_known_headings_are_refused(tmp_path):
     path = tmp_path / "groups.csv"
-    path.write_text("label,lobe\n1,frontal\n")
+    path.write_text("label,lobe\n1,frontal\n", encoding="utf-8")
     with pytest.raises(FormatError, match=r"no column of groups: .* lobe; name that column group"):
         read_label_groups(path)
-    path.write_text("1,frontal\n")
+    path.write_text("1,frontal\n", encoding="utf-8")
     with pytest.raises(FormatError, match="has no header"):
         read_label_groups(path)
 
@@ -86,7 +89,7 @@ def test_groups_without_known_headings_are_refused(tmp_path):
 )
 def test_bad_names(tmp_path, text, match):
     path = tmp_path / "names.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(FormatError, match=match):
         read_label_names(path)
 
@@ -99,13 +102,13 @@ def test_bad_files(tmp_path):
     with pytest.raises(FormatError, match="not text"):
         read_label_names(image)
     bad = tmp_path / "bad.json"
-    bad.write_text("[1, 2]")
+    bad.write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(FormatError, match="JSON object of groups"):
         read_label_groups(bad)
     with pytest.raises(FormatError, match="does not exist"):
         read_label_groups(tmp_path / "absent.json")
     plain = tmp_path / "plain.csv"
-    plain.write_text("label,name\n1,a\n")
+    plain.write_text("label,name\n1,a\n", encoding="utf-8")
     with pytest.raises(FormatError, match="no column of groups"):
         read_label_groups(plain)
 

@@ -223,10 +223,10 @@ def test_bad_tables(rows, tmp_path):
     with pytest.raises(FormatError, match="row 2 of 2 has no 'case'"):
         compare_table([{"method": "a", "case": "1", "dice": 1}, {"method": "b", "dice": 1}], ["dice"])
     bad = tmp_path / "bad.csv"
-    bad.write_text("method,case,dice\na,1\n")
+    bad.write_text("method,case,dice\na,1\n", encoding="utf-8")
     with pytest.raises(FormatError, match="line 2"):
         read_rows(bad)
-    bad.write_text("method,case,dice\n")
+    bad.write_text("method,case,dice\n", encoding="utf-8")
     with pytest.raises(FormatError, match="no rows"):
         read_rows(bad)
     with pytest.raises(FormatError, match="does not exist"):

@@ -48,7 +48,7 @@ def small_files():
 
 
 def test_every_writer_leaves_nothing_where_the_disk_refuses(tmp_path, grid, rng, capfd):
-    (tmp_path / "a.nii").write_text("the old one")
+    (tmp_path / "a.nii").write_text("the old one", encoding="utf-8")
     for name, thing in _things(grid, rng).items():
         with small_files(), pytest.raises(FormatError, match="cannot be written"):
             write(tmp_path / name, thing, **({"convention": "ras"} if isinstance(thing, Mesh) else {}))
@@ -62,7 +62,7 @@ def test_every_writer_leaves_nothing_where_the_disk_refuses(tmp_path, grid, rng,
 def test_what_the_disk_says_is_told_plainly(tmp_path, number, message):
     def fail() -> None:
         with _files.replacing(tmp_path / "workspace.txt") as path:
-            path.write_text("half")
+            path.write_text("half", encoding="utf-8")
             raise OSError(number, os.strerror(number), "/workspace/of mine")
 
     with pytest.raises(FormatError, match=message):

@@ -36,7 +36,7 @@ def test_points_come_back_to_the_last_digit(tmp_path, rng, name, options, ndim):
 @pytest.mark.parametrize("name", ["p.csv", "p.txt"])
 def test_bare_coordinates_need_a_convention(tmp_path, name):
     path = tmp_path / name
-    path.write_text("1,2,3\n4,5,6\n" if name.endswith("csv") else "1 2 3\n4 5 6\n")
+    path.write_text("1,2,3\n4,5,6\n" if name.endswith("csv") else "1 2 3\n4 5 6\n", encoding="utf-8")
     with pytest.raises(FormatError, match=r"LPS or RAS.*--convention lps"):
         read_points(path)
     lps = read_points(path, convention="lps").points_mm
@@ -47,7 +47,7 @@ def test_bare_coordinates_need_a_convention(tmp_path, name):
 
 def test_ants_table_of_plane_points(tmp_path):
     path = tmp_path / "p.csv"
-    path.write_text("x,y,z,t,label\n1,2,0,0,7\n")
+    path.write_text("x,y,z,t,label\n1,2,0,0,7\n", encoding="utf-8")
     points = read_points(path, convention="lps", ndim=2)
     assert points.points_mm.tolist() == [[-1, -2]]
     assert points.names == ("7",)
@@ -55,7 +55,7 @@ def test_ants_table_of_plane_points(tmp_path):
 
 def test_elastix_index_file_needs_the_grid(tmp_path, grid):
     path = tmp_path / "p.txt"
-    path.write_text("index\n2\n0 0 0\n3 5 7\n")
+    path.write_text("index\n2\n0 0 0\n3 5 7\n", encoding="utf-8")
     with pytest.raises(FormatError, match="grid"):
         read_points(path)
     got = read_points(path, grid=grid).points_mm
@@ -66,18 +66,21 @@ def test_slicer_says_its_handedness_and_may_not_be_contradicted(tmp_path):
     control = [{"id": "1", "label": "a", "position": [1.0, 2.0, 3.0]}]
     for system, expected in (("LPS", [-1, -2, 3]), ("RAS", [1, 2, 3])):
         path = tmp_path / f"{system}.mrk.json"
-        path.write_text(json.dumps({"markups": [{"coordinateSystem": system, "controlPoints": control}]}))
+        path.write_text(
+            json.dumps({"markups": [{"coordinateSystem": system, "controlPoints": control}]}),
+            encoding="utf-8",
+        )
         assert read_points(path).points_mm.tolist() == [expected]
     with pytest.raises(FormatError, match="it says its coordinates are RAS"):
         read_points(tmp_path / "RAS.mrk.json", convention="lps")
     old = tmp_path / "old.fcsv"
-    old.write_text("# CoordinateSystem = 0\n# columns = id,x,y,z\n1,1,2,3\n")
+    old.write_text("# CoordinateSystem = 0\n# columns = id,x,y,z\n1,1,2,3\n", encoding="utf-8")
     assert read_points(old).points_mm.tolist() == [[1, 2, 3]]
 
 
 def test_a_shortened_list_is_noticed(tmp_path):
     path = tmp_path / "p.txt"
-    path.write_text("point\n3\n1 2 3\n4 5 6\n")
+    path.write_text("point\n3\n1 2 3\n4 5 6\n", encoding="utf-8")
     with pytest.raises(FormatError, match="announces 3 points but holds 2"):
         read_points(path)
 
@@ -108,7 +111,7 @@ def test_surfaces_come_back(tmp_path, mesh, name, convention):
 
 
 def test_broken_surface_is_refused(tmp_path):
-    (tmp_path / "m.ply").write_text("ply\nnonsense\n")
+    (tmp_path / "m.ply").write_text("ply\nnonsense\n", encoding="utf-8")
     with pytest.raises(FormatError, match=r"m\.ply"):
         read_mesh(tmp_path / "m.ply", convention="ras")
 
@@ -145,5 +148,5 @@ def test_vtk_surfaces_of_other_tools(tmp_path, mesh, binary, version):
 
 def test_a_first_column_without_a_heading_holds_names(tmp_path):
     path = tmp_path / "p.csv"
-    path.write_text(",X,Y\n7,1,2\n9,3,4\n")
+    path.write_text(",X,Y\n7,1,2\n9,3,4\n", encoding="utf-8")
     assert read_points(path, convention="ras", ndim=2).names == ("7", "9")

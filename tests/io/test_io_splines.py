@@ -82,7 +82,7 @@ def test_linear_files_hold_none(tmp_path, grid, spline, name):
 
 def test_numbers_beside_points(tmp_path):
     path = tmp_path / "p.csv"
-    path.write_text("# made by hand\nlabel;x;y;z;Sure\na;1;2;3;0.5\nb;4;5;6;2\n")
+    path.write_text("# made by hand\nlabel;x;y;z;Sure\na;1;2;3;0.5\nb;4;5;6;2\n", encoding="utf-8")
     assert read_point_values(path, "sure").tolist() == [0.5, 2.0]
     for text, words in (
         ("x,y,z\n1,2,3\n", "no column 'sure', only x, y, z"),
@@ -90,9 +90,9 @@ def test_numbers_beside_points(tmp_path):
         ("x,y,sure\n1,2\n", "holds nothing for point 1"),
         ("", "empty"),
     ):
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(FormatError, match=words):
             read_point_values(path, "sure")
-    (tmp_path / "p.txt").write_text("1 2 3\n")
+    (tmp_path / "p.txt").write_text("1 2 3\n", encoding="utf-8")
     with pytest.raises(FormatError, match=r"only a \.csv"):
         read_point_values(tmp_path / "p.txt", "sure")

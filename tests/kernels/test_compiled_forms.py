@@ -63,7 +63,9 @@ def test_a_run_that_compiles_and_one_that_loads_give_the_same_bits(tmp_path):
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", REGISTER]
     compiling, loading = (
-        subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        subprocess.run(
+            command, env=environment, check=True, capture_output=True, text=True, encoding="utf-8"
+        ).stdout
         for _ in range(2)
     )
     assert any(tmp_path.rglob("*.nbc"))

@@ -42,6 +42,6 @@ def test_with_no_home_a_temporary_folder_serves(monkeypatch, config, tmp_path):
 
 
 def test_a_file_in_the_way_is_not_writable(tmp_path):
-    (tmp_path / "taken").write_text("")
+    (tmp_path / "taken").write_text("", encoding="utf-8")
     assert not _jit._writable(tmp_path / "taken")
     assert _jit._writable(tmp_path / "new")

@@ -54,7 +54,7 @@ def slices(tmp_path_factory) -> Path:
 
 def write_csv(path: Path, rows) -> Path:
     """Write a table."""
-    with path.open("w", newline="") as stream:
+    with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

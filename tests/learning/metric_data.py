@@ -37,5 +37,7 @@ def untrained(folder, ndim, channels=(4, 4, 4, 4), seed=0):
     folder.mkdir(exist_ok=True)
     save_file(network.state_dict(), str(folder / "model.safetensors"))
     config = MetricConfig(ndim=ndim, channels=channels)
-    (folder / "model.json").write_text(json.dumps({**config.to_dict(), "contrasts": ["a", "b"]}))
+    (folder / "model.json").write_text(
+        json.dumps({**config.to_dict(), "contrasts": ["a", "b"]}), encoding="utf-8"
+    )
     return network

@@ -61,15 +61,15 @@ def trained(slices, tmp_path_factory):
 def test_a_model_folder_is_whole(trained):
     names = {path.name for path in trained.iterdir()} - {"tensorboard"}
     assert names == {"model.safetensors", "model.json", "card.md", "log.csv", "checkpoint.pt"}
-    settings = json.loads((trained / "model.json").read_text())
+    settings = json.loads((trained / "model.json").read_text(encoding="utf-8"))
     assert settings["inputs"]["spacing_mm"] == [1.2, 1.2]
     assert len(settings["inputs"]["shape"]) == 2
     assert settings["licence"] == "CC0"
     assert settings["subjects"]["test"]
-    card = (trained / "card.md").read_text()
+    card = (trained / "card.md").read_text(encoding="utf-8")
     for words in ("Licence: CC0", "Known failures", "Test (never used in training): 6 pairs", "velocity"):
         assert words in card
-    assert len((trained / "log.csv").read_text().splitlines()) == 3
+    assert len((trained / "log.csv").read_text(encoding="utf-8").splitlines()) == 3
 
 
 def test_models_are_listed_shown_and_verified(trained, monkeypatch):
@@ -91,7 +91,7 @@ def test_register_by_a_model(trained, slices, tmp_path, refined):
     words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "out", "--model", trained)
     done = call("register", *words, *more, "--threads", 2)
     assert done.exit_code == 0, done.output
-    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
     assert record["measures"]["model"]["name"] == "tiny"
     assert record["measures"].get("refined", False) == refined
     assert record["timings"]["network"] > 0
@@ -162,7 +162,7 @@ def test_synthesis_from_labels_and_shapes(slices, tmp_path):
         words = ("-o", tmp_path / kind, "--network", "voxelmorph-1", "--synthesis", kind, "--validation", 2)
         done = call("train", "voxelmorph", slices / "scans.csv", *words, *QUICK, "--json")
         assert done.exit_code == 0, done.output
-        loss = json.loads((tmp_path / kind / "model.json").read_text())["loss"]
+        loss = json.loads((tmp_path / kind / "model.json").read_text(encoding="utf-8"))["loss"]
         assert (loss["similarity_weight"], loss["dice_weight"]) == (0.0, 1.0)
 
 

@@ -90,7 +90,7 @@ def test_a_missing_or_empty_list_is_refused(slices, tmp_path):
         read_dataset(tmp_path / "none.csv")
     with pytest.raises(FormatError, match="holds no images"):
         read_dataset(tmp_path)
-    (tmp_path / "empty.csv").write_text("image,subject\n")
+    (tmp_path / "empty.csv").write_text("image,subject\n", encoding="utf-8")
     with pytest.raises(FormatError, match="no rows"):
         read_dataset(tmp_path / "empty.csv")
 

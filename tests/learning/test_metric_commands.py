@@ -27,7 +27,7 @@ def place(tmp_path_factory):
         for name, image in zip("ab", contrasts((44, 40), number), strict=True):
             write(folder / f"{number}{name}.nii.gz", image)
         rows.append(f"{number}a.nii.gz,{number}b.nii.gz,s{number}")
-    (folder / "pairs.csv").write_text("\n".join(rows) + "\n")
+    (folder / "pairs.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     output = folder / "models" / "quick"
     done = _call(
         "train", "deep-metric", folder / "pairs.csv", "-o", output, *QUICK, "--contrasts", "t1,t2", "--json"
@@ -54,7 +54,8 @@ def test_a_plan_names_it(place, monkeypatch, tmp_path):
     monkeypatch.setenv("REGISTA_MODELS", str(place / "models"))
     plan = tmp_path / "plan.toml"
     plan.write_text(
-        '[start]\nsearch = "none"\n[[stages]]\nmodel = "rigid"\nsimilarity = {deep = "quick"}\nshrink = [2]\nsteps = [3]\n'
+        '[start]\nsearch = "none"\n[[stages]]\nmodel = "rigid"\nsimilarity = {deep = "quick"}\nshrink = [2]\nsteps = [3]\n',
+        encoding="utf-8",
     )
     done = _call(
         "register",
@@ -67,17 +68,17 @@ def test_a_plan_names_it(place, monkeypatch, tmp_path):
         "--no-verdict",
     )
     assert done.exit_code == 0, done.output
-    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
     assert "quick" in json.dumps(record["plan"])
 
 
 def test_bad_tables_and_models_end_with_code_2(place, tmp_path):
-    (place / "empty.csv").write_text("fixed,moving\n")
+    (place / "empty.csv").write_text("fixed,moving\n", encoding="utf-8")
     done = _call("train", "deep-metric", place / "empty.csv", "-o", tmp_path / "m", *QUICK)
     assert done.exit_code == 2
     assert "no pairs" in done.stderr
     write(place / "off.nii.gz", contrasts((44, 40), 0, shift=(6, 0))[1])
-    (place / "off.csv").write_text("fixed,moving\n0a.nii.gz,off.nii.gz\n")
+    (place / "off.csv").write_text("fixed,moving\n0a.nii.gz,off.nii.gz\n", encoding="utf-8")
     done = _call("train", "deep-metric", place / "off.csv", "-o", tmp_path / "m", *QUICK)
     assert done.exit_code == 2
     assert "not aligned" in done.stderr
@@ -88,10 +89,10 @@ def test_bad_tables_and_models_end_with_code_2(place, tmp_path):
 
 def test_training_and_landscapes_write_over_none_of_their_inputs(place, tmp_path):
     table = tmp_path / "log.csv"  # the name of a file that a training writes
-    table.write_text((place / "pairs.csv").read_text())
+    table.write_text((place / "pairs.csv").read_text(encoding="utf-8"), encoding="utf-8")
     done = _call("train", "deep-metric", table, "-o", tmp_path, *QUICK)
     assert done.exit_code == 2
-    assert table.read_text() == (place / "pairs.csv").read_text()
+    assert table.read_text(encoding="utf-8") == (place / "pairs.csv").read_text(encoding="utf-8")
     image = tmp_path / "landscape.png"
     image.write_bytes(b"an image")
     done = _call("metric-landscape", image, place / "0b.nii.gz", "-o", tmp_path)

@@ -171,7 +171,7 @@ def test_plans_name_it_alone_or_in_a_sum(folders):
 
 def test_a_plan_with_it_survives_its_file(folders, tmp_path):
     plan = plan_from_dict({"stages": [{"model": "syn", "similarity": {"deep": str(folders[2][0])}}]})
-    (tmp_path / "plan.toml").write_text(plan_to_toml(plan))
+    (tmp_path / "plan.toml").write_text(plan_to_toml(plan), encoding="utf-8")
     assert load_plan(tmp_path / "plan.toml").stages == plan.stages
 
 
@@ -216,6 +216,6 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         ('{"kind": "voxelmorph"}', "no trained metric"),
         (json.dumps({"kind": "deep-metric", "network": {"ndim": 2, "channels": [4, 4, 4, 4]}}), "weights"),
     ]:
-        (tmp_path / "model.json").write_text(text)
+        (tmp_path / "model.json").write_text(text, encoding="utf-8")
         with pytest.raises(FormatError, match=word):
             check_metric(DeepMetric(model=str(tmp_path)), 2)

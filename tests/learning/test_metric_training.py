@@ -125,7 +125,7 @@ def test_tables_of_pairs_are_read_and_divided_by_subject(tmp_path):
         write(tmp_path / f"{name}2.nii.gz", second)
         rows.append(f"{name}1.nii.gz,{name}2.nii.gz,{'ab'[name > 'b']}")
     table = tmp_path / "pairs.csv"
-    table.write_text("\n".join(rows))
+    table.write_text("\n".join(rows), encoding="utf-8")
     files = read_pairs(table)
     parts = split_pairs(files, 0.5)
     assert {len(parts["train"]), len(parts["validation"])} == {2}
@@ -135,7 +135,7 @@ def test_tables_of_pairs_are_read_and_divided_by_subject(tmp_path):
         ("a,b\n1,2\n", "columns"),
         ("fixed,moving\nx,y\n", "does not exist"),
     ]:
-        table.write_text(text)
+        table.write_text(text, encoding="utf-8")
         with pytest.raises(FormatError, match=word):
             read_pairs(table)
 
@@ -165,7 +165,7 @@ def test_a_trained_metric_tells_held_out_patches(trained):
     assert {"model.safetensors", "model.json", "card.md", "log.csv"} <= {
         file.name for file in folder.iterdir()
     }
-    assert "a (first)" in (folder / "card.md").read_text()
+    assert "a (first)" in (folder / "card.md").read_text(encoding="utf-8")
 
 
 def test_it_is_best_where_unseen_images_are_aligned(trained):

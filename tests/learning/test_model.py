@@ -120,14 +120,14 @@ def test_damage_is_found(folder):
     ],
 )
 def test_settings_that_do_not_fit(folder, change, message):
-    tree = json.loads((folder / SETTINGS).read_text())
-    (folder / SETTINGS).write_text(json.dumps({**tree, **change}))
+    tree = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    (folder / SETTINGS).write_text(json.dumps({**tree, **change}), encoding="utf-8")
     with pytest.raises(FormatError, match=message):
         load_model(folder)
 
 
 def test_settings_that_are_no_json(folder):
-    (folder / SETTINGS).write_text("{")
+    (folder / SETTINGS).write_text("{", encoding="utf-8")
     with pytest.raises(FormatError, match="damaged"):
         load_model(folder)
 

@@ -77,7 +77,7 @@ def test_a_network_learns_to_align_discs_it_has_not_seen(tmp_path):
     assert result.best.pairs == 12
     assert result.best.dice > result.best.dice_before + 0.08
     assert result.best.dice > 0.85
-    with (tmp_path / LOG).open() as stream:
+    with (tmp_path / LOG).open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["step"]) for row in rows] == [50, 100, 150]
     assert float(rows[-1]["ssd"]) < 0.7 * float(rows[0]["ssd"])
@@ -186,7 +186,9 @@ train(config(steps=4), PairSource(discs(1)), Path({out!r}), validation=discs(2, 
 def test_two_processes_train_as_one(tmp_path):
     """Gradients averaged over two processes, each with half of every batch, are those of the whole batch."""
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(folder=str(Path(__file__).parent), out=str(tmp_path / "two")))
+    script.write_text(
+        SCRIPT.format(folder=str(Path(__file__).parent), out=str(tmp_path / "two")), encoding="utf-8"
+    )
     command = [
         sys.executable,
         "-m",
@@ -196,7 +198,13 @@ def test_two_processes_train_as_one(tmp_path):
         str(script),
     ]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env={**os.environ}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ},
+        check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr[-2000:]
     train(config(steps=4), PairSource(discs(1)), tmp_path / "one", validation=discs(2, 3))

@@ -129,12 +129,14 @@ def test_nyul_learns_saves_and_goes_on_straight(image, grid, rng, tmp_path) -> N
 
 @pytest.mark.parametrize("text", ["", "[]", '{"percentiles": [1, 2]}', '{"percentiles": "x", "standard": 1}'])
 def test_damaged_nyul_models_are_refused(tmp_path, text) -> None:
-    (tmp_path / "model.json").write_text(text)
+    (tmp_path / "model.json").write_text(text, encoding="utf-8")
     with pytest.raises(FormatError, match=r"model\.json"):
         Nyul.load(tmp_path / "model.json")
     with pytest.raises(FormatError, match="cannot be read"):
         Nyul.load(tmp_path / "none.json")
-    (tmp_path / "model.json").write_text(json.dumps({"percentiles": [1, 9, 5], "standard": [0, 1, 2]}))
+    (tmp_path / "model.json").write_text(
+        json.dumps({"percentiles": [1, 9, 5], "standard": [0, 1, 2]}), encoding="utf-8"
+    )
     with pytest.raises(PlanError, match="increasing"):
         Nyul.load(tmp_path / "model.json")
 

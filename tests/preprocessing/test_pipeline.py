@@ -115,7 +115,7 @@ def test_record_says_what_was_done(pair) -> None:
 
 def test_toml_and_words_and_dictionaries_agree(tmp_path) -> None:
     pipeline = Pipeline.from_dict({"name": "mine", "steps": ALL})
-    (tmp_path / "mine.toml").write_text(pipeline.to_toml())
+    (tmp_path / "mine.toml").write_text(pipeline.to_toml(), encoding="utf-8")
     assert Pipeline.from_toml(tmp_path / "mine.toml") == pipeline
     assert Pipeline.from_dict(pipeline.to_dict()) == pipeline
     words = [
@@ -191,17 +191,17 @@ def test_a_record_is_described(pair, tmp_path) -> None:
     assert "program: preprocess" in done.stdout
     assert "step 1: reorient (orientation RAS)" in done.stdout
     assert "step 2: zscore: mean" in done.stdout
-    (tmp_path / "other.json").write_text('{"program": "preprocess"}')
+    (tmp_path / "other.json").write_text('{"program": "preprocess"}', encoding="utf-8")
     assert CliRunner().invoke(app, ["info", str(tmp_path / "other.json")]).exit_code == 2
 
 
 def test_files_that_cannot_be_read(tmp_path) -> None:
     with pytest.raises(FormatError, match=r"none\.toml"):
         Pipeline.from_toml(tmp_path / "none.toml")
-    (tmp_path / "bad.toml").write_text("steps = [")
+    (tmp_path / "bad.toml").write_text("steps = [", encoding="utf-8")
     with pytest.raises(PlanError, match="TOML"):
         Pipeline.from_toml(tmp_path / "bad.toml")
-    (tmp_path / "word.toml").write_text("")
+    (tmp_path / "word.toml").write_text("", encoding="utf-8")
     assert Pipeline.from_toml(tmp_path / "word.toml").steps == ()
     for word in ("n4:shrink", "n4:=3"):
         with pytest.raises(PlanError, match="key=value"):
@@ -264,7 +264,7 @@ def test_command_writes_image_mask_and_record(pair, tmp_path) -> None:
 
 def test_a_json_that_is_not_ours_stays(pair, tmp_path) -> None:
     write(tmp_path / "scan.nii.gz", pair[0])
-    (tmp_path / "scan.json").write_text('{"EchoTime": 0.03}')
+    (tmp_path / "scan.json").write_text('{"EchoTime": 0.03}', encoding="utf-8")
     words = [
         "preprocess",
         str(tmp_path / "scan.nii.gz"),
@@ -275,7 +275,7 @@ def test_a_json_that_is_not_ours_stays(pair, tmp_path) -> None:
     ]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "scan.json").read_text() == '{"EchoTime": 0.03}'
+    assert (tmp_path / "scan.json").read_text(encoding="utf-8") == '{"EchoTime": 0.03}'
     assert (tmp_path / "scan.preprocess.json").is_file()
 
 
@@ -305,10 +305,10 @@ def test_a_record_is_a_recipe(tmp_path):
     image = Image(np.random.default_rng(2).random((9, 8, 7)).astype(np.float32), Grid((9, 8, 7), np.eye(4)))
     first = Pipeline.from_words(["zscore", "clip:percentiles=[1, 99]"])
     path = tmp_path / "scan.preprocess.json"
-    path.write_text(json.dumps(first.apply(image).record))
+    path.write_text(json.dumps(first.apply(image).record), encoding="utf-8")
     again = Pipeline.from_file(path)
     assert again.steps == first.steps
     for text, message in (("{", "not valid JSON"), ("[1]", "no record"), ('{"a": 1}', "no 'steps'")):
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(PlanError, match=message):
             Pipeline.from_file(path)

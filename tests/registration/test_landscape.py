@@ -110,7 +110,7 @@ def test_the_command_writes_a_table_a_summary_and_a_picture(pair, tmp_path):
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
     assert {row["metric"] for row in json.loads(done.stdout)["landscapes"]} == {"mi", "{lncc = {radius = 3}}"}
-    with (tmp_path / "out" / "landscape.csv").open() as stream:
+    with (tmp_path / "out" / "landscape.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 14
     assert {row["parameter"] for row in rows} == {"ty"}

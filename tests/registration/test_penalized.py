@@ -222,7 +222,7 @@ penalties = [{bending = {weight = 0.2}}, {log-jacobian = {weight = 1e-3, thresho
 
 
 def test_penalties_survive_the_round_trip_and_single_changes(tmp_path):
-    (tmp_path / "own.toml").write_text(TEXT)
+    (tmp_path / "own.toml").write_text(TEXT, encoding="utf-8")
     own = load_plan(tmp_path / "own.toml")
     expected = (
         Bending(weight=0.2),

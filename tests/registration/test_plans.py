@@ -380,7 +380,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(FormatError, match="cannot read the plan"):
         load_plan(tmp_path / "bytes.toml")
-    (tmp_path / "broken.toml").write_text("stages = [")
+    (tmp_path / "broken.toml").write_text("stages = [", encoding="utf-8")
     with pytest.raises(PlanError, match="not valid TOML"):
         load_plan(tmp_path / "broken.toml")
 

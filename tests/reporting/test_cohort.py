@@ -29,7 +29,7 @@ def _leave(folder, pair, result, *, page: bool = True) -> None:
     tree["inputs"] = {
         role: {"path": str(folder / f"{role}.nii.gz"), "space": role} for role in ("fixed", "moving")
     }
-    (folder / "record.json").write_text(json.dumps(tree, default=str))
+    (folder / "record.json").write_text(json.dumps(tree, default=str), encoding="utf-8")
     if page:
         write_report(folder / "report.html", pair.fixed, pair.moving, result)
 
@@ -41,7 +41,7 @@ def runs(pair, good, tmp_path_factory):
     wrong = result_of(pair.fixed, pair.moving, turned(70, (9, -6, 4), pair.fixed.grid.center_mm))
     _leave(folder / "wrong", pair, wrong, page=False)
     (folder / "broken").mkdir()
-    (folder / "broken" / "record.json").write_text("{")
+    (folder / "broken" / "record.json").write_text("{", encoding="utf-8")
     return folder
 
 
@@ -55,9 +55,9 @@ def test_a_run_is_read_again_as_it_was(runs, pair, good) -> None:
 
 def test_a_changed_image_and_missing_files_are_told(runs, pair, good, tmp_path) -> None:
     _leave(tmp_path / "run", pair, good, page=False)
-    record = json.loads((tmp_path / "run/record.json").read_text())
+    record = json.loads((tmp_path / "run/record.json").read_text(encoding="utf-8"))
     record["inputs"]["fixed"]["sha256"] = "0123"
-    (tmp_path / "run/record.json").write_text(json.dumps(record))
+    (tmp_path / "run/record.json").write_text(json.dumps(record), encoding="utf-8")
     assert "its hash differs" in read_run(tmp_path / "run").result.record.warnings[0]
     (tmp_path / "run/moving.nii.gz").unlink()
     with pytest.raises(FormatError, match=r"moving image .* is not there.*--moving"):
@@ -133,5 +133,8 @@ def test_outliers_are_found_and_lead_to_their_run() -> None:
 def test_a_page_that_was_tampered_with_brings_no_foreign_picture(runs, tmp_path, pair, good) -> None:
     _leave(tmp_path / "run", pair, good)
     page = tmp_path / "run/report.html"
-    page.write_text(page.read_text().replace("data:image/jpeg;base64,", "https://example.org/"))
+    page.write_text(
+        page.read_text(encoding="utf-8").replace("data:image/jpeg;base64,", "https://example.org/"),
+        encoding="utf-8",
+    )
     assert cohort_row(tmp_path / "run").thumbnail == ""

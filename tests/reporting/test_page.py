@@ -228,7 +228,7 @@ def test_the_script_runs_in_a_browser(page, tmp_path) -> None:
     target = tmp_path / "page.html"
     target.write_text(page.html, encoding="utf-8")
     words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", target.as_uri()]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-500:]
     stage = re.search(r'<div class="stage" id="stage".*?</div>', done.stdout, re.DOTALL).group(0)
     assert stage.count("<img") == 2  # the fixed image below the registered one

@@ -60,7 +60,7 @@ def test_register_leaves_a_page_and_the_verdict(files) -> None:
 
 
 def test_the_command_in_the_record_repeats_the_run(files, call, tmp_path) -> None:
-    words = shlex.split(json.loads((files / "run/record.json").read_text())["command"])
+    words = shlex.split(json.loads((files / "run/record.json").read_text(encoding="utf-8"))["command"])
     words[words.index("--output") + 1] = str(tmp_path / "again")
     assert call(*words[1:]).exit_code == 0
     assert (tmp_path / "again/fixed2moving.h5").read_bytes() == (files / "run/fixed2moving.h5").read_bytes()
@@ -76,11 +76,11 @@ def test_register_without_a_page_removes_that_of_an_earlier_run(files, call, tmp
         "--preset",
         "translation",
     )
-    (tmp_path / "report.html").write_text("of an earlier run")
+    (tmp_path / "report.html").write_text("of an earlier run", encoding="utf-8")
     done = call(*words, "--no-report", "--no-verdict")
     assert done.exit_code == 0, done.output
     assert not (tmp_path / "report.html").exists()
-    assert "verdict" not in json.loads((tmp_path / "record.json").read_text())["measures"]
+    assert "verdict" not in json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))["measures"]
 
 
 def test_a_failed_verdict_is_exit_code_1_with_reasons_and_the_files_are_there(files, call, tmp_path) -> None:
@@ -109,7 +109,7 @@ def test_report_makes_the_page_again_with_labels_and_landmarks(files, call, tmp_
 
 
 def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
-    (files / "a.html").write_text("not a page")
+    (files / "a.html").write_text("not a page", encoding="utf-8")
     for words, text in (
         (("report", tmp_path), "record.json"),
         (("report", files / "absent"), "is no folder"),

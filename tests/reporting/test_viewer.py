@@ -387,9 +387,9 @@ def test_the_command_tells_what_is_wrong(folder, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
-    record = json.loads((broken / "record.json").read_text())
+    record = json.loads((broken / "record.json").read_text(encoding="utf-8"))
     record["inputs"]["fixed"]["path"] = str(tmp_path / "gone.nii.gz")
-    (broken / "record.json").write_text(json.dumps(record))
+    (broken / "record.json").write_text(json.dumps(record), encoding="utf-8")
     for words, text in (
         ([tmp_path / "empty"], "hold no record.json"),
         ([tmp_path / "absent"], "neither a folder"),
@@ -408,6 +408,7 @@ def test_ctrl_c_ends_the_command_cleanly(folder) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
     )
     try:
         url = process.stdout.readline().strip()

@@ -19,5 +19,5 @@ def write_run(folder: Path, fixed: Image, moving: Image, result: Result) -> Path
     write_transform(folder / "fixed2moving.h5", result.transform)
     write_transform(folder / "moving2fixed.h5", result.inverse)
     inputs = {role: {"path": str(folder / f"{role}.nii.gz"), "space": role} for role in ("fixed", "moving")}
-    (folder / "record.json").write_text(replace(result.record, inputs=inputs).to_json())
+    (folder / "record.json").write_text(replace(result.record, inputs=inputs).to_json(), encoding="utf-8")
     return folder

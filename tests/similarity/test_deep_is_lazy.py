@@ -14,14 +14,17 @@ def test_naming_a_trained_metric_does_not_load_torch():
         "print(metric_from_text('{deep = \"somewhere\"}').model, len(known_metrics()) >= 0)\n"
         "sys.exit('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["somewhere", "True"]
 
 
 def test_without_torch_a_registration_says_what_to_install(tmp_path):
     (tmp_path / "model.json").write_text(
-        '{"format": 1, "kind": "deep-metric", "network": {"ndim": 2, "channels": [4, 4, 4, 4]}}'
+        '{"format": 1, "kind": "deep-metric", "network": {"ndim": 2, "channels": [4, 4, 4, 4]}}',
+        encoding="utf-8",
     )
     (tmp_path / "model.safetensors").write_bytes(b"")
     code = (
@@ -35,6 +38,10 @@ def test_without_torch_a_registration_says_what_to_install(tmp_path):
         "    print(error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     assert "pip install 'regista[learn]'" in done.stdout, done.stderr
