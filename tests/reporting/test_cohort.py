@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scenes import result_of, turned
 
-from regista.core import FormatError
+from regista.core import FormatError, hash_array
 from regista.io import write
 from regista.reporting import find_runs, read_run, write_cohort, write_report
 from regista.reporting._cohort import CohortRow, cohort_html, cohort_row, strip_of
@@ -58,7 +58,12 @@ def test_a_changed_image_and_missing_files_are_told(runs, pair, good, tmp_path) 
     record = json.loads((tmp_path / "run/record.json").read_text(encoding="utf-8"))
     record["inputs"]["fixed"]["sha256"] = "0123"
     (tmp_path / "run/record.json").write_text(json.dumps(record), encoding="utf-8")
-    assert "its hash differs" in read_run(tmp_path / "run").result.record.warnings[0]
+    with pytest.raises(FormatError, match=r"is not the fixed image that was registered.*--fixed"):
+        read_run(tmp_path / "run")
+    named = read_run(tmp_path / "run", fixed=tmp_path / "run/fixed.nii.gz")
+    assert "its hash differs" in named.result.record.warnings[0]
+    del record["inputs"]["fixed"]["sha256"]
+    (tmp_path / "run/record.json").write_text(json.dumps(record), encoding="utf-8")
     (tmp_path / "run/moving.nii.gz").unlink()
     with pytest.raises(FormatError, match=r"moving image .* is not there.*--moving"):
         read_run(tmp_path / "run")
@@ -68,6 +73,35 @@ def test_a_changed_image_and_missing_files_are_told(runs, pair, good, tmp_path) 
         read_run(tmp_path / "run")
     with pytest.raises(FormatError, match="another grid"):
         read_run(runs / "good", fixed=runs / "good/moving.nii.gz")
+
+
+def test_a_file_of_the_same_name_is_not_taken_for_the_registered_one(
+    pair, good, tmp_path, monkeypatch
+) -> None:
+    # every subject's folder has a t1.nii.gz, and runs name it without its folder
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    _leave(mine / "out", pair, good, page=False)
+    other.mkdir()
+    record = json.loads((mine / "out/record.json").read_text(encoding="utf-8"))
+    for role, image in (("fixed", pair.fixed), ("moving", pair.moving)):
+        record["inputs"][role] |= {"path": f"{role}.nii.gz", "sha256": hash_array(image.data)}
+        write(other / f"{role}.nii.gz", image.with_data(image.data + 1))
+        (mine / f"out/{role}.nii.gz").rename(mine / f"{role}.nii.gz")
+    record["working_folder"] = str(mine)
+    (mine / "out/record.json").write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.chdir(other)
+    assert np.array_equal(read_run(mine / "out").fixed.data, pair.fixed.data)
+    record["working_folder"] = ""
+    (mine / "out/record.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(FormatError, match="is not the fixed image that was registered"):
+        read_run(mine / "out")
+
+
+def test_runs_of_one_name_are_told_apart(pair, good, tmp_path) -> None:
+    for subject in ("sub1", "sub2"):
+        _leave(tmp_path / subject / "out", pair, good)
+    rows = write_cohort(tmp_path / "page.html", find_runs([tmp_path]))
+    assert {row.name.split(":")[0] for row in rows} == {"sub1/out", "sub2/out"}
 
 
 def test_the_worst_come_first_and_a_broken_run_does_not_stop_the_others(runs, tmp_path) -> None:
@@ -89,6 +123,9 @@ def test_runs_are_found_in_folders_and_tables(runs, tmp_path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("case,dice\n1,2\n", encoding="utf-8")
     with pytest.raises(FormatError, match="has no column folder"):
+        find_runs([other])
+    other.write_bytes("case,folder\nSch\xe4del,good\n".encode("latin-1"))
+    with pytest.raises(FormatError, match="is not text"):
         find_runs([other])
     with pytest.raises(FormatError, match="and its folders hold no"):
         find_runs([tmp_path])

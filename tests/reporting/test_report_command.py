@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def test_register_leaves_a_page_and_the_verdict(files) -> None:
     assert words[2:4] == [str(files / "fixed.nii.gz"), str(files / "moving.nii.gz")]
     assert words[words.index("--preset") + 1] == "rigid"
     assert "--threads" not in words  # not given
+    assert record["working_folder"] == str(Path.cwd())
 
 
 def test_the_command_in_the_record_repeats_the_run(files, call, tmp_path) -> None:
@@ -121,6 +123,7 @@ def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
             "--fixed belongs",
         ),
         (("report", files / "run", "-o", files / "run/record.json"), "destroy"),
+        (("report", files / "run", "--cohort", "-o", files / "run/report.html"), "destroy"),
         (
             ("report", files / "run", "--labels", files / "a.html", files / "b", "-o", files / "a.html"),
             "destroy",
@@ -157,6 +160,8 @@ def test_a_page_that_cannot_be_made_does_not_cost_the_results(files, call, tmp_p
     done = call(*words)
     assert done.exit_code == 0, done.output
     assert "no ink" in done.stderr
+    record = json.loads((tmp_path / "o/record.json").read_text(encoding="utf-8"))
+    assert record["measures"]["verdict"]["outcome"] in ("pass", "look", "fail")  # judged all the same
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
         "fixed2moving.h5",
         "moving2fixed.h5",

@@ -145,7 +145,23 @@ def test_nothing_but_what_is_named(ask, path) -> None:
     assert b"root:" not in content
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_what_starts_the_browser_opens_the_page_once(ask, server, monkeypatch) -> None:
+    # other users of the machine see the words a program is started with
+    opened = []
+    monkeypatch.setattr("regista.reporting._viewer_server.webbrowser.open", opened.append)
+    monkeypatch.setattr(server._http, "serve_forever", lambda poll_interval: None)
+    server.serve(browser=True)
+    while not opened:
+        time.sleep(0.01)
+    assert server.token not in opened[0]
+    ticket = urlsplit(opened[0]).path
+    answer, _ = ask(raw=ticket)
+    assert (answer.status, answer.getheader("Location")) == (302, f"/{server.token}/")
+    assert ask(raw=ticket)[0].status == 403
+    assert ask(raw="/open-")[0].status == 403
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
 def test_reading_is_all_that_is_allowed(ask, method) -> None:
     answer, _ = ask("api/runs", method)
     assert answer.status == 405
@@ -173,10 +189,32 @@ def test_other_sites_get_no_answer(ask, server) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?x=1&y=2", "?x=1&y=2&z=nan", "?x=1&y=2&z=1e9", "?x=1&y=2&z=3&space=etc"]
+    "query",
+    [
+        "",
+        "?x=1&y=2",
+        "?x=1&y=2&z=nan",
+        "?x=1&y=2&z=1e9",
+        "?x=1&y=2&z=3&space=etc",
+        "?x=1&y=2&z=3" + "&a=1" * 9,
+    ],
 )
 def test_a_place_that_is_none(ask, query) -> None:
     assert ask(f"api/runs/0/at{query}")[0].status == 400
+
+
+def test_an_address_that_is_none(ask) -> None:
+    assert ask(raw="http://[")[0].status == 400
+
+
+def test_landmarks_correspond_by_name_as_on_the_page(folder, pair, good) -> None:
+    here = pair.fixed.grid.center_mm + np.array([[0.0, 0, 0], [5, 0, 0], [0, 6, 0]])
+    there = good.transform.map_points(here)
+    points = PointSet(here, ("a", "b", "c")), PointSet(there[[2, 0]], ("c", "a"))
+    run = ViewerRun(RunFolder(path=folder, fixed=pair.fixed, moving=pair.moving, result=good), None, points)
+    found = run.landmark_pairs()
+    assert [one["name"] for one in found] == ["a", "c"]
+    assert max(one["error_mm"] for one in found) < 1e-6
 
 
 def test_volumes_are_the_images(ask, pair, good, labels) -> None:
@@ -372,7 +410,7 @@ def test_what_does_not_fit_is_refused(folder, tmp_path, pair, labels) -> None:
     flat = LabelImage(np.zeros((3, 4), np.uint8), Grid((3, 4), np.eye(3)))
     with pytest.raises(GeometryError, match="the labels are"):
         open_viewer([folder], labels=(labels[0], flat))
-    with pytest.raises(GeometryError, match="pairs"):
+    with pytest.raises(GeometryError, match="paired by order"):
         open_viewer([folder], landmarks=(PointSet(np.zeros((3, 3))), PointSet(np.zeros((2, 3)))))
     shutil.copytree(folder, tmp_path / "b")
     with pytest.raises(FormatError, match="single run"):

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -50,7 +51,7 @@ def judged(
 
     Labels and landmarks that guided the registration are drawn on the page, but say little about its accuracy.
     """
-    result = replace(result, record=replace(result.record, command=command))
+    result = replace(result, record=replace(result.record, command=command, working_folder=str(Path.cwd())))
     if not (report or verdict):
         return result, None
     from regista.reporting import judge, make_report
@@ -59,23 +60,29 @@ def judged(
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
     assert moving is not None
-    page = None
+    page = found = None
+    # one at a time: the results must not be lost for a picture of them, nor the verdict, which sets the exit code
     try:
-        if report:
-            made = make_report(fixed, moving, result, **_truth(guides))
-            page, found = made.html, made.verdict
-        else:
-            found = judge(fixed, moving, result)
-        if verdict:
-            result = _with(result, measures={**result.record.measures, "verdict": found.to_dict()})
-    except Exception as error:  # the results are there and must not be lost for a picture of them
-        text = f"the quality page or the verdict could not be made ({type(error).__name__}: {error})"
-        complain(f"Warning: {text}")
-        result = _with(result, warnings=(*result.record.warnings, text))
+        found = judge(fixed, moving, result)
+    except Exception as error:
+        result = _warned(result, "the registration could not be judged", error)
+    if verdict and found is not None:
+        result = _with(result, measures={**result.record.measures, "verdict": found.to_dict()})
+    if report and found is not None:
+        try:
+            page = make_report(fixed, moving, result, verdict=found, **_truth(guides)).html
+        except Exception as error:
+            result = _warned(result, "the quality page could not be made", error)
     timings = dict(result.record.timings)
     timings["report"] = time.perf_counter() - began
     timings["total"] = timings.get("total", 0.0) + timings["report"]
     return _with(result, timings=timings), page
+
+
+def _warned(result: Result, what: str, error: Exception) -> Result:
+    text = f"{what} ({type(error).__name__}: {error})"
+    complain(f"Warning: {text}")
+    return _with(result, warnings=(*result.record.warnings, text))
 
 
 def _with(result: Result, **changes: Any) -> Result:

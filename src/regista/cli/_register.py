@@ -170,7 +170,8 @@ def register(
     keep_inputs(outputs, inputs)
     with use_threads(threads), FolderWriter(output) as folder:
         voxels, outside = voxel_type(dtype), parse_fill(fill)
-        with _reading(files, {"fixed": fixed_series, "moving": moving_series}) as images:
+        chosen_series = {"fixed": fixed_series, "moving": moving_series}
+        with _reading(files, chosen_series) as images:
             chosen = _chosen(preset, plan, overrides, model, refine, outputs)  # while files are read
             clock.lap("load")
         _stack(images)
@@ -195,7 +196,9 @@ def register(
         clock.lap("register")
         paths = _write(folder, result, images["moving"], voxels)
         clock.lap("write")
-        result = replace(result, record=_full_record(result.record, clock, files | guides.files))
+        result = replace(
+            result, record=_full_record(result.record, clock, files | guides.files, chosen_series)
+        )
         result, page = judged(result, images, told, command_line(context), report=report, verdict=verdict)
         if page is not None:
             folder.text(REPORT, page)
@@ -396,14 +399,17 @@ def _write(folder: Any, result: Result, moving: Image | None, dtype: Any) -> dic
     return {name.split(".")[0]: folder.target / name for name in RESULTS[:-1]}
 
 
-def _full_record(record: RunRecord, clock: Clock, files: Mapping[str, Path | None]) -> RunRecord:
+def _full_record(
+    record: RunRecord, clock: Clock, files: Mapping[str, Path | None], series: Mapping[str, str | None]
+) -> RunRecord:
     """Return the record completed by what the command knows."""
     from regista.cli._summary import completed
 
     inputs = {role: {**tree, "path": str(files.get(role))} for role, tree in record.inputs.items()}
     for role, tree in inputs.items():
         more = [str(path) for name, path in files.items() if name.startswith(f"{role}_channel_")]
-        inputs[role] = {**tree, "channel_paths": more} if more else tree
+        tree |= {"channel_paths": more} if more else {}
+        inputs[role] = tree | ({"series": series[role]} if series.get(role) else {})
     return completed(record, inputs, clock)
 
 

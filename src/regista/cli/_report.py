@@ -129,7 +129,8 @@ def _cohort(runs: list[Path], output: Path | None, quiet: bool, as_json: bool) -
     if output is None:
         raise PlanError("--cohort needs -o FILE.html: the page of many runs belongs to none of their folders")
     found = find_runs(runs)
-    check_outputs([output], [path / RESULTS[-1] for path in found], (".html", ".htm"))
+    kept = [path / name for path in found for name in (RESULTS[-1], REPORT)]  # never a run's own page
+    check_outputs([output], kept, (".html", ".htm"))
     with stops_deferred(), progress_bar(not (quiet or as_json)) as progress:
         rows = write_cohort(output, found, progress=progress)
     counts = {

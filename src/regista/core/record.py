@@ -62,7 +62,10 @@ class LevelHistory:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything needed to judge and repeat a run; written as ``record.json``."""
+    """Everything needed to judge and repeat a run; written as ``record.json``.
+
+    `command` was given in `working_folder`, which relative paths of inputs belong to as well.
+    """
 
     status: Status
     history: tuple[LevelHistory, ...] = ()
@@ -77,6 +80,7 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
     peak_memory_bytes: int = 0
     command: str = ""
+    working_folder: str = ""
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> RunRecord:

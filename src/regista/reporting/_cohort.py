@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -15,8 +16,9 @@ from urllib.parse import quote
 import numpy as np
 
 from regista.core import FormatError, Progress, ProgressCallback, RegistaError, silent
+from regista.evaluation._names import read_text
 from regista.io import suffix_of, write_text
-from regista.reporting._folder import RECORD, read_record_tree, read_run
+from regista.reporting._folder import RECORD, read_record_tree, read_run, short_names
 from regista.reporting._page import SUMMARY_END, SUMMARY_START, make_report, page_text, render
 
 PAGE = "report.html"
@@ -120,8 +122,8 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
 
 
 def _from_table(path: Path) -> list[Path]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t" if suffix_of(path) == ".tsv" else ","))
+    text = io.StringIO(read_text(path), newline="")
+    rows = list(csv.DictReader(text, delimiter="\t" if suffix_of(path) == ".tsv" else ","))
     column = next((name for name in COLUMNS if rows and name in rows[0]), None)
     if column is None:
         has = ", ".join(rows[0]) if rows else "no rows"
@@ -129,7 +131,7 @@ def _from_table(path: Path) -> list[Path]:
     return [path.parent / row[column] for row in rows if row[column]]
 
 
-def cohort_row(folder: Path, link: str = "") -> CohortRow:
+def cohort_row(folder: Path, link: str = "", name: str = "") -> CohortRow:
     """Return the row of a run: from its page if it has one, else judged anew.
 
     Parameters
@@ -138,7 +140,10 @@ def cohort_row(folder: Path, link: str = "") -> CohortRow:
         What ``regista register`` wrote.
     link : str
         Address of its page.
+    name : str
+        What to call it, by default its folder's name.
     """
+    name = name or folder.resolve().name
     try:
         record = read_record_tree(folder)
         page = folder / PAGE
@@ -151,7 +156,7 @@ def cohort_row(folder: Path, link: str = "") -> CohortRow:
         if isinstance(seconds, (int, float)):
             measures["seconds"] = float(seconds)
         return CohortRow(
-            name=f"{folder.name}: {summary['name']}",
+            name=f"{name}: {summary['name']}",
             outcome=str(summary["outcome"]),
             reasons=tuple(str(r) for r in summary["reasons"]),
             probability=float(summary["probability"]),
@@ -159,8 +164,8 @@ def cohort_row(folder: Path, link: str = "") -> CohortRow:
             thumbnail=_checked(str(summary["thumbnail"])),
             link=link if page.is_file() else "",
         )
-    except (RegistaError, KeyError, TypeError, ValueError, AttributeError) as error:
-        return CohortRow(name=folder.name, outcome="unreadable", reasons=(str(error),))
+    except (RegistaError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return CohortRow(name=name, outcome="unreadable", reasons=(str(error),))
 
 
 def _checked(uri: str) -> str:
@@ -215,9 +220,9 @@ def write_cohort(
         raise FormatError("there is no run to show: name folders that regista register wrote")
     place = Path(path).absolute().parent
     rows = []
-    for number, folder in enumerate(folders):
+    for number, (folder, name) in enumerate(zip(folders, short_names(folders), strict=True)):
         link = quote(os.path.relpath((folder / PAGE).absolute(), place).replace(os.sep, "/"))
-        rows.append(cohort_row(folder, link))
+        rows.append(cohort_row(folder, link, name))
         progress(Progress("runs", 0, 1, number + 1, len(folders), 0.0, (number + 1) / len(folders)))
     rows.sort(key=lambda row: (_ORDER.get(row.outcome, 0), -row.probability))
     write_text(Path(path), cohort_html(rows, title or f"{len(rows)} registrations"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,22 @@ def read_record_tree(folder: Path) -> dict[str, Any]:
     return tree
 
 
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """Return names that differ: the folders' own, or as many parents with them as it takes.
+
+    Examples
+    --------
+    >>> short_names([Path("sub1/out"), Path("sub2/out")])
+    ['sub1/out', 'sub2/out']
+    """
+    parts = [folder.resolve().parts for folder in folders]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{n + 1}: {'/'.join(part)}" for n, part in enumerate(parts)]
+
+
 def read_run(folder: Path, fixed: Path | None = None, moving: Path | None = None) -> RunFolder:
     """Read the folder of a registration, and the pair that it names.
 
@@ -70,12 +87,12 @@ def read_run(folder: Path, fixed: Path | None = None, moving: Path | None = None
     Returns
     -------
     RunFolder
-        The pair and the result; a warning is added to the record where an image is not the one that was registered.
+        The pair and the result; a warning is added to the record where `fixed` or `moving` is not what was registered.
 
     Raises
     ------
     FormatError
-        If a file is missing or damaged.
+        If a file is missing or damaged, or an image that was not named here is another than the one registered.
     """
     record = RunRecord.from_dict(read_record_tree(folder))
     missing = [name for name in _FILES if not (folder / name).is_file()]
@@ -104,21 +121,45 @@ def read_run(folder: Path, fixed: Path | None = None, moving: Path | None = None
 
 
 def _image(folder: Path, record: RunRecord, role: str, given: Path | None) -> tuple[Image, str]:
+    """Return an image of the pair, and a warning where it was named and is another than the one registered."""
     tree = record.inputs.get(role, {})
-    written = given or (Path(tree["path"]) if tree.get("path") else folder / f"{role}.nii.gz")
-    found = written if written.exists() or written.is_absolute() else folder / written
-    if not found.exists():
+    if given is not None:
+        image = _named(read(given), tree)
+        differs = f"the {role} image {given} is not the one that was registered: its hash differs"
+        return image, "" if _is_registered(image, tree) else differs
+    others = []
+    for places in _places(folder, record, role):
+        if not all(place.exists() for place in places):
+            continue
+        parts = [read(places[0], series=tree.get("series")), *map(read, places[1:])]
+        image = _named(stack_channels(parts) if len(parts) > 1 else parts[0], tree)
+        if _is_registered(image, tree):
+            return image, ""
+        others.append(str(places[0]))
+    if others:  # another person's, as likely as not: names like t1.nii.gz are in every folder
         raise FormatError(
-            f"the {role} image {written}, which the record of {folder} names, is not there: run the command from the "
-            f"folder that the registration was run from, or name the file with --{role}"
+            f"{others[0]} is not the {role} image that was registered in {folder}: its hash differs. Name the right file "
+            f"with --{role}, or this one to show it all the same"
         )
-    image = read(found)
-    if given is None and tree.get("channel_paths"):
-        image = stack_channels([image, *(read(Path(path)) for path in tree["channel_paths"])])
-    if tree.get("space"):
-        image = replace(image, space=tree["space"])
-    changed = tree.get("sha256") not in (None, hash_array(image.data))
-    return (
-        image,
-        f"the {role} image {found} is not the one that was registered: its hash differs" if changed else "",
+    raise FormatError(
+        f"the {role} image {tree.get('path') or f'{role}.nii.gz'}, which the record of {folder} names, is not there: name "
+        f"the file with --{role}"
     )
+
+
+def _places(folder: Path, record: RunRecord, role: str) -> list[list[Path]]:
+    """Return where the image and its channels may lie: relative names belong to the folder the command ran in."""
+    tree = record.inputs.get(role, {})
+    if not tree.get("path"):
+        return [[folder / f"{role}.nii.gz"]]
+    names = [tree["path"], *tree.get("channel_paths", ())]
+    bases = [*([Path(record.working_folder)] if record.working_folder else []), folder, Path()]
+    return [list(places) for places in dict.fromkeys(tuple(base / name for name in names) for base in bases)]
+
+
+def _named(image: Image, tree: Mapping[str, Any]) -> Image:
+    return replace(image, space=tree["space"]) if tree.get("space") else image
+
+
+def _is_registered(image: Image, tree: Mapping[str, Any]) -> bool:
+    return tree.get("sha256") in (None, hash_array(image.data))

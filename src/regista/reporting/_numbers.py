@@ -87,7 +87,7 @@ def measure_numbers(
     scores: list[LabelScore] = []
     count = 0
     if labels is not None:
-        found, row, scores, count = _overlap(labels, result, grid)
+        found, row, scores, count = _overlap(labels, result)
         rows += [row]
         flat |= found
     if landmarks is not None:
@@ -161,15 +161,11 @@ def _map_names(rows: Sequence[tuple[str, float]]) -> dict[str, float]:
 
 
 def _overlap(
-    labels: tuple[LabelImage, LabelImage], result: Result, grid: Grid
+    labels: tuple[LabelImage, LabelImage], result: Result
 ) -> tuple[dict[str, float], Row, list[LabelScore], int]:
     here, there = (LabelImage(x.data, x.grid, names=x.names) for x in labels)
-    if not here.grid.same_as(grid):
-        raise GeometryError(
-            f"the fixed labels lie on another grid ({here.grid.describe()}) than the fixed image ({grid.describe()})"
-        )
-    scores = _scored(here, resample_labels(there, grid, result.transform))
-    start = _scored(here, resample_labels(there, grid))
+    scores = _scored(here, resample_labels(there, here.grid, result.transform))
+    start = _scored(here, resample_labels(there, here.grid))
     kept = sorted((s for s in scores if np.isfinite(s.dice)), key=lambda s: s.dice)
     mean, before = (float(np.nanmean([s.dice for s in part])) if part else 0.0 for part in (scores, start))
     row = Row(name=f"Dice, mean of {len(scores)} labels", before=before, after=mean)

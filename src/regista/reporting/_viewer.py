@@ -7,7 +7,7 @@ from pathlib import Path
 
 from regista.core import FormatError, LabelImage, PointSet
 from regista.reporting._cohort import find_runs
-from regista.reporting._folder import read_record_tree, read_run
+from regista.reporting._folder import read_record_tree, read_run, short_names
 from regista.reporting._viewer_run import ViewerRun
 from regista.reporting._viewer_server import ViewerServer
 
@@ -62,18 +62,8 @@ def open_viewer(
     def opener(folder: Path) -> Callable[[], ViewerRun]:
         return lambda: ViewerRun(read_run(folder, *images), labels, landmarks)
 
-    loads = {name: opener(folder) for name, folder in zip(_names(folders), folders, strict=True)}
+    loads = {name: opener(folder) for name, folder in zip(short_names(folders), folders, strict=True)}
     first = next(iter(loads))
     ready = loads[first]()
     loads[first] = lambda: ready
     return ViewerServer(loads, port)
-
-
-def _names(folders: list[Path]) -> list[str]:
-    """Return short names that differ: the folders' own, or as many parents with them as it takes."""
-    parts = [folder.resolve().parts for folder in folders]
-    for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{n + 1}: {'/'.join(part)}" for n, part in enumerate(parts)]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import GeometryError, Grid, Image, LabelImage, PointSet
+from regista.evaluation import match_landmarks
 from regista.reporting._deformation import linear_part
 from regista.reporting._folder import RunFolder
 from regista.reporting._viewer_volumes import (
@@ -41,7 +42,7 @@ class ViewerRun:
     labels : pair of LabelImage, optional
         Of the fixed and of the moving image.
     landmarks : pair of PointSet, optional
-        Likewise, in the same order.
+        Likewise; they correspond by name where they have names, else by order.
 
     Raises
     ------
@@ -67,11 +68,8 @@ class ViewerRun:
                     f"the images of {run.path} are {self.fixed.ndim}-D, the {what} are "
                     f"{' and '.join(f'{g.ndim}-D' for g in given)}: give {what} of the same images"
                 )
-        if landmarks is not None and len(landmarks[0].points_mm) != len(landmarks[1].points_mm):
-            raise GeometryError(
-                f"landmarks come in pairs, got {len(landmarks[0].points_mm)} of the fixed image and "
-                f"{len(landmarks[1].points_mm)} of the moving one: give files whose lines belong together"
-            )
+        if landmarks is not None:
+            self.landmarks = _matched(*landmarks)
 
     @cached_property
     def windows(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -253,6 +251,16 @@ class ViewerRun:
             {"name": str(name), "fixed_mm": _three(one), "moved_mm": _three(other), "error_mm": float(e)}
             for name, one, other, e in zip(names, fixed, brought, error, strict=True)
         ]
+
+
+def _matched(fixed: PointSet, moving: PointSet) -> tuple[PointSet, PointSet]:
+    """Return the landmarks that correspond, as the page and ``regista evaluate`` pair them."""
+    here, there = match_landmarks(fixed, moving)
+    names = None if fixed.names is None else tuple(fixed.names[n] for n in here)
+    return (
+        PointSet(fixed.points_mm[here], names, space=fixed.space),
+        PointSet(moving.points_mm[there], names, space=moving.space),
+    )
 
 
 def _gray(image: Image, window: tuple[float, float]) -> Image:

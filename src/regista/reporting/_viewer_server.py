@@ -31,6 +31,7 @@ _PAGE = {
     "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
     "viewer.css": ("viewer.css", "text/css; charset=utf-8"),
 }
+_TICKET = "open-"
 _API = re.compile(r"api/runs/(\d{1,6})(?:/(at|landmarks|grid\.tck|[a-z]+(?:-[a-z0-9]+)?\.nii))?\Z")
 _CHECKER = re.compile(r"checker-[1-9]\d{0,3}\Z")
 
@@ -64,6 +65,7 @@ class ViewerServer:
     def __init__(self, runs: Mapping[str, Callable[[], Any]], port: int = 0) -> None:
         self.names = list(runs)
         self.token = secrets.token_urlsafe(24)
+        self._ticket = ""
         self._load = list(runs.values())
         self._opened: dict[int, Any] = {}
         self._busy = threading.RLock()
@@ -89,8 +91,19 @@ class ViewerServer:
     def serve(self, *, browser: bool = False) -> None:
         """Answer requests until `close` is called, from another thread, or Ctrl-C is pressed."""
         if browser:
-            threading.Thread(target=webbrowser.open, args=(self.url,), daemon=True).start()
+            # other users see what programs are started with: what stands there opens the page once
+            self._ticket = secrets.token_urlsafe(24)
+            address = f"http://{HOST}:{self.port}/{_TICKET}{self._ticket}"
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         self._http.serve_forever(poll_interval=0.2)
+
+    def take_ticket(self, path: str) -> bool:
+        """Tell whether this address opens the page; it does so once."""
+        given, own = path.encode("utf-8", "surrogateescape"), f"/{_TICKET}{self._ticket}".encode()
+        good = bool(self._ticket) and hmac.compare_digest(given, own)
+        if good:
+            self._ticket = ""
+        return good
 
     def close(self) -> None:
         """Stop listening."""
@@ -160,9 +173,10 @@ def _json(content: Any) -> tuple[str, bytes]:
 
 def _place(query: str) -> tuple[list[float], str]:
     """Return the position and the space that a query asks for."""
-    asked = parse_qs(query, max_num_fields=8)
-    space = asked.get("space", ["fixed"])[0]
+    space = "fixed"
     try:
+        asked = parse_qs(query, max_num_fields=8)
+        space = asked.get("space", [space])[0]
         point = [float(asked[axis][0]) for axis in "xyz"]
     except (KeyError, ValueError):
         point = []
@@ -198,24 +212,33 @@ class _Handler(BaseHTTPRequestHandler):
             HTTPStatus.METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", b"read only\n", {"Allow": "GET, HEAD"}
         )
 
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = _not_allowed  # noqa: N815
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("do_"):  # any other method, also those that nobody has thought of
+            return self._not_allowed
+        raise AttributeError(name)
 
     def _respond(self) -> None:
+        status, more = HTTPStatus.OK, {}
         try:
-            kind, content = self._content()
+            self._check_sender()
+            if self.server.viewer.take_ticket(self.path):
+                status, kind, content = HTTPStatus.FOUND, "text/plain; charset=utf-8", b""
+                more = {"Location": f"/{self.server.viewer.token}/"}
+            else:
+                kind, content = self._content()
         except Refused as refusal:
             status, kind, content = refusal.status, "text/plain; charset=utf-8", f"{refusal}\n".encode()
         except Exception:
             _log.exception("the viewer could not answer a request")
             status, kind = HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8"
             content = b"a bug in Regista: see the terminal\n"
-        else:
-            status = HTTPStatus.OK
-        self._send(status, kind, content, {})
+        self._send(status, kind, content, more)
 
     def _content(self) -> tuple[str, bytes]:
-        self._check_sender()
-        address = urlsplit(self.path)
+        try:
+            address = urlsplit(self.path)
+        except ValueError:
+            raise Refused(HTTPStatus.BAD_REQUEST, "this is no address") from None
         token, slash, path = address.path.removeprefix("/").partition("/")
         if not hmac.compare_digest(
             token.encode("utf-8", "surrogateescape"), self.server.viewer.token.encode()

@@ -42,8 +42,9 @@
 
   const cell = (text) => {
     // a spreadsheet would run what begins like a formula
-    const safe = /^[=+@\t\r]|^-(?![\d.])/.test(text) ? `'${text}` : text;
-    return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+    const formula = /^[=+@\t\r-]/.test(text) && !/^[-+]?[\d.]+(e[-+]?\d+)?$/i.test(text);
+    const safe = formula ? `'${text}` : text;
+    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   document.getElementById("download").addEventListener("click", () => {
     const lines = [heads.slice(1).map((head) => cell(head.textContent)).join(",")];
@@ -51,7 +52,7 @@
       lines.push([...row.cells].slice(1).map((one) => cell(one.dataset.text ?? one.dataset.value ?? "")).join(","));
     }
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
+    link.href = URL.createObjectURL(new Blob(["\ufeff", lines.join("\n") + "\n"], { type: "text/csv" }));
     link.download = "runs.csv";
     link.click();
     URL.revokeObjectURL(link.href);
