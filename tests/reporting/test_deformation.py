@@ -27,7 +27,7 @@ def test_determinant_and_magnitude_are_those_of_a_known_map() -> None:
     vectors[0] = 0.3 * place[0]  # stretched by 1.3 along x
     field = DisplacementField(vectors, grid)
     layout = choose_slices(Image(np.random.default_rng(0).normal(size=grid.shape).astype(np.float32), grid))
-    part = _Slice(layout.tiles[0], field, None, np.eye(4), grid)
+    part = _Slice(layout.tiles[0], field, None, np.eye(4), grid, None)
     inner = (slice(8, -8), slice(8, -8))
     assert np.abs(part.determinant[inner] - 1.3).max() < 0.01
     across = layout.tiles[0].plane(layout.tiles[0].grid.coordinates_mm()[0])
@@ -49,11 +49,27 @@ def test_folds_are_marked_and_counted_and_a_smooth_map_has_none() -> None:
     assert any((picture == FOLD_COLOUR).all(axis=-1).any() for picture in folded.jacobian)
 
 
+def test_the_inverse_is_not_accused_where_the_map_leaves_its_lattice() -> None:
+    grid = oblique()
+    vectors = np.zeros((3, *grid.shape), np.float32)
+    vectors[0] = 6.0  # a shift as a field, which ends at the faces of the grid
+    there, back = DisplacementField(vectors, grid), DisplacementField(-vectors, grid)
+    layout = choose_slices(organ(grid))
+    shown = draw_deformation(there, back, layout, grid, grid)
+    assert shown.inverse_mm < 1e-3
+    gray = [(picture == 225).all(axis=-1) for picture in shown.inverse]
+    assert any(one.any() for one in gray)
+    assert not all(one.all() for one in gray)
+    wrong = draw_deformation(there, DisplacementField(-0.5 * vectors, grid), layout, grid, grid)
+    assert wrong.inverse_mm >= 3
+
+
 def test_a_linear_map_shows_its_own_displacement() -> None:
     grid = oblique()
     turn = turned(10, (4.0, 0, 0), grid.center_mm)
     layout = choose_slices(organ(grid))
     shown = draw_deformation(turn, turn.inverse(), layout, grid)
     assert 4 < shown.largest_mm < 30
+    assert shown.linear_only
     again = draw_deformation(Composite((bend(grid, 1.0), turn)), None, layout, grid)
     assert again.largest_mm < 4  # the linear part is left out

@@ -40,6 +40,8 @@ class Deformation:
         Ends of the scale of the logarithm of the determinant.
     folded_pixels : int
         Pixels on the slices whose determinant is at most 0.
+    linear_only : bool
+        The map is linear: grid and magnitude show all of it, else what the linear part leaves.
     """
 
     grids: list[RGB]
@@ -50,6 +52,7 @@ class Deformation:
     inverse_mm: float
     log_jacobian: float
     folded_pixels: int
+    linear_only: bool
 
 
 def linear_part(transform: Transform, grid: Grid) -> Affine:
@@ -88,7 +91,11 @@ def linear_part(transform: Transform, grid: Grid) -> Affine:
 
 
 def draw_deformation(
-    transform: Transform, inverse: Transform | None, layout: Layout, grid: Grid
+    transform: Transform,
+    inverse: Transform | None,
+    layout: Layout,
+    grid: Grid,
+    moving_grid: Grid | None = None,
 ) -> Deformation:
     """Draw a map on the slices of a page.
 
@@ -104,10 +111,12 @@ def draw_deformation(
         Slices of the fixed image.
     grid : Grid
         Lattice of the fixed image.
+    moving_grid : Grid, optional
+        Lattice of the moving image: what leaves it has no inverse to speak of.
     """
     linear = linear_part(transform, grid)
     back = np.asarray(np.linalg.inv(linear.matrix), np.float64)
-    parts = [_Slice(tile, transform, inverse, back, grid) for tile in layout.tiles]
+    parts = [_Slice(tile, transform, inverse, back, grid, moving_grid) for tile in layout.tiles]
     only_linear = max(float(p.bent.max()) for p in parts) < 1e-3 * float(grid.spacing.max())
     sizes = [p.total if only_linear else p.bent for p in parts]
     largest = _nice(max(float(np.percentile(s, 99.5)) for s in sizes))
@@ -124,6 +133,7 @@ def draw_deformation(
         inverse_mm=worst,
         log_jacobian=reach,
         folded_pixels=int(sum((p.determinant <= 0).sum() for p in parts)),
+        linear_only=only_linear,
     )
 
 
@@ -137,6 +147,7 @@ class _Slice:
         inverse: Transform | None,
         back: NDArray[np.float64],
         grid: Grid,
+        moving_grid: Grid | None,
     ) -> None:
         self.tile = tile
         width, height = tile.size
@@ -148,9 +159,13 @@ class _Slice:
         self.total = self._plane(np.linalg.norm(there - here, axis=1))
         self.straight = there @ back[:-1, :-1].T + back[:-1, -1]
         self.bent = self._plane(np.linalg.norm(self.straight - here, axis=1))
-        self.misfit = (
-            None if inverse is None else self._plane(np.linalg.norm(inverse.map_points(there) - here, axis=1))
-        )
+        self.misfit: Plane | None = None
+        if inverse is not None:
+            away = np.linalg.norm(inverse.map_points(there) - here, axis=1)
+            known = _on_lattice(grid, here) & _on_lattice(grid, self.straight)
+            if moving_grid is not None:
+                known &= _on_lattice(moving_grid, there)
+            self.misfit = self._plane(np.where(known, away, np.nan))
         inner = self._inner(grid, here)
         self.determinant = np.where(inner, self._plane(self._determinant(transform, index)), np.float32(1))
 
@@ -211,6 +226,14 @@ class _Slice:
             grown[:, 1:] |= folded[:, :-1]
             picture[grown] = FOLD_COLOUR
         return picture
+
+
+def _on_lattice(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which points lie between voxel centres: fields end at the last ones, with a step."""
+    index = grid.world2index(points)
+    last = np.array(grid.shape) - 1
+    room = np.where(last > 0, 1e-6, 0.5)
+    return np.asarray(((index >= -room) & (index <= last + room)).all(axis=-1))
 
 
 def _with_gaps(values: Plane, worst: float) -> RGB:

@@ -106,7 +106,7 @@ def make_report(
         fixed, moving, result, layout, centred=scene.centred, labels=labels, landmarks=landmarks
     )
     small = choose_slices(fixed, pixels=DEFORMATION_PIXELS)
-    deformation = draw_deformation(result.transform, result.inverse, small, fixed.grid)
+    deformation = draw_deformation(result.transform, result.inverse, small, fixed.grid, moving.grid)
     numbers = measure_numbers(scene, result, labels, landmarks, fixed.grid)
     record = result.record.to_dict()
     notes = _notes(fixed, layout, scene, result, pictures)

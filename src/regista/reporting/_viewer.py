@@ -64,6 +64,4 @@ def open_viewer(
 
     loads = {name: opener(folder) for name, folder in zip(short_names(folders), folders, strict=True)}
     first = next(iter(loads))
-    ready = loads[first]()
-    loads[first] = lambda: ready
-    return ViewerServer(loads, port)
+    return ViewerServer(loads, port, opened=loads[first]())  # what is wrong with it is told before anything is served

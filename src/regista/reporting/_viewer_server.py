@@ -55,6 +55,8 @@ class ViewerServer:
         What the list shows of each run, and what returns its `ViewerRun`; asked for when first looked at.
     port : int
         Port to listen on; 0 takes a free one.
+    opened : ViewerRun, optional
+        The first of the runs, where it has been read.
 
     Raises
     ------
@@ -62,12 +64,12 @@ class ViewerServer:
         If the port is taken or not for you.
     """
 
-    def __init__(self, runs: Mapping[str, Callable[[], Any]], port: int = 0) -> None:
+    def __init__(self, runs: Mapping[str, Callable[[], Any]], port: int = 0, *, opened: Any = None) -> None:
         self.names = list(runs)
         self.token = secrets.token_urlsafe(24)
         self._ticket = ""
         self._load = list(runs.values())
-        self._opened: dict[int, Any] = {}
+        self._opened: dict[int, Any] = {} if opened is None else {0: opened}
         self._busy = threading.RLock()
         try:
             self._http = _Server((HOST, port), _Handler)
