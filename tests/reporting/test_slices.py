@@ -49,6 +49,21 @@ def test_values_are_those_of_the_image_there(pair) -> None:
             assert plane.shape == tile.size[::-1]
 
 
+def test_a_pixel_of_many_voxels_is_their_mean() -> None:
+    grid = Grid((96, 80, 64), np.diag([0.25, 0.25, 0.25, 1.0]))
+    place = grid.coordinates_mm()
+    checks = (np.indices(grid.shape).sum(0) % 2).astype(np.float32)  # texture of the finest size
+    layout = choose_slices(Image(checks, grid), pixels=40)
+    assert layout.shown_fraction < 0.6
+    for plane in sample_tiles(Image(checks, grid), layout):
+        assert np.abs(plane[2:-2, 2:-2] - 0.5).max() < 0.26  # single voxels would be 0 or 1
+    for tile, plane in zip(
+        layout.tiles, sample_tiles(Image(place[1].astype(np.float32), grid), layout), strict=True
+    ):
+        there = tile.plane(tile.grid.coordinates_mm()[1])  # and it lies where it did
+        assert np.abs(plane - there)[2:-2, 2:-2].max() < 0.02
+
+
 def test_pixels_are_square_and_cover_the_slice(pair) -> None:
     for tile in choose_slices(pair.fixed).tiles:
         size = np.array(tile.size) * tile.grid.spacing[:2]

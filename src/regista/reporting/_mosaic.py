@@ -13,6 +13,8 @@ from regista.reporting._slices import Layout, Tile
 from regista.transforms import Transform, resample
 
 _GAP = 6
+_FINEST = 8
+"""Samples a pixel along an axis, at most."""
 
 
 def sample_tiles(
@@ -31,10 +33,28 @@ def sample_tiles(
     """
     plain = Image(image.data, image.grid, image.kind)
     dtype = image.data.dtype if image.data.dtype.kind == "f" else np.float32
-    return [
-        tile.plane(resample(_smoothed(plain, tile), tile.grid, transform, dtype=dtype).data)
-        for tile in layout.tiles
-    ]
+    planes = []
+    for tile in layout.tiles:
+        # where a pixel holds many voxels it is their mean: single ones would flicker
+        factor = int(tile.pixel_mm / image.grid.spacing.min() + 0.2)
+        if image.ndim == 2 or factor < 2:
+            shown = resample(_smoothed(plain, tile), tile.grid, transform, dtype=dtype).data
+        else:
+            factor = min(factor, _FINEST)
+            fine = resample(plain, _finer(tile.grid, factor), transform, dtype=np.float32).data
+            width, height = tile.size
+            blocks = fine.reshape(*fine.shape[:-3], width, factor, height, factor, 1)
+            shown = blocks.mean(axis=(-4, -2)).astype(dtype)
+        planes.append(tile.plane(shown))
+    return planes
+
+
+def _finer(grid: Grid, factor: int) -> Grid:
+    """Return a slice's lattice with so many times the pixels, over the same place."""
+    matrix = grid.grid2world.copy()
+    matrix[:3, :2] /= factor
+    matrix[:3, 3] -= matrix[:3, :2].sum(axis=1) * (factor - 1) / 2
+    return Grid((grid.shape[0] * factor, grid.shape[1] * factor, 1), matrix)
 
 
 def _smoothed(image: Image, tile: Tile) -> Image:

@@ -167,8 +167,8 @@ def _notes(fixed: Image, layout: Layout, scene: Scene, result: Result, pictures:
     if layout.shown_fraction < 0.95:
         shape = "×".join(map(str, fixed.grid.shape))
         notes.append(
-            f"The fixed image has {shape} voxels; the pictures are down-sampled, {100 * layout.shown_fraction:.0f} % of "
-            "the finest voxel spacing."
+            f"The fixed image has {shape} voxels; the pictures are down-sampled: a pixel is the mean of "
+            f"{1 / layout.shown_fraction:.1f} voxels along an axis."
         )
     if scene.centred:
         notes.append(

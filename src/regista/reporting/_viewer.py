@@ -64,4 +64,6 @@ def open_viewer(
 
     loads = {name: opener(folder) for name, folder in zip(short_names(folders), folders, strict=True)}
     first = next(iter(loads))
-    return ViewerServer(loads, port, opened=loads[first]())  # what is wrong with it is told before anything is served
+    return ViewerServer(
+        loads, port, opened=loads[first]()
+    )  # what is wrong with it is told before anything is served
