@@ -149,6 +149,24 @@ def test_a_huge_image_is_shown_smaller_and_it_is_said() -> None:
     assert len(made.html) < 8e6
 
 
+def test_all_of_before_is_from_one_start_where_headers_are_apart(pair) -> None:
+    matrix = pair.fixed.grid.grid2world.copy()
+    matrix[:3, 3] += 900.0
+    moving = Image(pair.fixed.data, Grid(pair.fixed.grid.shape, matrix))
+    shift = Affine(np.block([[np.eye(3), np.full((3, 1), 900.0)], [np.zeros((1, 3)), 1.0]]))
+    here = pair.fixed.grid.center_mm + np.array([[0.0, 0, 0], [3, 1, 2]])
+    made = make_report(
+        pair.fixed,
+        moving,
+        result_of(pair.fixed, moving, shift),
+        landmarks=(PointSet(here), PointSet(here + 900.0)),
+        labels=tuple(LabelImage((i.data > 60).astype(np.uint8), i.grid) for i in (pair.fixed, moving)),
+    )
+    rows = dict(re.findall(r'<td>([^<]*)</td><td class="n">([^<]*)</td>', made.html))
+    assert float(rows["TRE, mean, mm (2 landmarks)"]) < 1e-3
+    assert float(rows["Dice, mean of 1 labels"]) > 0.99
+
+
 def test_nan_and_a_flat_image_do_not_stop_the_page(pair) -> None:
     data = pair.fixed.data.copy()
     data[:5] = np.nan

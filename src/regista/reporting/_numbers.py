@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from regista.core import GeometryError, Grid, Image, LabelImage, PointSet, RunRecord
+from regista.core import GeometryError, Image, LabelImage, PointSet, RunRecord
 from regista.evaluation import ImageSimilarity, LabelScore, image_measures, label_measures, landmark_error
 from regista.registration import Result, plan_from_dict, plan_to_toml
 from regista.reporting._features import Scene
-from regista.transforms import resample_labels
+from regista.transforms import Transform, resample_labels
 
 MOST_LABELS = 200
 """Rows of the table of labels; the others are told in numbers."""
@@ -66,7 +66,7 @@ def measure_numbers(
     result: Result,
     labels: tuple[LabelImage, LabelImage] | None,
     landmarks: tuple[PointSet, PointSet] | None,
-    grid: Grid,
+    start: Transform | None = None,
 ) -> Numbers:
     """Measure a registration for its page.
 
@@ -78,8 +78,8 @@ def measure_numbers(
         Its registration.
     labels, landmarks : tuple of two, optional
         The truth.
-    grid : Grid
-        Grid of the fixed image.
+    start : Transform, optional
+        Where the moving image lies before, if not where its header says.
     """
     rows, flat = _similarity(scene)
     map_rows = _map(scene, result)
@@ -87,12 +87,12 @@ def measure_numbers(
     scores: list[LabelScore] = []
     count = 0
     if labels is not None:
-        found, row, scores, count = _overlap(labels, result)
+        found, row, scores, count = _overlap(labels, result, start)
         rows += [row]
         flat |= found
     if landmarks is not None:
         before, after = (
-            landmark_error(*landmarks, transform) for transform in (None, _unnamed(result.transform))
+            landmark_error(*landmarks, transform) for transform in (start, _unnamed(result.transform))
         )
         for name in ("mean", "median", "p95", "max"):
             rows.append(
@@ -161,13 +161,13 @@ def _map_names(rows: Sequence[tuple[str, float]]) -> dict[str, float]:
 
 
 def _overlap(
-    labels: tuple[LabelImage, LabelImage], result: Result
+    labels: tuple[LabelImage, LabelImage], result: Result, start: Transform | None
 ) -> tuple[dict[str, float], Row, list[LabelScore], int]:
     here, there = (LabelImage(x.data, x.grid, names=x.names) for x in labels)
     scores = _scored(here, resample_labels(there, here.grid, result.transform))
-    start = _scored(here, resample_labels(there, here.grid))
+    earlier = _scored(here, resample_labels(there, here.grid, start))
     kept = sorted((s for s in scores if np.isfinite(s.dice)), key=lambda s: s.dice)
-    mean, before = (float(np.nanmean([s.dice for s in part])) if part else 0.0 for part in (scores, start))
+    mean, before = (float(np.nanmean([s.dice for s in part])) if part else 0.0 for part in (scores, earlier))
     row = Row(name=f"Dice, mean of {len(scores)} labels", before=before, after=mean)
     return {"dice": mean}, row, kept[:MOST_LABELS], len(scores)
 

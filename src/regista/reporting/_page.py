@@ -22,7 +22,7 @@ from regista.reporting._deformation import Deformation, draw_deformation
 from regista.reporting._features import Scene, make_scene
 from regista.reporting._mosaic import mosaic
 from regista.reporting._numbers import Numbers, measure_numbers, record_facts
-from regista.reporting._pictures import Pictures, draw_pair
+from regista.reporting._pictures import Pictures, aligned_centres, draw_pair
 from regista.reporting._slices import Layout, choose_slices
 from regista.reporting._verdict import Verdict, judge
 
@@ -102,12 +102,11 @@ def make_report(
     verdict = judge(fixed, moving, result, scene=scene) if verdict is None else verdict
     title = title or f"{moving.space or 'moving'} → {fixed.space or 'fixed'}"
     layout = choose_slices(fixed)
-    pictures = draw_pair(
-        fixed, moving, result, layout, centred=scene.centred, labels=labels, landmarks=landmarks
-    )
+    start = aligned_centres(fixed, moving) if scene.centred else None
+    pictures = draw_pair(fixed, moving, result, layout, start=start, labels=labels, landmarks=landmarks)
     small = choose_slices(fixed, pixels=DEFORMATION_PIXELS)
     deformation = draw_deformation(result.transform, result.inverse, small, fixed.grid, moving.grid)
-    numbers = measure_numbers(scene, result, labels, landmarks, fixed.grid)
+    numbers = measure_numbers(scene, result, labels, landmarks, start)
     record = result.record.to_dict()
     notes = _notes(fixed, layout, scene, result, pictures)
     summary = _summary(title, verdict, numbers, pictures, layout)

@@ -70,7 +70,7 @@ def draw_pair(
     result: Result,
     layout: Layout,
     *,
-    centred: bool = False,
+    start: Transform | None = None,
     labels: tuple[LabelImage, LabelImage] | None = None,
     landmarks: tuple[PointSet, PointSet] | None = None,
 ) -> Pictures:
@@ -84,13 +84,12 @@ def draw_pair(
         Its registration; `result.warped` is what is shown as the registered image.
     layout : Layout
         Slices of the fixed image.
-    centred : bool
-        Show the moving image before with the centres of the fields of view aligned.
+    start : Transform, optional
+        Where the moving image lies before, if not where its header says: see `aligned_centres`.
     labels, landmarks : tuple of two, optional
         Of the fixed and of the moving image.
     """
     colour = is_colour(fixed) and is_colour(moving)
-    start = _centres(fixed, moving) if centred else None
     warped = result.warped
     if colour and warped.kind == "channels":
         warped = warped.with_data(warped.data)
@@ -128,7 +127,8 @@ def shown_channel_of(warped: Image, colour: bool) -> Image:
     return Image(warped.data[0], warped.grid)
 
 
-def _centres(fixed: Image, moving: Image) -> Transform:
+def aligned_centres(fixed: Image, moving: Image) -> Transform:
+    """Return the shift between the centres of two fields of view, for images whose headers put them far apart."""
     matrix = np.eye(fixed.ndim + 1)
     matrix[:-1, -1] = moving.grid.center_mm - fixed.grid.center_mm
     return Affine(matrix)
