@@ -55,7 +55,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 test: $(VENV)/.installed-learn lint
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(THREADS) --dist loadfile $(PYTEST_FLAGS)
 
 test-browser: $(STAMP)
 	REGISTA_CHROMIUM=$${REGISTA_CHROMIUM:-auto} $(BIN)/python -m pytest tests/reporting/test_viewer_browser.py

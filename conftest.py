@@ -1,5 +1,11 @@
-"""Doctests of what needs an optional library are left out where it is absent."""
+"""What all tests share: threads of each process, and doctests that need an optional library left out without it."""
 
+import os
 from importlib.util import find_spec
 
 collect_ignore_glob = [] if find_spec("torch") and find_spec("safetensors") else ["src/regista/learning/*"]
+
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    # several processes of several threads each wait for one another; set before any library counts the cores
+    for name in ("REGISTA_THREADS", "OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+        os.environ.setdefault(name, "1")

@@ -12,9 +12,8 @@ import argparse
 import itertools
 from pathlib import Path
 
-from harness.learning import Printer, dice_of, folded, summary, timed, write_table
+from harness.learning import Printer, command_line, dice_of, folded, report_training, timed, write_table
 from harness.machine import RESULTS, data_folder
-from harness.tables import write_rows, write_summary
 from regista.core import set_threads
 from regista.io import read, read_labels
 from regista.learning import (
@@ -163,13 +162,10 @@ def main() -> None:
     parts = prepare_parts(
         dataset, subjects, config_of(options), lambda f, m: register(f, m, "affine").transform, report
     )
-    flags = " ".join(
-        f"--{key.replace('_', '-')} {value}" for key, value in vars(options).items() if key != "data"
-    )
     origin = Provenance(
         data="T1 brains of the MICCAI 2012 multi-atlas challenge (OASIS scans, Neuromorphometrics labels)",
         licence="CC BY-NC",
-        command=f"python benchmarks/learned_brain.py {flags}",
+        command=command_line("learned_brain.py", options),
         subjects=subjects,
         alignment="affine",
     )
@@ -179,12 +175,9 @@ def main() -> None:
     rows: list[dict] = []
     for fixed, moving in itertools.permutations(TEST, 2):
         rows += measure(data, fixed, moving, model, options.refine, options.name)
-    name = f"learned_brain_{options.name}"
-    write_rows(name, rows)
-    state = "finished" if result.finished else "cut short by the minutes: run again to go on"
-    notes = f"{result.steps} of {options.steps} steps, {result.seconds / 60:.1f} min in this session ({state}).\n\n`{origin.command}`"
-    title = "Brain T1 pairs, by a trained network"
-    print(write_summary(name, title, options.threads, [notes, summary(rows)]).read_text(encoding="utf-8"))
+    report_training(
+        f"learned_brain_{options.name}", "Brain T1 pairs, by a trained network", options, origin, result, rows
+    )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.learning import Printer, folded, summary, timed, write_image, write_table
+from harness.learning import Printer, command_line, folded, report_training, timed, write_image, write_table
 from harness.machine import RESULTS, data_folder
-from harness.tables import write_rows, write_summary
 from regista.core import Grid, Image, LabelImage, set_threads
 from regista.learning import (
     Augmentation,
@@ -172,15 +171,10 @@ def main() -> None:
     dataset = read_dataset(write_slices(volumes, folder / "slices"))
     subjects = split_subjects(dataset)
     parts = prepare_parts(dataset, subjects, config_of(options))
-    flags = " ".join(
-        f"--{key.replace('_', '-')} {value}"
-        for key, value in vars(options).items()
-        if key not in ("data", "patients")
-    )
     origin = Provenance(
         data="slices of ACDC cine MRI, ED and ES, 24 patients",
         licence="ACDC's terms",
-        command=f"python benchmarks/learned_cardiac.py {flags}",
+        command=command_line("learned_cardiac.py", options, ("data", "patients")),
         subjects=subjects,
         alignment="none",
     )
@@ -201,14 +195,13 @@ def main() -> None:
     rows: list[dict] = []
     for number in TEST[: options.patients]:
         rows += measure(number, volumes[number], methods)
-    name = f"learned_cardiac_{options.name}"
-    write_rows(name, rows)
-    state = "finished" if result.finished else "cut short by the minutes: run again to go on"
-    notes = f"{result.steps} of {options.steps} steps, {result.seconds / 60:.1f} min in this session ({state}).\n\n`{origin.command}`"
-    print(
-        write_summary(
-            name, "Cardiac ED to ES, by a trained network", options.threads, [notes, summary(rows)]
-        ).read_text(encoding="utf-8")
+    report_training(
+        f"learned_cardiac_{options.name}",
+        "Cardiac ED to ES, by a trained network",
+        options,
+        origin,
+        result,
+        rows,
     )
 
 

@@ -1,6 +1,8 @@
 """What the benchmarks of trained networks share."""
 
+import argparse
 import csv
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -8,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.tables import markdown
+from harness.tables import markdown, write_rows, write_summary
 from regista.core import Grid, Image, LabelImage
 from regista.evaluation import label_measures
 from regista.kernels.cpu.fields import jacobian_determinant
+from regista.learning import Provenance, TrainingResult
 from regista.transforms import Transform, resample, to_displacement_field
 from regista.transforms._fields import to_voxels
 
@@ -30,6 +33,37 @@ class Printer:
         if now - self._last > 30 or report.step == report.steps:
             self._last = now
             print(f"step {report.step}/{report.steps} loss {report.value:.4f}", flush=True)
+
+
+def command_line(script: str, options: argparse.Namespace, without: Sequence[str] = ("data",)) -> str:
+    """Return the command that repeats a run, every option written out but the folder of images."""
+    words = ["python", f"benchmarks/{script}"]
+    for name, value in vars(options).items():
+        if name in without or value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(str(value))
+    return shlex.join(words)
+
+
+def report_training(
+    name: str,
+    title: str,
+    options: argparse.Namespace,
+    origin: Provenance,
+    result: TrainingResult,
+    rows: Sequence[dict],
+) -> None:
+    """Write the tables of what a trained network did, and print them."""
+    write_rows(name, rows)
+    state = "finished" if result.finished else "cut short by the minutes: run again to go on"
+    notes = (
+        f"{result.steps} of {options.steps} steps, {result.seconds / 60:.1f} min in this session ({state}).\n\n"
+        f"`{origin.command}`"
+    )
+    path = write_summary(name, title, options.threads, [notes, summary(rows)])
+    print(path.read_text(encoding="utf-8"))
 
 
 def timed(run: Callable[[], Transform]) -> tuple[Transform, float]:

@@ -1,6 +1,7 @@
 """The program as a whole: start-up, presets, errors."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -42,6 +43,14 @@ finally:
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     assert all(f" {name} " in done.stdout for name in COMMANDS)
     assert done.stdout.strip().splitlines()[-1].strip() == "loaded:"
+
+
+def test_a_terminal_without_its_letters_stops_nothing() -> None:
+    # a batch system that knows only ASCII
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "regista", "--help"]
+    done = subprocess.run(command, capture_output=True, encoding="ascii", check=True, env=ascii_only)
+    assert "Ny?l" in done.stdout
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from metric_data import contrasts
 
-from regista.core import FormatError, GeometryError, Grid, Image, PlanError
+from regista.core import FormatError, GeometryError, Grid, Image, PlanError, silent
 from regista.io import write
 from regista.learning import (
     AlignedPair,
@@ -22,6 +23,8 @@ from regista.learning import (
     split_pairs,
     train_metric,
 )
+from regista.learning._loop import Crew
+from regista.learning._metric_training import _Training
 from regista.registration import (
     DeformableStage,
     FreeFormStage,
@@ -157,6 +160,29 @@ def test_going_on_is_exact(tmp_path):
     assert files[0] == files[1]
     with pytest.raises(PlanError, match="other settings"):
         train_metric(replace(config, seed=1), pairs, tmp_path / "b")
+
+
+def test_training_ends_early_without_a_gain(tmp_path):
+    config = replace(SMALL, steps=40, validate_every=2, patience=2, learning_rate=1e-8, batch=8)
+    config = replace(config, channels=(4, 4, 4, 4), decay=0.0)
+    pairs = [prepare_pair(*contrasts((60, 50)), config)]
+    result = train_metric(config, pairs, tmp_path, held_out=pairs)
+    assert result.finished
+    assert result.steps < 40
+
+
+def test_processes_share_a_batch(tmp_path):
+    """Averaged over two processes, gradients are those of the whole batch."""
+    config = replace(SMALL, channels=(4, 4, 4, 4), batch=8)
+    pairs = [prepare_pair(*contrasts((60, 50)), config)]
+    found = []
+    for crew in (Crew(), Crew(0, 2), Crew(1, 2)):
+        training = _Training(config, pairs, tmp_path, (), silent, "cpu", crew)
+        loss = training.terms(training.batch(0))["loss"] / crew.size
+        loss.backward()
+        found.append([weight.grad for weight in training.network.parameters()])
+    for whole, one, other in zip(*found, strict=True):
+        torch.testing.assert_close(whole, one + other, atol=1e-6, rtol=1e-5)
 
 
 def test_a_trained_metric_tells_held_out_patches(trained):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import TYPE_CHECKING, Any
 
 from regista.cli._stops import ignore_signals, leave_stopped, stop_on_signals, stops_deferred
@@ -14,6 +16,8 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Run the ``regista`` command and exit with its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows only ASCII shows ? for µ
     stop_on_signals()  # before Typer is loaded, so that no Ctrl-C finds the program unguarded
     try:
         with stops_deferred():  # until the command itself runs, see `guarded`

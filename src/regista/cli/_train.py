@@ -275,30 +275,32 @@ def _synthetic(kind: str, parts: Any) -> Any:
 
 
 def _tell(output: Path, result: Any, tested: Any, quiet: bool, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    if as_json:
-        say_json(
-            {
-                "model": str(output),
-                "steps": result.steps,
-                "finished": result.finished,
-                "seconds": result.seconds,
-                "validation": None if result.best is None else asdict(result.best),
-                "test": None if tested is None else asdict(tested),
-            }
-        )
-        return
-    end = "trained" if result.finished else "time is up: the same command goes on"
-    say(f"{end}; {result.steps} steps, {result.seconds / 60:.1f} minutes in this session", quiet=quiet)
-    for name, scores in (("validation", result.best), ("test", tested)):
+    found = {"validation": result.best, "test": tested}
+    lines = []
+    for name, scores in found.items():
         if scores is not None:
             dice = (
                 "" if scores.dice != scores.dice else f"Dice {scores.dice_before:.3f} → {scores.dice:.3f}, "
             )
-            say(
-                f"  {name}: {dice}local correlation {scores.lncc:.3f}, {scores.folded_percent:.4f} % folded "
-                f"({scores.pairs} pairs)",
-                quiet=quiet,
+            lines.append(
+                f"{name}: {dice}local correlation {scores.lncc:.3f}, {scores.folded_percent:.4f} % folded "
+                f"({scores.pairs} pairs)"
             )
-    say(f"  {output}", quiet=quiet)
+    tell_trained(output, result, found, lines, quiet, as_json)
+
+
+def tell_trained(
+    output: Path, result: Any, found: dict[str, Any], lines: list[str], quiet: bool, as_json: bool
+) -> None:
+    """Tell how a training ended: one JSON object, or lines for people."""
+    from dataclasses import asdict
+
+    if as_json:
+        scores = {name: None if one is None else asdict(one) for name, one in found.items()}
+        course = {"steps": result.steps, "finished": result.finished, "seconds": result.seconds}
+        say_json({"model": str(output), **course, **scores})
+        return
+    end = "trained" if result.finished else "time is up: the same command goes on"
+    say(f"{end}; {result.steps} steps, {result.seconds / 60:.1f} minutes in this session", quiet=quiet)
+    for line in (*lines, output):
+        say(f"  {line}", quiet=quiet)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded
 from regista.cli._register import tell_compiling
 from regista.cli._stops import raise_if_stopped, stops_deferred
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from regista.learning import AlignedPair, MetricConfig, MetricTraining, PairFile
+    from regista.learning import AlignedPair, MetricConfig, PairFile
 
 
 @guarded
@@ -37,6 +37,9 @@ def deep_metric(
     batch: Annotated[int, typer.Option(min=4, help="Pairs of patches per step, a multiple of 4.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between looks at held-out pairs.")] = 250,
+    patience: Annotated[
+        int, typer.Option(min=0, help="End after so many looks without a gain; 0 never does.")
+    ] = 0,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after so many minutes; the same command goes on.")
     ] = None,
@@ -62,7 +65,7 @@ def deep_metric(
     """
     from regista.cli._outputs import keep_inputs
     from regista.cli._progress import progress_bar
-    from regista.cli._train import FILES
+    from regista.cli._train import FILES, tell_trained
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import MetricConfig, MetricOrigin, PatchConfig, fit_metric, read_pairs, split_pairs
@@ -81,6 +84,7 @@ def deep_metric(
         learning_rate=learning_rate,
         seed=seed,
         validate_every=validate_every,
+        patience=patience,
     )
     origin = MetricOrigin(
         contrasts=_names(contrasts),
@@ -108,7 +112,11 @@ def deep_metric(
                 progress=progress,
                 device=device,
             )
-    _tell(output, result, quiet, as_json)
+    best = result.best
+    told = (
+        [f"held-out pairs: {100 * best.accuracy:.1f} % of {best.patches} patches told right"] if best else []
+    )
+    tell_trained(output, result, {"validation": best}, told, quiet, as_json)
     return 0
 
 
@@ -142,27 +150,3 @@ def _names(text: str) -> tuple[str, str]:
     if len(parts) != 2 or not all(parts):
         raise PlanError(f"--contrasts is two names with a comma between, as in t1,t2, got {text!r}")
     return parts[0], parts[1]
-
-
-def _tell(output: Path, result: MetricTraining, quiet: bool, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    best = result.best
-    if as_json:
-        say_json(
-            {
-                "model": str(output),
-                "steps": result.steps,
-                "finished": result.finished,
-                "seconds": result.seconds,
-                "validation": None if best is None else asdict(best),
-            }
-        )
-        return
-    end = "trained" if result.finished else "time is up: the same command goes on"
-    say(f"{end}; {result.steps} steps, {result.seconds / 60:.1f} minutes in this session", quiet=quiet)
-    if best is not None:
-        say(
-            f"  held-out pairs: {100 * best.accuracy:.1f} % of {best.patches} patches told right", quiet=quiet
-        )
-    say(f"  {output}", quiet=quiet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from regista.core import PlanError
 from regista.similarity import METRIC_KIND
@@ -101,6 +101,8 @@ class MetricConfig:
         Of the first weights and of every draw.
     validate_every : int
         Steps between looks at held-out pairs, which also write a checkpoint.
+    patience : int
+        Looks without a gain after which training ends; 0 never ends it.
 
     Examples
     --------
@@ -119,6 +121,8 @@ class MetricConfig:
     decay: float = 1e-5
     seed: int = 0
     validate_every: int = 250
+    patience: int = 0
+    schedule: ClassVar[str] = "cosine"
 
     def __post_init__(self) -> None:
         if self.ndim not in (2, 3):
@@ -127,7 +131,12 @@ class MetricConfig:
             raise PlanError(
                 f"channels are 4 whole numbers, one per layer, between 1 and 1024, got {self.channels}"
             )
-        for name, low, high in (("steps", 1, 1e8), ("batch", 4, 1e5), ("validate_every", 1, 1e8)):
+        for name, low, high in (
+            ("steps", 1, 1e8),
+            ("batch", 4, 1e5),
+            ("validate_every", 1, 1e8),
+            ("patience", 0, 1e8),
+        ):
             _between(name, getattr(self, name), low, high)
         if self.batch % 4:
             raise PlanError(f"batch is a multiple of 4, got {self.batch}")
@@ -140,7 +149,7 @@ class MetricConfig:
         network = {name: tree.pop(name) for name in ("ndim", "channels")}
         training = {
             name: tree.pop(name)
-            for name in ("steps", "batch", "learning_rate", "decay", "seed", "validate_every")
+            for name in ("steps", "batch", "learning_rate", "decay", "seed", "validate_every", "patience")
         }
         return {"format": FORMAT, "kind": METRIC_KIND, "network": network, "training": training, **tree}
 
