@@ -1,7 +1,7 @@
 # Everything runs in ./.venv, which the first target that needs it makes.
 #   make demo    install, register a pair with a known truth, leave pictures in demo_output/
 #   make test    linters, types, floors, tests and doctests
-#   make test-browser  the viewer in headless Chromium
+#   make test-browser  the pages and the viewer in headless Chromium
 #   make bench   measure against other tools on the images in $REGISTA_DATA (default ../shared/data)
 PYTHON ?= python3
 VENV   ?= .venv
@@ -58,7 +58,7 @@ test: $(VENV)/.installed-learn lint
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-browser: $(STAMP)
-	REGISTA_CHROMIUM=$${REGISTA_CHROMIUM:-auto} $(BIN)/python -m pytest tests/reporting/test_viewer_browser.py
+	REGISTA_CHROMIUM=$${REGISTA_CHROMIUM:-auto} $(BIN)/python -m pytest tests/reporting/test_viewer_browser.py tests/reporting/test_pages_browser.py
 
 bench: $(VENV)/.installed-peers
 	$(BIN)/python benchmarks/run_all.py --threads $(THREADS) $(BENCH_FLAGS)

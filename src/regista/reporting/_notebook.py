@@ -97,31 +97,31 @@ def _folder(
     run: Result | RunFolder | str | os.PathLike[str], fixed: Source | None, moving: Source | None
 ) -> RunFolder:
     """Return a run with its pair."""
-    if isinstance(run, RunFolder):
-        run, known = run.result, (run.fixed, run.moving)
-    elif isinstance(run, Result):
-        known = run.pair or (None, None)
-    else:
-        # images in memory take the place of those the record names, which are read all the same
-        paths = [
-            None if given is None or isinstance(given, Image) else Path(given) for given in (fixed, moving)
-        ]
-        there = read_run(Path(run), *paths)
-        run, known = there.result, (there.fixed, there.moving)
-    pair = [
-        known_image if given is None else given if isinstance(given, Image) else read(given)
-        for given, known_image in zip((fixed, moving), known, strict=True)
-    ]
-    if pair[0] is None or pair[1] is None:
+    known: tuple[Image | None, Image | None] = (None, None)
+    if isinstance(run, Result):
+        result, known = run, run.pair or known
+    elif isinstance(run, RunFolder):
+        result, known = run.result, (run.fixed, run.moving)
+    else:  # images in memory take the place of those the record names, which are read all the same
+        first, second = (None if g is None or isinstance(g, Image) else Path(g) for g in (fixed, moving))
+        there = read_run(Path(run), first, second)
+        result, known = there.result, (there.fixed, there.moving)
+        fixed, moving = (given if isinstance(given, Image) else None for given in (fixed, moving))
+    here, away = (_image(given, image) for given, image in zip((fixed, moving), known, strict=True))
+    if here is None or away is None:
         raise PlanError(
             "the result does not carry the images it came from: give them, regista.view(result, fixed, moving)"
         )
-    if not pair[0].grid.same_as(run.warped.grid, 1e-2):
+    if not here.grid.same_as(result.warped.grid, 1e-2):
         raise GeometryError(
-            f"the warped image lies on another grid ({run.warped.grid.describe()}) than the fixed image "
-            f"({pair[0].grid.describe()}): give the fixed image that was registered"
+            f"the warped image lies on another grid ({result.warped.grid.describe()}) than the fixed image "
+            f"({here.grid.describe()}): give the fixed image that was registered"
         )
-    return RunFolder(path=Path(), fixed=pair[0], moving=pair[1], result=run)
+    return RunFolder(path=Path(), fixed=here, moving=away, result=result)
+
+
+def _image(given: Source | None, known: Image | None) -> Image | None:
+    return known if given is None else given if isinstance(given, Image) else read(given)
 
 
 class NotebookViewer:
@@ -143,15 +143,20 @@ class NotebookViewer:
     controls : dict of str to ipywidgets.Widget
         ``over``, ``opacity``, ``hide``, ``grid``, and where given ``labels``, ``outline``, ``landmarks``: set their
         ``value`` to set the view.
+    read_out : ipywidgets.HTML
+        What the map does at the crosshair.
     """
 
     def __init__(self, run: ViewerRun, height: int) -> None:
+        import ipywidgets
+
         self.run = run
         self.about = run.details()
         self.fixed, self.moving = (_Pane(self.about, height) for _ in range(2))
         self.fixed.show("fixed", run.volume("fixed"), colormap="gray")
         self.moving.show("moving", run.volume("moving"), colormap="gray")
         self.controls = _controls(self.about)
+        self.read_out = ipywidgets.HTML("<p>Click in an image.</p>")
         self.box = _box(self)
         self.fixed.when_ready(self._draw)
         for control in self.controls.values():
@@ -367,11 +372,10 @@ def _controls(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _box(viewer: NotebookViewer) -> Any:
-    """Lay everything out, and keep the read-out where the viewer finds it."""
+    """Lay everything out."""
     import ipywidgets
 
     about = viewer.about
-    viewer.read_out = ipywidgets.HTML("<p>Click in an image.</p>")
     names = f"{html.escape(about['moving'])} → {html.escape(about['fixed'])}"
     heading = f"<b>{names}</b>: {html.escape(about['outcome'] or about['status'])}"
     notes = "".join(f"<li>{html.escape(text)}</li>" for text in (*about["reasons"], *about["notes"]))
