@@ -34,6 +34,10 @@ $(VENV)/.installed-peers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,peers]"
 	@touch $@
 
+$(VENV)/.installed-notebook: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,notebook]"
+	@touch $@
+
 $(VENV)/.installed-docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	@touch $@
@@ -57,8 +61,8 @@ format: $(STAMP)
 test: $(VENV)/.installed-learn lint
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-test-browser: $(STAMP)
-	REGISTA_CHROMIUM=$${REGISTA_CHROMIUM:-auto} $(BIN)/python -m pytest tests/reporting/test_viewer_browser.py tests/reporting/test_pages_browser.py
+test-browser: $(VENV)/.installed-notebook
+	REGISTA_CHROMIUM=$${REGISTA_CHROMIUM:-auto} $(BIN)/python -m pytest tests/reporting/test_*_browser.py
 
 bench: $(VENV)/.installed-peers
 	$(BIN)/python benchmarks/run_all.py --threads $(THREADS) $(BENCH_FLAGS)
