@@ -9,6 +9,7 @@ import io
 import json
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,7 +89,12 @@ class Wire:
                 packed = [base64.b64encode(bytes(part)).decode() for part in buffers or ()]
                 plain = json.loads(json.dumps(data, default=str))  # as it is at this moment
                 wire.waiting.append(
-                    {"id": self.comm_id, "data": plain, "paths": plain.get("buffer_paths", []), "buffers": packed}
+                    {
+                        "id": self.comm_id,
+                        "data": plain,
+                        "paths": plain.get("buffer_paths", []),
+                        "buffers": packed,
+                    }
                 )
 
         return Comm(**options)
@@ -101,7 +107,11 @@ class Wire:
             messages, self.waiting = self.waiting[:8], self.waiting[8:]
             self.page.evaluate(f"window.take({json.dumps(messages)})")
         for said in self.page.evaluate("window.out.splice(0)"):
-            widget = ipywidgets.Widget._instances[said["id"]] if hasattr(ipywidgets.Widget, "_instances") else ipywidgets.Widget.widgets[said["id"]]
+            widget = (
+                ipywidgets.Widget._instances[said["id"]]
+                if hasattr(ipywidgets.Widget, "_instances")
+                else ipywidgets.Widget.widgets[said["id"]]
+            )
             if "state" in said:
                 known = {k: v for k, v in said["state"].items() if v is not None and k in widget.keys}
                 widget.set_state(known)
@@ -125,7 +135,7 @@ def wire():
     program = find_browser()
     if program is None:
         pytest.skip("REGISTA_CHROMIUM names no Chromium: `make test-browser` takes one from the path")
-    folder = str(__import__("pathlib").Path(package.__file__).parent / "static")
+    folder = str(Path(package.__file__).parent / "static")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     browser = Browser(program)
@@ -202,10 +212,7 @@ def test_a_click_reads_the_map_out_and_moves_the_other_crosshair(wire, viewer, g
     here, there = np.array(viewer.fixed._at), np.array(viewer.moving._at)
     np.testing.assert_allclose(good.transform.map_points(here[None])[0], there, atol=1e-6)
     assert np.abs(look(wire, viewer.moving) - before).mean() > 0.1
-    # where the browser says that its crosshair is, is where the map leads
-    wire.page.evaluate(
-        f"document.querySelector('#w{viewer.moving.nv.model_id} canvas').dispatchEvent(new Event('noop'))"
-    )
+    # where the browser draws the crosshair of the moving image is where the map leads
     matrix = np.asarray(viewer.moving.volumes["moving"].frac2mm, float).T
     fraction = [*viewer.moving.nv.scene.crosshair_pos, 1.0]
     np.testing.assert_allclose((matrix @ fraction)[:3], there, atol=1e-3)
