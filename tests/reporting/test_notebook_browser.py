@@ -36,6 +36,8 @@ class Model {
   send(content) { window.out.push({ id: this.id, content }); }
   on(name, act) { (this.heard[name] ??= []).push(act); }
   off(name, act) { this.heard[name] = act ? (this.heard[name] ?? []).filter((one) => one !== act) : []; }
+  get _comm_live() { return false; }  // keeps the voxels, which the page would send back in pieces
+  send_sync_message() {}
   fire(name, ...all) { for (const act of [...(this.heard[name] ?? [])]) act(...all); }
 }
 window.take = (messages) => { for (const { id, data, paths, buffers } of messages) {
@@ -216,4 +218,4 @@ def test_a_click_reads_the_map_out_and_moves_the_other_crosshair(wire, viewer, g
     matrix = np.asarray(viewer.moving.volumes["moving"].frac2mm, float).T
     fraction = [*viewer.moving.nv.scene.crosshair_pos, 1.0]
     np.testing.assert_allclose((matrix @ fraction)[:3], there, atol=1e-3)
-    assert wire.page.complaints() == []
+    assert [text[-500:] for text in wire.page.complaints()] == []
