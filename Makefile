@@ -1,7 +1,7 @@
 # Everything runs in ./.venv, which the first target that needs it makes.
 #   make demo    install, register a pair with a known truth, leave pictures in demo_output/
 #   make test    linters, types, floors, tests and doctests
-#   make test-browser  the viewer in headless Chromium
+#   make test-browser  the pages and the viewer in headless Chromium
 #   make bench   measure against other tools on the images in $REGISTA_DATA (default ../shared/data)
 PYTHON ?= python3
 VENV   ?= .venv
@@ -34,6 +34,10 @@ $(VENV)/.installed-peers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,peers]"
 	@touch $@
 
+$(VENV)/.installed-notebook: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,notebook]"
+	@touch $@
+
 $(VENV)/.installed-docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	@touch $@
@@ -57,8 +61,8 @@ format: $(STAMP)
 test: $(VENV)/.installed-learn lint
 	$(BIN)/python -m pytest -n $(THREADS) --dist loadfile $(PYTEST_FLAGS)
 
-test-browser: $(STAMP)
-	REGISTA_CHROMIUM=$${REGISTA_CHROMIUM:-auto} $(BIN)/python -m pytest tests/reporting/test_viewer_browser.py
+test-browser: $(VENV)/.installed-notebook
+	REGISTA_CHROMIUM=$${REGISTA_CHROMIUM:-auto} $(BIN)/python -m pytest tests/reporting/test_*_browser.py
 
 bench: $(VENV)/.installed-peers
 	$(BIN)/python benchmarks/run_all.py --threads $(THREADS) $(BENCH_FLAGS)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from regista.core import Grid, Image, LabelImage, Mesh, PointSet
     from regista.io import read, read_labels, read_points, read_transform, write
     from regista.registration import MotionResult, Plan, Result, correct_motion, load_plan, register
+    from regista.reporting import view
     from regista.transforms import resample
 
 # Lazy, so that `import regista` stays quick: name -> module that defines it.
@@ -19,6 +20,7 @@ _HOME = {
         ("MotionResult", "Plan", "Result", "correct_motion", "load_plan", "register"), "regista.registration"
     ),
     "resample": "regista.transforms",
+    "view": "regista.reporting",
 }
 __version__ = "0.1.0"
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "read_transform",
     "register",
     "resample",
+    "view",
     "write",
 ]
 

@@ -32,6 +32,9 @@ _FLAGS = (
     "--window-size=1280,800",
 )
 
+_CODES = {"Tab": 9, "Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+"""Keys that the browser itself answers, and the numbers by which it knows them."""
+
 
 def find_browser() -> str | None:
     """Return the Chromium that REGISTA_CHROMIUM names; with ``auto``, one on the path."""
@@ -124,9 +127,29 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press and release a key."""
-        text = {"text": key} if len(key) == 1 else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
+        code = {"windowsVirtualKeyCode": _CODES[key], "code": key} if key in _CODES else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text, **code)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, **code)
+
+    def type(self, text: str) -> None:
+        """Type into what has the focus."""
+        self.call("Input.insertText", text=text)
+
+    def click_on(self, selector: str) -> None:
+        """Click the middle of an element, scrolled into view."""
+        x, y = self.evaluate(
+            f"(() => {{ const el = document.querySelector({json.dumps(selector)}); "
+            "el.scrollIntoView({ block: 'center' }); const box = el.getBoundingClientRect(); "
+            "return [box.x + box.width / 2, box.y + box.height / 2] })()"
+        )
+        self.click(x, y)
+
+    def download_to(self, folder: Path) -> None:
+        """Keep what the page hands out for saving."""
+        session, self._session = self._session, None  # a command to the browser, not to a page
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self._session = session
 
     def click(self, x: float, y: float) -> None:
         """Click a place of the window."""

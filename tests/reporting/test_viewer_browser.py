@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from accessibility import contrast, faults, walk
 from devtools import Browser, find_browser
 from PIL import Image as Picture
 from viewer_runs import write_run
@@ -151,6 +152,22 @@ def test_names_are_text_and_runs_are_chosen(at) -> None:
     assert page.evaluate("document.querySelectorAll('b').length") == 0
     press(page, ".")
     page.wait("location.hash.includes('run=1')", PATIENCE)
+
+
+def test_the_page_is_readable_and_works_by_keyboard(at) -> None:
+    page = at()
+    found = contrast(page)
+    assert found["checked"] > 40
+    assert found["poor"] == []
+    assert faults(page) == []
+    assert walk(page) == ([], [])
+    page.evaluate("document.getElementById('help-open').focus()")
+    page.press("Enter")
+    page.wait("document.getElementById('help').open", PATIENCE)
+    assert contrast(page)["poor"] == []
+    assert page.evaluate("document.activeElement.textContent") == "Close"
+    page.press("Enter")
+    page.wait("!document.getElementById('help').open", PATIENCE)
 
 
 def test_nothing_leaves_the_machine_and_nothing_complains(page, served) -> None:

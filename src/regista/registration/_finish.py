@@ -109,7 +109,7 @@ def finish(
     base = replace(
         base, status=status, timings=timings, measures=found, seed=seed, peak_memory_bytes=peak_memory_bytes()
     )
-    return Result(whole, inverse, warped, base)
+    return Result(whole, inverse, warped, base, (fixed, moving))
 
 
 def _parts(transform: Transform, fixed: Image) -> tuple[DisplacementField | None, Affine]:

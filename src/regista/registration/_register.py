@@ -201,7 +201,7 @@ class _Run:
         warped = Image(warped.data, self.fixed.grid, warped.kind, self.fixed.space)
         self._time("inverse and resampling", began_output)
         self._time("registration", began)
-        return Result(transform, inverse, warped, self._record())
+        return Result(transform, inverse, warped, self._record(), (self.fixed, self.moving))
 
     def _scans(self) -> tuple[Scan, Scan]:
         began = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from regista.core import Image, RunRecord
 from regista.transforms import Transform
@@ -22,9 +22,12 @@ class Result:
         Moving image on the fixed grid, sampled once through the whole chain.
     record : RunRecord
         How it went.
+    pair : tuple of two Image, optional
+        The fixed and the moving image as they were given, for `regista.view`; references, not copies.
     """
 
     transform: Transform
     inverse: Transform
     warped: Image
     record: RunRecord
+    pair: tuple[Image, Image] | None = field(default=None, repr=False)

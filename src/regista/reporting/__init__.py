@@ -2,6 +2,7 @@
 
 from regista.reporting._cohort import CohortRow, find_runs, write_cohort
 from regista.reporting._folder import RunFolder, read_run
+from regista.reporting._notebook import NotebookViewer, view
 from regista.reporting._page import Report, make_report, write_report
 from regista.reporting._verdict import Outcome, Verdict, judge
 from regista.reporting._viewer import open_viewer
@@ -10,6 +11,7 @@ from regista.reporting._viewer_server import ViewerServer
 
 __all__ = [
     "CohortRow",
+    "NotebookViewer",
     "Outcome",
     "Report",
     "RunFolder",
@@ -21,6 +23,7 @@ __all__ = [
     "make_report",
     "open_viewer",
     "read_run",
+    "view",
     "write_cohort",
     "write_report",
 ]

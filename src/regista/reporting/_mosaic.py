@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from regista.transforms import Transform, resample
 _GAP = 6
 _FINEST = 8
 """Samples a pixel along an axis, at most."""
+_LETTERS = 14
+_LIGHT, _DARK = (255, 255, 255), (0, 0, 0)
 
 
 def sample_tiles(
@@ -111,18 +114,20 @@ def mosaic(
 
 def _lettered(picture: RGB, tile: Tile) -> RGB:
     from PIL import Image as Pillow
-    from PIL import ImageDraw
+    from PIL import ImageDraw, ImageFont
 
     height, width = picture.shape[:2]
     if not tile.letters or min(height, width) < 60:
         return picture
     drawn = Pillow.fromarray(picture)
     pen = ImageDraw.Draw(drawn)
-    places = ((9, height / 2), (width - 9, height / 2), (width / 2, 9), (width / 2, height - 9))
+    ink, rim = (_LIGHT, _DARK) if np.median(picture[[0, -1]]) < 128 else (_DARK, _LIGHT)
+    font = ImageFont.load_default(_LETTERS)
+    style: dict[str, Any] = {"fill": ink, "font": font, "stroke_width": 1, "stroke_fill": rim}
+    places = ((9, height / 2), (width - 9, height / 2), (width / 2, 10), (width / 2, height - 10))
     for letter, at in zip(tile.letters, places, strict=True):
-        pen.text(at, letter, fill=(255, 255, 255), anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))
-    text = f"{tile.place_mm:.0f} mm"
-    pen.text((6, height - 6), text, fill=(220, 220, 220), anchor="ls", stroke_width=2, stroke_fill=(0, 0, 0))
+        pen.text(at, letter, anchor="mm", **style)
+    pen.text((6, height - 6), f"{tile.place_mm:.0f} mm", anchor="ls", **style)
     return np.asarray(drawn)
 
 
