@@ -165,3 +165,17 @@ def test_a_grid_that_memory_cannot_hold_is_refused_at_once(spacing):
     image = Image(np.zeros((60, 70, 50), np.float32), Grid((60, 70, 50), np.eye(4)))
     with pytest.raises(PlanError, match=r"would make .* voxels: about .* GB of memory"):
         Resample(spacing_mm=spacing)(image)
+
+
+def test_resample_keeps_weights_and_masks_apart(grid) -> None:
+    image, first = linear_image(grid), np.indices(grid.shape)[0]
+    for values, kind in ((0.5 + 0.02 * first, "weights"), (np.where(first > 4, 3, 0), "labels")):
+        mask = Image(values.astype(np.float32), grid)
+        moved = Resample(spacing_mm=0.9).apply(image, mask).mask
+        place = grid.world2index(np.moveaxis(moved.grid.coordinates_mm(), 0, -1))[..., 0]
+        inner = (place > 0) & (place < grid.shape[0] - 1) & (moved.data > 0)
+        assert inner.any()
+        if kind == "weights":
+            np.testing.assert_allclose(moved.data[inner], 0.5 + 0.02 * place[inner], atol=1e-4)
+        else:
+            assert set(np.unique(moved.data)) <= {0, 1}

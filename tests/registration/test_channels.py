@@ -127,7 +127,7 @@ WAYS = ("force", "exchanged_force", "value_and_gradient", "forces")
 def ask(way, level, metric, symmetric=True):
     """Return value and force, or gradient, of a level's cost."""
     cost, field = LevelCost(level, metric, np.eye(4), symmetric), random_field(level)
-    cost.begin(field, 1)
+    cost.begin([field], 1)
     out, other, scratch = (np.zeros_like(field) for _ in range(3))
     if way == "value_and_gradient":
         return cost.value_and_gradient(field, out), out
@@ -159,7 +159,7 @@ def test_a_metric_without_a_channel_is_the_mean(level, way):
 def test_the_gradient_by_displacements_is_that_of_the_value(level):
     field, direction = random_field(level), random_field(level, 1.0, seed=2)
     cost, out = LevelCost(level, WEIGHTED, np.eye(4), False), np.zeros_like(field)
-    cost.begin(field, 1)
+    cost.begin([field], 1)
     cost.value_and_gradient(field, out)
     step, spare = np.float32(5e-4), np.zeros_like(field)
     ahead, back = (cost.value_and_gradient(field + s * direction, spare) for s in (step, -step))
@@ -380,7 +380,7 @@ def test_content_of_any_channel_is_worked_on(level, role):
     sides = {"fixed": [near, empty], "moving": [near, empty], role: [near, far]}
     scans = {name: replace(level.fixed, grid=grid).with_channels(parts) for name, parts in sides.items()}
     cost = LevelCost(replace(level, **scans), SSD(), np.eye(4))
-    rows = cost.begin(np.zeros((3, *shape), np.float32), 1)
+    rows = cost.begin([np.zeros((3, *shape), np.float32)], 1)
     for i, j, k in ((4, 4, 4), (34, 31, 38)):
         assert rows[0, i, j] <= k < rows[1, i, j]
     assert rows[0, 20, 18] >= rows[1, 20, 18]

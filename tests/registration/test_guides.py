@@ -147,7 +147,7 @@ def test_the_gradient_of_a_guide_is_the_derivative_of_its_value(rng, lattice, nu
         assert abs((gradient * change).sum() - rise) < 0.02 * size
     # the force on a compositive update is the derivative along u ← s v + u ∘ (id + s v)
     force = np.zeros_like(field)
-    cost.begin(field, 2)
+    cost.begin([field], 2)
     assert cost.force(field, scratch, force) == pytest.approx(value, rel=1e-6)
     update = ndimage.gaussian_filter(rng.normal(size=(3, *shape)), (0, 2, 2, 2))
     update *= (cost.axis_scale > 0)[:, None, None, None] * 0.3 / np.abs(update).max()

@@ -87,12 +87,9 @@ def test_masks_hold_for_fields_too(smooth_pair):
         np.linalg.norm(r.transform.map_points(points) - truth(points), axis=1).mean()
         for r in (plain, masked, both, kept)
     )
-    assert masked_error < 0.7 * plain_error
-    assert both_error < 0.7 * masked_error, (
-        both_error,
-        masked_error,
-    )  # what is masked is hidden from windows too
-    assert kept_error == pytest.approx(masked_error, rel=0.05)
+    assert kept_error < 0.7 * plain_error
+    assert masked_error < 0.7 * kept_error  # what is masked is hidden from windows too
+    assert both_error == pytest.approx(masked_error, rel=0.05)
 
 
 def test_bad_voxels_are_refused_and_can_be_masked(shifted_pair):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from regista.kernels.reference import mind
+from regista.kernels.reference import mind, weighted_lncc, weighted_mind
 from regista.similarity import LNCC, MI, MIND, NCC, NGF, NMI, SSD, CorrelationRatio, Sum
 
 SHAPES = [(11, 14, 9), (11, 14, 1), (1, 9, 12)]
@@ -53,8 +53,10 @@ def _directions(gradient, rng):
         yield rng.standard_normal(shape).astype(np.float32), float(np.linalg.norm(gradient))
 
 
-def _exact_mind(metric, fixed, warped, weight):
+def _exact_mind(metric, fixed, warped, weight, hides):
     """Return the value in float64: it has kinks, where the smallest distance changes, close to any image."""
+    if hides:
+        return _exact_hidden_mind(metric, fixed, warped, weight)
     margin = mind.mind_margin(fixed.shape, metric.radius, metric.dilation)
     target = mind.mind_descriptors(fixed, metric.radius, metric.dilation)
     bounds = mind.mind_bounds(mind.pad_nearest(warped, margin), metric.radius, metric.dilation)
@@ -69,12 +71,45 @@ def _exact_mind(metric, fixed, warped, weight):
     return value
 
 
-def _mismatch(metric, shape, weighted, factor=1.0):
+def _exact_hidden_lncc(metric, fixed, weight):
+    """Return the value in float64: a window of few pixels, some of little weight, leaves float32 few digits."""
+    out = np.empty((3, *fixed.shape))
+
+    def value(image):
+        given = fixed, image, weight, metric.radius, metric.floor
+        total, kept = weighted_lncc.weighted_lncc_coefficients(*given, out=out)
+        return -total / kept
+
+    return value
+
+
+def _exact_hidden_mind(metric, fixed, warped, weight):
+    margin = mind.mind_margin(fixed.shape, metric.radius, metric.dilation)
+    given = mind.pad_nearest(weight, margin), metric.radius, metric.dilation
+    one, other = (mind.pad_nearest(image, margin) for image in (fixed, warped))
+    bounds = weighted_mind.weighted_mind_bounds(other, *given)
+    channels = len(mind.neighbours(fixed.shape, metric.dilation))
+    target, out = np.empty((2, channels, *fixed.shape))
+    limits = weighted_mind.weighted_mind_bounds(one, *given)
+    weighted_mind.weighted_mind_descriptors(one, *given, limits, out=target)
+
+    def value(image):
+        padded = mind.pad_nearest(image, margin)
+        total, kept = weighted_mind.weighted_mind_coefficients(target, padded, *given, bounds, out=out)
+        return total / (channels * kept)
+
+    return value
+
+
+def _mismatch(metric, shape, weighted, factor=1.0, hides=False):
     """Return how far the gradient, times `factor`, is off at most, as a share of itself."""
     fixed, warped = _pair(shape)
     rng = np.random.default_rng(1)
     weight = rng.uniform(0, 1, shape).astype(np.float32) if weighted else None
+    if hides:
+        weight = hidden(shape, weight)
     prepared = metric.prepare(fixed, weight)
+    prepared.hides = hides
     gradient, scratch = np.empty_like(warped), np.empty_like(warped)
     prepared.value_and_gradient(warped, weight, gradient)
     gradient *= np.float32(factor)
@@ -82,7 +117,10 @@ def _mismatch(metric, shape, weighted, factor=1.0):
     value = lambda image: prepared.value_and_gradient(image, weight, scratch)  # noqa: E731
     eps = 1e-3 if isinstance(metric, NGF | Sum) else 4e-3  # weak gradients turn soon
     if isinstance(metric, MIND):
-        value, eps = _exact_mind(metric, fixed, warped, weight), 1e-6
+        value, eps = _exact_mind(metric, fixed, warped, weight, hides), 1e-6
+        warped = warped.astype(np.float64)
+    if hides and isinstance(metric, LNCC) and 1 in shape:
+        value, eps = _exact_hidden_lncc(metric, fixed, weight), 1e-4
         warped = warped.astype(np.float64)
     for direction, size in _directions(gradient, rng):
         expected = _slope(value, warped, direction, eps)
@@ -96,6 +134,64 @@ def _mismatch(metric, shape, weighted, factor=1.0):
 @pytest.mark.parametrize("metric", METRICS)
 def test_gradient_matches_finite_differences(metric, weighted, shape):
     assert _mismatch(metric, shape, weighted) < TOLERANCE
+
+
+def hidden(shape, weight):
+    """Return weights with a corner of the volume hidden: a third along every axis."""
+    weight = np.ones(shape, np.float32) if weight is None else weight.copy()
+    weight[tuple(slice(n // 3 + 1 if n > 1 else 1) for n in shape)] = 0
+    return weight
+
+
+WINDOWED = [
+    LNCC(radius=2), LNCC(radius=1), MIND(), MIND(radius=2, dilation=1), NGF(),
+    Sum(terms=((0.7, LNCC()), (2.0, MI(bins=16)), (0.3, NGF()))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("weighted", [False, True], ids=["binary", "graded"])
+@pytest.mark.parametrize("metric", WINDOWED)
+def test_gradient_matches_finite_differences_where_voxels_are_hidden(metric, weighted, shape):
+    assert _mismatch(metric, shape, weighted, hides=True) < TOLERANCE
+
+
+@pytest.mark.parametrize("shape", SHAPES[:2])
+@pytest.mark.parametrize("weighted", [False, True], ids=["binary", "graded"])
+@pytest.mark.parametrize("metric", [SSD(), NCC(), MI(), CorrelationRatio(), *WINDOWED])
+def test_what_is_hidden_does_not_count(metric, weighted, shape):
+    """Whatever either image shows there: neither for the value nor for the gradient."""
+    rng = np.random.default_rng(2)
+    fixed, warped = _pair(shape)
+    weight = hidden(shape, rng.uniform(0.1, 1, shape).astype(np.float32) if weighted else None)
+    found = []
+    for junk in (0.0, 1.0):
+        one, other = (np.where(weight > 0, image, np.float32(junk)) for image in (fixed, warped))
+        prepared = metric.prepare(one, weight)
+        prepared.hides = True
+        gradient = np.empty_like(fixed)
+        value = prepared.value_and_gradient(other, weight, gradient)
+        assert not gradient[weight == 0].any()
+        found.append((value, gradient))
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("metric", WINDOWED)
+def test_hiding_nothing_changes_nothing(metric):
+    fixed, warped = _pair((11, 14, 9))
+    weight, found = np.ones(fixed.shape, np.float32), []
+    for hides in (False, True):
+        prepared, gradient = metric.prepare(fixed, weight), np.empty_like(fixed)
+        prepared.hides = hides
+        force, scratch = np.empty((2, 3, *fixed.shape), np.float32)
+        scale = np.array([1.0, 0.5, 0.3], np.float32)
+        found.append((prepared.value_and_gradient(warped, weight, gradient), gradient))
+        prepared.force(warped, weight, scale, True, scratch, force)
+        found[-1] += (force,)
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
+    for one, two in zip(found[0][1:], found[1][1:], strict=True):
+        np.testing.assert_allclose(two, one, atol=1e-4 * np.abs(one).max())
 
 
 @pytest.mark.parametrize("factor", [0.99, 1.01])

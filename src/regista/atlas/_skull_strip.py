@@ -301,10 +301,11 @@ class _Run:
 def _linear(*stages: tuple[str, tuple[int, ...], tuple[int, ...]]) -> Any:
     return plan_from_dict(
         {
+            "fixed_surround": "keep",
             "stages": [
                 {"model": model, "similarity": "nmi", "shrink": list(shrink), "steps": list(steps)}
                 for model, shrink, steps in stages
-            ]
+            ],
         }
     )
 
@@ -312,6 +313,7 @@ def _linear(*stages: tuple[str, tuple[int, ...], tuple[int, ...]]) -> Any:
 # no level coarser than 4 mm, and a stiff field: a stripped template must not be drawn to the scalp
 _DEFORMABLE = plan_from_dict(
     {
+        "fixed_surround": "keep",  # the brain's edge, which the mask ends at, is what is looked for
         "stages": [
             {
                 "model": "diffeomorphic",
@@ -322,7 +324,7 @@ _DEFORMABLE = plan_from_dict(
                 "field_sigma_vox": [0.5],
                 "step_vox": 0.5,
             }
-        ]
+        ],
     }
 )
 

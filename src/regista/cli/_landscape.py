@@ -42,8 +42,12 @@ def metric_landscape(
     initial: Annotated[
         Path | None, typer.Option(help="Linear transform fixed → moving that counts as 0.")
     ] = None,
-    fixed_mask: Annotated[Path | None, typer.Option(help="Voxels of the fixed image to compare.")] = None,
-    moving_mask: Annotated[Path | None, typer.Option(help="Voxels of the moving image to compare.")] = None,
+    fixed_mask: Annotated[
+        Path | None, typer.Option(help="Voxels of the fixed image to compare, or weights 0 to 1.")
+    ] = None,
+    moving_mask: Annotated[
+        Path | None, typer.Option(help="Voxels of the moving image to compare, or weights 0 to 1.")
+    ] = None,
     threads: Threads = None,
     quiet: Quiet = False,
     as_json: Json = False,

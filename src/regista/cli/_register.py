@@ -83,8 +83,12 @@ def register(
             help="With --model: plan of deformable stages that starts from its field ('deformable')."
         ),
     ] = None,
-    fixed_mask: Annotated[Path | None, typer.Option(help="Voxels of the fixed image to compare.")] = None,
-    moving_mask: Annotated[Path | None, typer.Option(help="Voxels of the moving image to compare.")] = None,
+    fixed_mask: Annotated[
+        Path | None, typer.Option(help="Voxels of the fixed image to compare, or weights 0 to 1.")
+    ] = None,
+    moving_mask: Annotated[
+        Path | None, typer.Option(help="Voxels of the moving image to compare, or weights 0 to 1.")
+    ] = None,
     fixed_channel: Annotated[
         list[Path] | None,
         typer.Option(help="Another contrast of FIXED, on its grid; repeat for more."),

@@ -18,6 +18,14 @@ from regista.transforms import resample, resample_labels
 _PAIRS = ("LR", "PA", "IS")
 
 
+def _mask_on(mask: Image, grid: Grid) -> Image:
+    """Return a mask on another grid: 0 or 1, or weights between them where it has fractions."""
+    values = mask.as_float32()
+    if np.array_equal(values, np.rint(values)):
+        return resample_labels(LabelImage((values > 0).astype(np.uint8), mask.grid, space=mask.space), grid)
+    return resample(Image(values, mask.grid, space=mask.space), grid, fill=0.0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reorient(Step):
     """Order and flip the array axes so that they point, as nearly as they do, where the codes say.
@@ -126,8 +134,7 @@ class Resample(Step):
         measured: dict[str, Any] = {"from": image.grid.describe(), "to": grid.describe()}
         moved = None
         if mask is not None:
-            inside = LabelImage((mask.as_float32() > 0).astype(np.uint8), mask.grid, space=mask.space)
-            moved = replace(resample_labels(inside, grid), space=mask.space)
+            moved = replace(_mask_on(mask, grid), space=mask.space)
         if isinstance(image, LabelImage):
             return Outcome(replace(resample_labels(image, grid), space=image.space), moved, measured)
         sigma = self._sigma(image.grid, grid)

@@ -28,8 +28,9 @@ def run_convex(
     fixed2moving: Matrix,
     base: Base | None,
     report: Callable[[Level, int, float], None],
+    after: str = "",
 ) -> tuple[VoxelField, list[LevelHistory]]:
-    """Run a convex stage; return the field on the fixed grid and the course of its levels.
+    """Run a convex stage, after the one named; return the field on the fixed grid and the course of its levels.
 
     Notes
     -----
@@ -38,7 +39,7 @@ def run_convex(
     """
     vectors = np.zeros((3, *fixed.grid.shape), np.float32) if base is None else base(fixed.grid)
     history = []
-    for level in levels(fixed, moving, stage.shrink, stage.steps):
+    for level in levels(fixed, moving, stage.shrink, stage.steps, stage.model, after):
         began = time.perf_counter()
         found, values = _search_level(level, stage, fixed2moving, VoxelField(vectors, fixed.grid), report)
         vectors = compose(vectors, found.resampled(fixed.grid))

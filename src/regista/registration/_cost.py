@@ -58,7 +58,8 @@ class LevelCost:
     ) -> None:
         self._level, self._similarity, self._symmetric = level, similarity, symmetric_force
         self._warper = Warper(level)
-        self._metric = prepare_channels(similarity, level.fixed.channels, level.fixed.weight)
+        fixed = level.fixed
+        self._metric = prepare_channels(similarity, fixed.channels, fixed.weight, fixed.hides)
         self._affine = level.voxel_map(fixed2moving)
         self._guides, self._fixed2moving = tuple(guides), fixed2moving
         spacing = level.fixed.spacing
@@ -79,14 +80,15 @@ class LevelCost:
         self._exchanged: LevelCost | None = None
         self._halves: tuple[Warper, Warper] | None = None
 
-    def begin(self, field: Volume, reach: int) -> NDArray[np.int32]:
-        """Check that the images overlap under a field, and return the rows where anything is to be done.
+    def begin(self, fields: Sequence[Volume], reach: int) -> NDArray[np.int32]:
+        """Check that the images overlap under a solver's fields, and return the rows where anything is to be done.
 
         They are where either image, in any channel, differs from its surround, with room for it to move
         and for filters that reach `reach` voxels; with guides, which may pull anywhere, all.
         """
-        level, (warped, weight) = self._level, self._warper(self._affine, field)
-        check_overlap(weight, level)
+        level = self._level
+        self.check(fields)
+        warped, _ = self._warper(self._affine, fields[-1])
         each = [ranges_of(channel, channel.flat[0], _SURROUND) for channel in level.fixed.channels]
         pairs = zip(warped, level.moving.channels, strict=True)
         each += [ranges_of(there, moving.flat[0], _SURROUND) for there, moving in pairs]
@@ -99,6 +101,28 @@ class LevelCost:
             (depth >= rows[0, ..., None]) & (depth < rows[1, ..., None]) if self._penalties else None
         )
         return rows
+
+    def check(self, fields: Sequence[Volume]) -> None:
+        """Refuse to begin where the images hardly overlap under the fields of a solver: a map, or both halves of one."""
+        if len(fields) == 1:
+            weight = self._warper(self._affine, fields[0])[1]
+        else:
+            one, other = self._middle(*fields)
+            weight = one(_IDENTITY, fields[0])[1] * other(self._affine, fields[1])[1]
+        check_overlap(weight, self._level)
+
+    def _middle(self, to_fixed: Volume, to_moving: Volume) -> tuple[Warper, Warper]:
+        """Return what pulls the fixed and the moving image to the grid halfway."""
+        if self._halves is None:
+            level = self._level
+            middle = Scan(level.fixed.data, level.fixed.grid)  # no weights of its own
+            self._halves = (
+                Warper(replace(level, fixed=middle, moving=level.fixed)),
+                Warper(replace(level, fixed=middle)),
+            )
+            # everywhere once: filters read beyond the rows
+            self._halves[0](_IDENTITY, to_fixed), self._halves[1](self._affine, to_moving)
+        return self._halves
 
     def force(self, field: Volume, scratch: Volume, out: Volume) -> float:
         """Return the value at a field and write the descent force on a compositive update."""
@@ -114,21 +138,14 @@ class LevelCost:
 
         Both images are warped to the grid in the middle; each in turn takes the part of the fixed image.
         """
-        if self._halves is None:
-            level = self._level
-            middle = Scan(level.fixed.data, level.fixed.grid)  # no weights of its own
-            self._halves = (
-                Warper(replace(level, fixed=middle, moving=level.fixed)),
-                Warper(replace(level, fixed=middle)),
-            )
-            # everywhere once: filters read beyond the rows
-            self._halves[0](_IDENTITY, to_fixed), self._halves[1](self._affine, to_moving)
-        fixed, fixed_weight = self._halves[0](_IDENTITY, to_fixed, self._rows)
-        warped, weight = self._halves[1](self._affine, to_moving, self._rows)
+        halves, hides = self._middle(to_fixed, to_moving), self._level.fixed.hides
+        rows = None if hides else self._rows  # windows at the rows' ends weigh what lies beyond
+        fixed, fixed_weight = halves[0](_IDENTITY, to_fixed, rows)
+        warped, weight = halves[1](self._affine, to_moving, rows)
         np.multiply(weight, fixed_weight, out=weight)
         arguments = (weight, self.axis_scale, self._symmetric, scratch)
-        ahead = prepare_channels(self._similarity, fixed, weight)
-        back = prepare_channels(exchanged(self._similarity), warped, weight)
+        ahead = prepare_channels(self._similarity, fixed, weight, hides)
+        back = prepare_channels(exchanged(self._similarity), warped, weight, hides)
         value = ahead.force(warped, *arguments, on_moving, self._rows)
         other = back.force(fixed, *arguments, on_fixed, self._rows)
         value = 0.5 * (value + other) + self._pull((to_fixed, to_moving), (on_fixed, on_moving))

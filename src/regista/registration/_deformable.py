@@ -64,8 +64,9 @@ def run_deformable(
     report: Callable[[Level, int, float], None],
     guides: Sequence[Guidance] = (),
     seed: int = 0,
+    after: str = "",
 ) -> tuple[VoxelField, list[LevelHistory]]:
-    """Run one deformable stage; return the field on the fixed grid and the course of its levels."""
+    """Run one deformable stage, after the one named; return the field on the fixed grid and the course of its levels."""
     solver = stage.solver(0)
     if base is not None and not solver.takes_start:
         raise GeometryError(
@@ -76,7 +77,7 @@ def run_deformable(
     stage = replace(stage, similarity=similarity)
     pyramid = _Pyramid(base, solver.parts)
     history = []
-    for level in levels(fixed, moving, stage.shrink, stage.steps):
+    for level in levels(fixed, moving, stage.shrink, stage.steps, stage.model, after):
         began = time.perf_counter()
         solver = stage.solver(level.index)
         carried = pyramid.begin(level.fixed.grid)
@@ -146,7 +147,7 @@ def _run_level(
         cost = PairCost(*settings) if stage.of_pairs else LevelCost(*settings)  # type: ignore[arg-type]
     solver, rule = stage.solver(level.index), stage.convergence
     fields = carried()
-    rows: NDArray[np.int32] = cost.begin(fields[-1], solver.reach_vox)
+    rows: NDArray[np.int32] = cost.begin(fields, solver.reach_vox)
     state = solver.init(fields, rows)
     status = Status.STEP_LIMIT
     for number in range(level.steps):

@@ -19,6 +19,8 @@ from regista.registration._stages import ConvexStage, DenseStage, IterativeStage
 from regista.regularization import DeformationPrior, LocalRigidity, load_deformation_model
 from regista.transforms import DisplacementField
 
+_ROUNDING = 1e-5
+"""How far weights may lie outside 0 … 1, where files hold them as scaled whole numbers."""
 _BYTES_PER_VOXEL = 4 * 17  # field, two work fields, metric buffers and images at full resolution
 _OUTPUT_BYTES_PER_VOXEL = 4 * 18  # fields both ways, in mm and in voxels, on the whole fixed grid
 
@@ -44,8 +46,8 @@ def check_pair(fixed: Image, moving: Image, non_finite: str) -> None:
         )
 
 
-def check_mask(mask: Image, image: Image, role: str, owner: str = "its image") -> Image:
-    """Return a mask on the grid of its image."""
+def check_mask(mask: Image, image: Image, role: str, owner: str = "its image", graded: bool = True) -> Image:
+    """Return a mask on the grid of its image; with `graded`, fractions in it must be weights (see `weights_of`)."""
     if mask.ndim != image.ndim or mask.kind != "scalar":
         raise GeometryError(
             f"the {role} mask must be a {image.ndim}-D image of one value per voxel, as {owner} is, got a "
@@ -58,6 +60,8 @@ def check_mask(mask: Image, image: Image, role: str, owner: str = "its image") -
         )
     if not np.any(mask.as_float32() > 0):
         raise GeometryError(f"the {role} mask is empty: no voxel is above 0")
+    if graded:
+        weights_of(mask, role)  # says what is wrong, before anything runs
     return mask
 
 
@@ -75,7 +79,7 @@ def check_region(region: Image | None, fixed: Image, plan: Plan) -> Image | None
             f"the plan's {wanting[0]} needs to know what is rigid: give --penalty-mask FILE (in Python region=), an "
             "image on the fixed grid that is above 0 there"
         )
-    return None if region is None else check_mask(region, fixed, "penalty", "the fixed image")
+    return None if region is None else check_mask(region, fixed, "penalty", "the fixed image", graded=False)
 
 
 def check_priors(plan: Plan, ndim: int) -> None:
@@ -177,7 +181,8 @@ def prepare(
             f"the {role} image has {bad} NaN or Inf voxels ({100 * bad / finite.size:.3g} %); clean it, or treat "
             "them as masked out: --non-finite mask (in Python non_finite='mask')"
         )
-    use = finite if mask is None else finite & (mask.as_float32() > 0)
+    weights = None if mask is None else weights_of(mask, role)
+    use = finite if weights is None else finite & (weights > 0)
     numbers = finite if bad else None
     scaled = [
         unit_range(channel, plan.clip_percentiles, use, masked=mask is not None, finite=numbers)
@@ -189,9 +194,9 @@ def prepare(
             "there is nothing to align"
         )
     weight: NDArray[np.float32] | None = None
-    if mask is not None or bad:
-        seen = finite if mask is None else finite & _widened(mask, plan.mask_margin_mm)
-        weight = seen.astype(np.float32)
+    if weights is not None or bad:
+        weight = finite.astype(np.float32)
+        weight *= 1 if weights is None else _widened(weights, image.grid, plan.mask_margin_mm)
     grid = embedded(image.grid)
     shape = grid.shape
     voxels = [
@@ -206,13 +211,53 @@ def prepare(
     return Scan(voxels[0], grid, weight, others=tuple(voxels[1:]), thickness=thickness)
 
 
-def _widened(mask: Image, margin_mm: float) -> NDArray[np.bool_]:
-    """Return the voxels of a mask, and those whose centre lies within a margin of one's."""
-    inside = mask.as_float32() > 0
+def weights_of(mask: Image, role: str) -> NDArray[np.float32]:
+    """Return a mask as weights 0 … 1.
+
+    A mask of whole numbers, labels among them, is 1 wherever it is above 0. Any fraction in it makes it weights, of
+    which the largest counts as 1.
+
+    Raises
+    ------
+    GeometryError
+        If a value is NaN or infinite, or there are fractions and values outside 0 … 1.
+    """
+    values = mask.as_float32()
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        raise GeometryError(
+            f"the {role} mask has {bad} NaN or Inf voxels; a mask is 0 where voxels are left out, and above 0 or a weight "
+            "from 0 to 1 elsewhere: write 0 there"
+        )
+    if np.array_equal(values, np.rint(values)):
+        return (values > 0).astype(np.float32)
+    low, high = float(values.min()), float(values.max())
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise GeometryError(
+            f"the {role} mask has fractions, which are weights from 0 to 1, and its values go from {low:.4g} to {high:.4g}; "
+            "divide them by the largest, or make a mask of whole numbers, above 0 where voxels are compared"
+        )
+    return np.asarray(np.maximum(values, 0) / np.float32(high), np.float32)
+
+
+def _widened(weights: NDArray[np.float32], grid: Grid, margin_mm: float) -> NDArray[np.float32]:
+    """Return weights with those voxels, too, whose centre lies within a margin of one's, as the nearest one counts."""
     if margin_mm == 0:
-        return inside
-    distance = distance_transform_edt(~inside, sampling=mask.grid.spacing)
-    return np.asarray(distance <= margin_mm)
+        return weights
+    distance, nearest = distance_transform_edt(weights == 0, sampling=grid.spacing, return_indices=True)
+    return np.where(distance <= margin_mm, weights[tuple(nearest)], np.float32(0))
+
+
+def hide(fixed: Scan, moving: Scan, plan: Plan) -> tuple[Scan, Scan]:
+    """Return both scans with what has no weight hidden from smoothing, gradients, windows and patches.
+
+    A plan may keep what surrounds the fixed image's mask; then windows reach over what either image hides.
+    """
+    if plan.fixed_surround == "keep":
+        return fixed, moving.filled()
+    if fixed.weight is None and moving.weight is None:
+        return fixed, moving
+    return replace(fixed.filled(), hides=True), replace(moving.filled(), hides=True)
 
 
 def thickness_of(grid: Grid, factor: float) -> tuple[float, float, float]:

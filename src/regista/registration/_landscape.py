@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from regista.core import Image, PlanError
 from regista.registration._channels import Channels
-from regista.registration._inputs import canonical, check_mask, check_pair, prepare
+from regista.registration._inputs import canonical, check_mask, check_pair, hide, prepare
 from regista.registration._levels import Level, Matrix, Warper, levels
 from regista.registration._plan import Plan
 from regista.registration._stages import LinearStage
@@ -147,7 +147,8 @@ def metric_landscape(
     start = _matrix(initial)
     warper, center = Warper(level), level.fixed.grid.center_mm
     bound = {
-        name: prepare_channels(one, level.fixed.channels, level.fixed.weight) for name, one in metrics.items()
+        name: prepare_channels(one, level.fixed.channels, level.fixed.weight, level.fixed.hides)
+        for name, one in metrics.items()
     }
     gradients = [np.empty_like(channel) for channel in level.fixed.channels]
     offsets = np.linspace(-reach, reach, points)
@@ -201,8 +202,8 @@ def _level(
     for role, image, mask in (("fixed", fixed, fixed_mask), ("moving", moving, moving_mask)):
         mask = None if mask is None else check_mask(mask, image, role)
         scans.append(prepare(*canonical(image, mask), plan, role, "error", channels.averaged == role))
-    masked = None not in (fixed_mask, moving_mask)  # as `register` does
-    return next(iter(levels(scans[0].filled() if masked else scans[0], scans[1].filled(), (shrink,), (1,))))
+    hidden = hide(scans[0], scans[1], plan)
+    return next(iter(levels(*hidden, (shrink,), (1,))))
 
 
 def _matrix(initial: Affine | None) -> Matrix:

@@ -20,6 +20,7 @@ Matrix = NDArray[np.float64]
 class Scan:
     """One image made ready: intensities 0 … 1 on a 3-D grid, with an optional weight per voxel.
 
+    With `hides`, voxels of weight 0 are left out of windows and patches too, not only of what is compared.
     `region` tells where regional penalties hold, 0 … 1. `others` are the channels after the first, which is `data`.
     `thickness` is how many times longer a voxel counts along
     each axis than the grid says, where the grid does not know.
@@ -31,6 +32,7 @@ class Scan:
     region: Volume | None = None
     thickness: tuple[float, float, float] = (1.0, 1.0, 1.0)
     others: tuple[Volume, ...] = ()
+    hides: bool = False
 
     @property
     def channels(self) -> tuple[Volume, ...]:
@@ -57,6 +59,11 @@ class Scan:
         return np.asarray(self.grid.spacing * self.thickness)
 
     @property
+    def graded(self) -> bool:
+        """Whether some weight lies between 0 and 1."""
+        return self.weight is not None and bool(np.any((self.weight > 0) & (self.weight < 1)))
+
+    @property
     def finest_mm(self) -> float:
         """Spacing of the finest axis, axes of one voxel aside."""
         return float(min(s for s, n in zip(self.spacing, self.grid.shape, strict=True) if n > 1))
@@ -76,7 +83,7 @@ class Scan:
         """
         if self.weight is None:
             return self
-        known = self.weight > 0.5
+        known = self.weight > 0
         if known.all() or not known.any():
             return self
         if self.others:
@@ -114,12 +121,20 @@ class Scan:
 
         weight, region = (None if one is None else shrink(one) for one in (self.weight, self.region))
         small = replace(self, grid=grid, weight=weight, region=region)
-        return small.with_channels([shrink(one) for one in self.channels])
+        channels = [shrink(one) for one in self.channels]
+        own = self.weight
+        if self.hides and own is not None and weight is not None and self.graded:
+            # what counts little must not come back by smoothing
+            shares = np.maximum(weight, 1e-3)
+            weighted = [shrink(one * own) / shares for one in self.channels]
+            pairs = zip(weighted, channels, strict=True)
+            channels = [np.where(weight > 1e-3, one, plain) for one, plain in pairs]
+        return small.with_channels(channels)
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """Both scans at one resolution."""
+    """Both scans at one resolution; `stage` names whose level it is, and `after` the stage before it."""
 
     index: int
     count: int
@@ -127,14 +142,23 @@ class Level:
     shrink: tuple[int, ...]
     fixed: Scan
     moving: Scan
+    stage: str = ""
+    after: str = ""
 
     def voxel_map(self, fixed2moving: Matrix) -> Matrix:
         """Return the (3, 4) map from fixed to moving voxels for a world matrix."""
         return np.asarray((self.moving.grid.world2grid @ fixed2moving @ self.fixed.grid.grid2world)[:3])
 
 
-def levels(fixed: Scan, moving: Scan, shrink: Sequence[int], steps: Sequence[int]) -> Iterator[Level]:
-    """Yield the levels of a stage, coarse to fine."""
+def levels(
+    fixed: Scan,
+    moving: Scan,
+    shrink: Sequence[int],
+    steps: Sequence[int],
+    stage: str = "",
+    after: str = "",
+) -> Iterator[Level]:
+    """Yield the levels of a stage, coarse to fine; `stage` names it, and `after` the one before."""
     finest = fixed.finest_mm
     for index, (factor, count) in enumerate(zip(shrink, steps, strict=True)):
         coarse = fixed.at_spacing(factor * finest)
@@ -146,6 +170,8 @@ def levels(fixed: Scan, moving: Scan, shrink: Sequence[int], steps: Sequence[int
             tuple(round(float(r)) for r in ratio),
             coarse,
             moving.at_spacing(factor * finest),
+            stage,
+            after,
         )
 
 
@@ -185,6 +211,12 @@ MIN_OVERLAP = 0.1
 """Share that must overlap: of the fixed image's volume in use, or of the moving one's where that is smaller."""
 
 
+_SMALL_MASKS = (
+    "out of sight of small masks a worse match can count as a better one, so widen them (plan key mask_margin_mm) or give "
+    "none; else "
+)
+
+
 def usable_voxels(level: Level) -> float:
     """Return the volume in use of the smaller image, in voxels of the fixed one."""
     volumes = [
@@ -196,14 +228,28 @@ def usable_voxels(level: Level) -> float:
 
 
 def check_overlap(weight: Volume, level: Level) -> None:
-    """Refuse to begin where the images hardly overlap."""
+    """Refuse to begin a level where the images hardly overlap, saying what brought them there."""
     share = float(weight.sum(dtype=np.float64)) / max(usable_voxels(level), 1e-30)
-    if share < MIN_OVERLAP:
+    if share >= MIN_OVERLAP:
+        return
+    stage = f"{level.stage}: " if level.stage else ""
+    begun = f"{100 * share:.2g} % of the images (of their masks, where given) overlap"
+    least = f"and at least {100 * MIN_OVERLAP:g} % must"
+    if level.index == 0 and not level.after:
         raise RegistrationError(
-            f"only {100 * share:.2g} % of the images (of their masks, where given) overlap at the start, and at least "
-            f"{100 * MIN_OVERLAP:g} % must: check the headers, the masks and the initial transform, or let the plan "
-            "search for a start (start.search = 'rotations')"
+            f"{stage}only {begun} at the start, {least}: check the headers, the masks and the initial transform, or let "
+            "the plan search for a start (start.search = 'rotations')"
         )
+    if level.index == 0:
+        culprit, when = level.after, "at the start, where the stage before it left them"
+    else:
+        culprit, when = level.stage, f"after level {level.index} of {level.count}"
+    masked = level.fixed.weight is not None or level.moving.weight is not None
+    raise RegistrationError(
+        f"{stage}only {begun} {when}, {least}: the headers are not to blame, {culprit!r} moved them apart; "
+        f"{_SMALL_MASKS if masked else ''}keep {culprit!r} nearer to its start (a map with fewer parameters, smoother "
+        "updates, fewer steps at coarse levels), or begin nearer (--initial)"
+    )
 
 
 Report = Callable[[int, float], None]

@@ -72,7 +72,8 @@ class LinearCost:
     ) -> None:
         self._level, self._basis, self._guides = level, basis, tuple(guides)
         self._warper = Warper(level)
-        self._metric = prepare_channels(similarity, level.fixed.channels, level.fixed.weight)
+        fixed = level.fixed
+        self._metric = prepare_channels(similarity, fixed.channels, fixed.weight, fixed.hides)
         self._gradients = [np.empty(channel.shape, np.float32) for channel in level.fixed.channels]
         self._to_voxels = level.fixed.grid.world2grid @ basis @ level.fixed.grid.grid2world
         self._total = usable_voxels(level)
@@ -162,13 +163,14 @@ def run_linear(
     start: Matrix,
     report: Callable[[Level, int, float], None],
     guides: Sequence[Guidance] = (),
+    after: str = "",
 ) -> tuple[Matrix, list[LevelHistory]]:
-    """Run one linear stage; return the world matrix and the course of its levels."""
+    """Run one linear stage, after the one named; return the world matrix and the course of its levels."""
     fixed, moving, similarity = in_use(fixed, moving, stage.similarity)
     fixed = fixed if guides else content(fixed, 0.1)  # guides may lie outside the content
     basis = basis_for(stage.model, fixed)
     history = []
-    for level in levels(fixed, moving, stage.shrink, stage.steps):
+    for level in levels(fixed, moving, stage.shrink, stage.steps, stage.model, after):
         began = time.perf_counter()
         if stage.smooth_vox > 0:
             smooth = [scan.smoothed(stage.smooth_vox) for scan in (level.fixed, level.moving)]

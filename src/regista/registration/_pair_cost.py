@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from regista.core import Grid
 from regista.kernels.cpu.consistency import loop_residual
@@ -49,6 +50,13 @@ class PairCost(LevelCost):
         super().__init__(level, similarity, fixed2moving, symmetric_force, single, guides)
         pairs: list[PairPenalty] = [one for one in penalties if is_pair_penalty(one)]  # type: ignore[misc]
         self._loops = [one.prepare(level.fixed.grid) for one in pairs]
+
+    def begin(self, fields: Sequence[Volume], reach: int) -> NDArray[np.int32]:
+        """Do what `LevelCost.begin` does, for both maps: the one back first, then the map whose rows are returned."""
+        back, there = fields
+        rows = super().begin([there], reach)
+        self.exchanged().check([back])
+        return rows
 
     def value_and_gradient(self, field: Volume, out: Volume) -> float:
         """Return the value at both fields ``(6, I, J, K)``, the one back first, and write its derivative by them."""

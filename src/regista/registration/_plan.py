@@ -59,8 +59,9 @@ class Plan:
         Both masks are widened by so much before anything is compared; intensities are still scaled inside them alone.
         The edge of an organ aligns it, and a mask that ends there hides it.
     fixed_surround : 'fill' or 'keep'
-        What windows and smoothing see of the fixed image outside its mask: smooth values grown from inside, where both
-        images have masks, or the image itself. The moving image is always filled.
+        What smoothing sees of the fixed image outside its mask: smooth values grown from inside, or the image itself.
+        With 'fill' windows, patches and differences leave out what either mask hides; with 'keep' they reach over it. The
+        moving image is always filled.
     slice_thickness : float
         For stacks of few thick slices whose header does not know the thickness (equal spacing along all axes, and one
         axis with less than a quarter of the others' voxels): how many times longer a voxel counts along that axis when

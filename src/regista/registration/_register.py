@@ -41,6 +41,7 @@ from regista.registration._inputs import (
     check_priors,
     check_region,
     guides_warning,
+    hide,
     masks_warning,
     overlap_warning,
     plane,
@@ -109,7 +110,8 @@ def register(
         Point map fixed → moving to start from; the search for a start is then left out. A displacement
         field in it is refined by deformable stages and cannot be refined by linear ones.
     fixed_mask, moving_mask : Image, optional
-        On the grid of their image; voxels at 0 are not compared.
+        On the grid of their image; voxels at 0 are not compared. Whole numbers above 0 all count alike; values between
+        0 and 1 are weights.
     region : Image, optional
         Where penalties such as ``local-rigidity`` hold, on the grid of the fixed image: all voxels above 0 alike.
     guides : sequence of LabelGuide, LandmarkGuide or SurfaceGuide
@@ -241,14 +243,10 @@ class _Run:
         self.warnings += channels.warning()
         if region is not None:
             scans[0] = replace(scans[0], region=region_on(region, scans[0].grid))
-        if self.plan.fixed_surround == "fill" and None not in (self.fixed_mask, self.moving_mask):
-            scans[0] = scans[0].filled()
-        scans[1] = scans[1].filled()
-        self.measures["predicted_memory_bytes"] = check_memory(
-            scans[0], scans[1], self.plan, len(self.guides)
-        )
+        fixed, moving = hide(scans[0], scans[1], self.plan)
+        self.measures["predicted_memory_bytes"] = check_memory(fixed, moving, self.plan, len(self.guides))
         self._time("prepare", began)
-        return scans[0], scans[1]
+        return fixed, moving
 
     def _prepare_guides(self) -> None:
         if not self.guides:
@@ -297,7 +295,7 @@ class _Run:
             if isinstance(stage, LinearStage):
                 began = time.perf_counter()
                 matrix, history = run_linear(
-                    fixed, moving, stage, matrix, self._reporter(stage), self._guidance
+                    fixed, moving, stage, matrix, self._reporter(stage), self._guidance, self._before()
                 )
                 self.history += history
                 self._time(stage.model, began)
@@ -314,7 +312,9 @@ class _Run:
                     base = VoxelField(to_voxels(vectors, fixed.grid), fixed.grid).resampled
                 run: Any = run_convex if isinstance(stage, ConvexStage) else run_deformable
                 more = (self._guidance, self.seed) if isinstance(stage, IterativeStage) else ()
-                found, history = run(fixed, moving, stage, matrix, base, self._reporter(stage), *more)
+                found, history = run(
+                    fixed, moving, stage, matrix, base, self._reporter(stage), *more, after=self._before()
+                )
                 self.history += history
                 if found.back_vox is not None:
                     self.measures["loop_mean_mm"] = loop_error_mm(
@@ -325,6 +325,10 @@ class _Run:
                 self._spline = self._control_points(found, stage, history) if base is None else None
                 self._time(stage.model, began)
         return vectors
+
+    def _before(self) -> str:
+        """Return the model of the stage that was done last, if any was."""
+        return self.history[-1].stage if self.history else ""
 
     def _control_points(
         self, found: VoxelField, stage: DenseStage, history: Sequence[LevelHistory]

@@ -40,7 +40,8 @@ def warmup() -> float:
     terms = tuple((1.0, kind()) for kind in SIMILARITIES.values() if kind is not DeepMetric)
     metric, scale = Sum(terms=terms).prepare(volume, None), np.ones(3, np.float32)
     scratch, out = (np.zeros((3, *volume.shape), np.float32) for _ in range(2))
-    metric.force(volume, np.ones_like(volume), scale, True, scratch, out)
+    for metric.hides in (False, True):
+        metric.force(volume, np.ones_like(volume), scale, True, scratch, out)
     metric.value_and_gradient(volume, None, out[0])
     return time.perf_counter() - began
 

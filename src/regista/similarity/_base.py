@@ -32,6 +32,8 @@ class Prepared(ABC):
     """Whether the fixed image's gradient may stand in for the warped one's: they look alike."""
     reach_vox: int = 0
     """Radius of what a voxel's value depends on, voxels."""
+    hides: bool = False
+    """Whether voxels of weight 0 are left out of windows, patches and differences too: of what other voxels look at."""
 
     def __init__(self, fixed: Volume) -> None:
         self.fixed = fixed

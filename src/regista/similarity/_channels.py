@@ -32,15 +32,29 @@ class PreparedChannels:
         The fixed image's channels.
     weight : (I, J, K) float32 ndarray or None
         Weight of its voxels.
+    hides : bool
+        Whether what has no weight is left out of windows and patches too (see `Prepared.hides`).
     """
 
-    def __init__(self, terms: Sequence[ChannelTerm], fixed: Sequence[Volume], weight: Volume | None) -> None:
+    def __init__(
+        self,
+        terms: Sequence[ChannelTerm],
+        fixed: Sequence[Volume],
+        weight: Volume | None,
+        hides: bool = False,
+    ) -> None:
         self._terms: list[tuple[float, int, Prepared]] = [
             (share, channel, metric.prepare(fixed[channel], weight)) for share, channel, metric in terms
         ]
+        self.hide(hides)
         self.reach_vox = max(term.reach_vox for _, _, term in self._terms)
         self._gradient: Volume | None = None
         self._force: Volume | None = None
+
+    def hide(self, hides: bool) -> None:
+        """Set whether what has no weight is left out of windows and patches too."""
+        for _, _, term in self._terms:
+            term.hides = hides
 
     def at(self, voxels: NDArray[np.int64]) -> Self:
         """Return the sum bound to some voxels of the fixed image alone; see `Prepared`."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from regista.core import PlanError
 from regista.kernels.cpu.lncc import lncc_coefficients, lncc_fixed, lncc_force, lncc_gradient
+from regista.kernels.cpu.weighted_lncc import apply_weight, weighted_lncc_coefficients
 from regista.similarity._base import Prepared, Volume
 
 
@@ -17,7 +18,8 @@ from regista.similarity._base import Prepared, Volume
 class LNCC:
     """Squared local cross-correlation over cubic windows, ``D = −Σ w cc² / Σ w`` (Avants 2008).
 
-    Sums run over windows in which the fixed image is not flat.
+    Sums run over windows in which the fixed image is not flat. Where masks hide voxels (`Prepared.hides`), the means and
+    sums within a window are weighted too, and windows that see less than a fifth of their voxels give nothing.
 
     Parameters
     ----------
@@ -49,23 +51,24 @@ class _PreparedLNCC(Prepared):
         super().__init__(fixed)
         self.reach_vox = config.radius
         self._radius, self._floor = config.radius, max(config.floor, 1e-12)
-        self._mean, self._spread = lncc_fixed(fixed, config.radius)
+        self._statistics: tuple[Volume, Volume] | None = None
         self._coefficients: Volume | None = None
 
     def _fill(
         self, warped: Volume, weight: Volume | None, out: Volume, rows: NDArray[np.int32] | None = None
     ) -> tuple[float, float]:
-        value, total = lncc_coefficients(
-            self.fixed,
-            self._mean,
-            self._spread,
-            warped,
-            weight,
-            self._radius,
-            self._floor,
-            out=out,
-            rows=rows,
-        )
+        radius, floor = self._radius, self._floor
+        if self.hides and weight is not None:
+            value, total = weighted_lncc_coefficients(
+                self.fixed, warped, weight, radius, floor, out=out, rows=rows
+            )
+        else:
+            if self._statistics is None:
+                self._statistics = lncc_fixed(self.fixed, radius)
+            mean, spread = self._statistics
+            value, total = lncc_coefficients(
+                self.fixed, mean, spread, warped, weight, radius, floor, out=out, rows=rows
+            )
         return (-value / total, total) if total > 0 else (0.0, 1.0)
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
@@ -74,6 +77,8 @@ class _PreparedLNCC(Prepared):
         value, total = self._fill(warped, weight, self._coefficients)
         lncc_gradient(self.fixed, warped, self._coefficients, self._radius, out=out)
         out *= np.float32(-1 / total)
+        if self.hides and weight is not None:
+            out *= weight
         return value
 
     def force(
@@ -89,4 +94,6 @@ class _PreparedLNCC(Prepared):
         value, total = self._fill(warped, weight, scratch, rows)
         scale = np.asarray(axis_scale, np.float32) / np.float32(total)
         lncc_force(self.fixed, warped, scratch, self._radius, scale, symmetric, out=out, rows=rows)
+        if self.hides and weight is not None:
+            apply_weight(out, weight, rows=rows)
         return value

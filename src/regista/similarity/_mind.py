@@ -16,6 +16,12 @@ from regista.kernels.cpu.mind import (
     mind_margin,
     pad_nearest,
 )
+from regista.kernels.cpu.weighted_mind import (
+    weighted_mind_bounds,
+    weighted_mind_coefficients,
+    weighted_mind_descriptors,
+    weighted_mind_gradient,
+)
 from regista.similarity._base import Prepared, Volume
 
 
@@ -28,7 +34,9 @@ class MIND:
     thousandth and a thousand times its own mean over the image: of the warped image as the metric sees it first, so that
     the value does not jump between steps. A single slice has four distances, in its plane.
 
-    A voxel of weight 0 is not compared, but the patches of its neighbours reach over it.
+    A voxel of weight 0 is not compared. Where masks hide voxels (`Prepared.hides`), patch distances are means over the
+    pairs of voxels that both images show, and so are the descriptors of both; a distance of which less than a fifth is shown
+    is left out, and a voxel where fewer than half of the distances remain.
 
     Parameters
     ----------
@@ -63,13 +71,21 @@ class _PreparedMIND(Prepared):
         self.reach_vox = config.radius + config.dilation
         self._radius, self._dilation = config.radius, config.dilation
         self._margin = mind_margin(fixed.shape, config.radius, config.dilation)
-        self._descriptors = mind_descriptors(fixed, config.radius, config.dilation)
+        self._descriptors: Volume | None = None
         self._bounds: tuple[float, float] | None = None
+        self._fixed_bounds: tuple[float, float] | None = None
         self._padded: Volume | None = None
-        self._coefficients = np.empty_like(self._descriptors)
+        self._padded_fixed: Volume | None = None
+        self._padded_weight: Volume | None = None
+        channels = {3: 12, 2: 4}.get(sum(n > 1 for n in fixed.shape), 0)
+        self._coefficients = np.empty((channels, *fixed.shape), np.float32)
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
-        radius, dilation, channels = self._radius, self._dilation, len(self._descriptors)
+        if self.hides and weight is not None:
+            return self._hidden(warped, weight, out)
+        radius, dilation, channels = self._radius, self._dilation, len(self._coefficients)
+        if self._descriptors is None:
+            self._descriptors = mind_descriptors(self.fixed, radius, dilation)
         self._padded = pad_nearest(warped, self._margin, out=self._padded)
         if self._bounds is None:
             self._bounds = mind_bounds(self._padded, radius, dilation)
@@ -82,4 +98,30 @@ class _PreparedMIND(Prepared):
         )
         share = 1 / (max(channels, 1) * total)
         mind_gradient(self._padded, self._coefficients, radius, dilation, share, out=out)
+        return float(value * share)
+
+    def _hidden(self, warped: Volume, weight: Volume, out: Volume) -> float:
+        """Do what `value_and_gradient` does, with descriptors of both images that see what has weight alone."""
+        settings = self._radius, self._dilation
+        self._padded = pad_nearest(warped, self._margin, out=self._padded)
+        self._padded_weight = pad_nearest(weight, self._margin, out=self._padded_weight)
+        if self._padded_fixed is None:
+            self._padded_fixed = pad_nearest(self.fixed, self._margin)
+        if self._descriptors is None:
+            self._descriptors = np.empty_like(self._coefficients)
+        if self._bounds is None or self._fixed_bounds is None:
+            self._bounds = weighted_mind_bounds(self._padded, self._padded_weight, *settings)
+            self._fixed_bounds = weighted_mind_bounds(self._padded_fixed, self._padded_weight, *settings)
+        given = self._padded_weight, *settings
+        weighted_mind_descriptors(self._padded_fixed, *given, self._fixed_bounds, out=self._descriptors)
+        value, total = weighted_mind_coefficients(
+            self._descriptors, self._padded, *given, self._bounds, out=self._coefficients
+        )
+        if total <= 0:
+            out[...] = 0
+            return 0.0 if len(self._coefficients) == 0 else float("inf")
+        share = 1 / (len(self._coefficients) * total)
+        weighted_mind_gradient(
+            self._padded, self._padded_weight, self._coefficients, *settings, share, out=out
+        )
         return float(value * share)

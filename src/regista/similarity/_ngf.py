@@ -20,7 +20,8 @@ class NGF:
     """Distance of normalized gradient fields (Haber & Modersitzki 2006).
 
     ``D = 1 − Σ w ⟨∇F, ∇W⟩² / ((|∇F|² + η_F²) (|∇W|² + η_W²)) / Σ w``: edges are to lie along each other, whichever side
-    of them is brighter. Gradients are central differences per voxel of the level.
+    of them is brighter. Gradients are central differences per voxel of the level. Where masks hide voxels
+    (`Prepared.hides`), a voxel counts as much as the least of those that its gradients read.
 
     Parameters
     ----------
@@ -49,15 +50,35 @@ class NGF:
         return _PreparedNGF(fixed, weight, self)
 
 
+def least_of_neighbours(weight: Volume) -> Volume:
+    """Return the least weight of every voxel and its neighbours along the axes: of what central differences read.
+
+    Examples
+    --------
+    >>> least_of_neighbours(np.float32([[[1, 1, 1, 0.5, 0, 1]]])).tolist()
+    [[[1.0, 1.0, 0.5, 0.0, 0.0, 0.0]]]
+    """
+    least = weight.copy()
+    for axis in range(3):
+        target, source = np.moveaxis(least, axis, 0), np.moveaxis(weight, axis, 0)
+        np.minimum(target[1:], source[:-1], out=target[1:])
+        np.minimum(target[:-1], source[1:], out=target[:-1])
+    return least
+
+
 class _PreparedNGF(Prepared):
     symmetric = False  # edges of other contrasts may point the other way
     reach_vox = 1
 
     def __init__(self, fixed: Volume, weight: Volume | None, config: NGF) -> None:
         super().__init__(fixed)
-        self._config = config
-        self._field = ngf_field(fixed, self._edge_of(fixed, weight))
+        self._config, self._weight = config, weight
+        self._field: Volume | None = None
         self._edge: float | None = None
+
+    def _seen(self, weight: Volume | None) -> Volume | None:
+        """Return the weight of gradients."""
+        return least_of_neighbours(weight) if self.hides and weight is not None else weight
 
     def _edge_of(self, image: Volume, weight: Volume | None) -> float:
         if isinstance(self._config.edge, str):
@@ -65,6 +86,9 @@ class _PreparedNGF(Prepared):
         return max(self._config.edge, _FLAT)
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
+        if self._field is None:
+            self._field = ngf_field(self.fixed, self._edge_of(self.fixed, self._seen(self._weight)))
+        weight = self._seen(weight)
         total = float(warped.size if weight is None else weight.sum(dtype=np.float64))
         if total <= 0:
             out[...] = 0

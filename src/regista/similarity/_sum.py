@@ -95,6 +95,7 @@ class _PreparedSum(Prepared):
         return few
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
+        self._terms.hide(self.hides)
         return self._terms.value_and_gradient((warped,), weight, (out,))
 
     def force(
@@ -107,6 +108,7 @@ class _PreparedSum(Prepared):
         out: Volume,
         rows: NDArray[np.int32] | None = None,
     ) -> float:
+        self._terms.hide(self.hides)
         return self._terms.force((warped,), weight, axis_scale, symmetric, scratch, out, rows)
 
 
@@ -189,7 +191,10 @@ def channel_terms(similarity: Similarity, count: int) -> list[ChannelTerm]:
 
 
 def prepare_channels(
-    similarity: Similarity, fixed: Sequence[Volume], weight: Volume | None
+    similarity: Similarity, fixed: Sequence[Volume], weight: Volume | None, hides: bool = False
 ) -> PreparedChannels:
-    """Bind a metric to the channels of a fixed image, and to the weight that they share."""
-    return PreparedChannels(channel_terms(similarity, len(fixed)), fixed, weight)
+    """Bind a metric to the channels of a fixed image, and to the weight that they share.
+
+    With `hides`, what has no weight is left out of windows and patches too (see `Prepared.hides`).
+    """
+    return PreparedChannels(channel_terms(similarity, len(fixed)), fixed, weight, hides)
