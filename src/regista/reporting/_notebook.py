@@ -56,7 +56,7 @@ def view(
     labels : pair of LabelImage, optional
         Of the fixed and of the moving image.
     landmarks : pair of PointSet, optional
-        Likewise, in the same order.
+        Likewise; they correspond by name where they have names, else by order.
     height : int
         Of the pictures, pixels.
 
