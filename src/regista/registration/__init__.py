@@ -21,7 +21,7 @@ from regista.registration._plan_file import (
     plan_to_toml,
 )
 from regista.registration._register import register
-from regista.registration._result import Result
+from regista.registration._result import MAX_FOLDED_PERCENT, Result
 from regista.registration._stages import (
     ConvexStage,
     DeformableStage,
@@ -36,6 +36,7 @@ from regista.registration._warmup import warmup
 
 __all__ = [
     "LANDMARK_MODELS",
+    "MAX_FOLDED_PERCENT",
     "ConvexStage",
     "DeformableStage",
     "DemonsStage",

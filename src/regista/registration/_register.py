@@ -53,7 +53,7 @@ from regista.registration._linear import run_linear
 from regista.registration._pair_cost import loop_error_mm
 from regista.registration._plan import Plan
 from regista.registration._plan_file import load_plan, plan_to_dict
-from regista.registration._result import Result
+from regista.registration._result import MAX_FOLDED_PERCENT, Result
 from regista.registration._stages import (
     ConvexStage,
     DenseStage,
@@ -75,9 +75,6 @@ from regista.transforms import (
     jacobian_determinant,
     resample,
 )
-
-MAX_FOLDED_PERCENT = 1.0
-"""Share of folded voxels above which a result is refused; none may fold where a penalty is there against folds."""
 
 
 def register(
