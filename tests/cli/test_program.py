@@ -14,6 +14,7 @@ from regista.registration import list_presets
 COMMANDS = (
     "register",
     "motion",
+    "register-slices",
     "apply",
     "apply-points",
     "invert",

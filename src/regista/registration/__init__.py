@@ -22,6 +22,7 @@ from regista.registration._plan_file import (
 )
 from regista.registration._register import register
 from regista.registration._result import MAX_FOLDED_PERCENT, Result
+from regista.registration._slices import SlicesResult, register_slices
 from regista.registration._stages import (
     ConvexStage,
     DeformableStage,
@@ -53,6 +54,7 @@ __all__ = [
     "MotionResult",
     "Plan",
     "Result",
+    "SlicesResult",
     "Start",
     "SurfaceGuide",
     "VelocityStage",
@@ -68,5 +70,6 @@ __all__ = [
     "plan_to_dict",
     "plan_to_toml",
     "register",
+    "register_slices",
     "warmup",
 ]
