@@ -25,6 +25,8 @@ class DenseStage:
     steps: tuple[int, ...] = (100, 100, 50, 10)
     per_level: ClassVar[tuple[str, ...]] = ()
     """Settings with one value for all levels, or one for each."""
+    may_be_empty: ClassVar[tuple[str, ...]] = ()
+    """Those of them that may have none, where another takes their place."""
     __pydantic_config__: ClassVar[dict[str, object]] = CONFIG
 
     def __post_init__(self) -> None:
@@ -33,6 +35,8 @@ class DenseStage:
             values = getattr(self, name)
             if not isinstance(values, tuple | list):
                 raise PlanError(f"{self.model}: {name} is a list of numbers, got {values!r}")
+            if not values and name in self.may_be_empty:
+                continue
             if len(values) not in (1, len(self.shrink)):
                 raise PlanError(
                     f"{self.model}: {name} has one value or one per level ({len(self.shrink)}), got {list(values)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -46,6 +47,6 @@ class DemonsStage(IterativeStage):
                 "similarity = 'demons', or for other metrics model = 'svf' or 'diffeomorphic'"
             )
 
-    def solver(self, level: int) -> DenseSolver:
+    def solver(self, level: int, voxel_mm: Sequence[float] | None = None) -> DenseSolver:
         """Return the solver of a level."""
         return Demons(**self._settings(level, "update", "step_vox", *self.per_level))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -33,7 +34,7 @@ class DeformableStage(IterativeStage):
     saturation: tuple[float, ...] = (0.0,)
     per_level: ClassVar[tuple[str, ...]] = ("update_sigma_vox", "field_sigma_vox", "saturation")
 
-    def solver(self, level: int) -> DenseSolver:
+    def solver(self, level: int, voxel_mm: Sequence[float] | None = None) -> DenseSolver:
         """Return the solver of a level."""
         greedy = GreedyDiffeomorphic(**self._settings(level, "step_vox", "step_decay", *self.per_level))
         return SymmetricDiffeomorphic(half=greedy) if self.model == "syn" else greedy

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from regista.core import PlanError
@@ -82,8 +83,22 @@ class IterativeStage(DenseStage, ABC):
         return 1
 
     @abstractmethod
-    def solver(self, level: int) -> DenseSolver:
-        """Return the solver of a level."""
+    def solver(self, level: int, voxel_mm: Sequence[float] | None = None) -> DenseSolver:
+        """Return the solver of a level, whose voxels have a size (where it is known); see `FreeFormStage`."""
+
+    def unused(self) -> dict[str, str]:
+        """Return the settings that were changed and have no effect in this stage, with the reason."""
+        return {
+            one.name: self.without_effect()[one.name]
+            for one in fields(self)
+            if one.name in self.without_effect() and getattr(self, one.name) != one.default
+        }
+
+    def without_effect(self) -> dict[str, str]:
+        """Return the settings that have no effect in this stage, with the reason."""
+        if isinstance(self.similarity, DemonsSSD):
+            return {"symmetric_force": "similarity.demons.gradient says whose gradients drive demons"}
+        return {}
 
     @property
     def convergence(self) -> Convergence:

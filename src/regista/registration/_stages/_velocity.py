@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -60,7 +61,12 @@ class VelocityStage(IterativeStage):
         """Whether forces are taken as steps, as in demons: nothing can then be added to the cost."""
         return self.natural_step or super().forces_are_steps
 
-    def solver(self, level: int) -> DenseSolver:
+    def without_effect(self) -> dict[str, str]:
+        """Return the settings that have no effect in this stage, with the reason."""
+        exact = {"symmetric_force": "gradient = 'adjoint' is the exact derivative"}
+        return super().without_effect() | (exact if self.gradient == "adjoint" else {})
+
+    def solver(self, level: int, voxel_mm: Sequence[float] | None = None) -> DenseSolver:
         """Return the solver of a level."""
         names = ("gradient", "symmetric", "natural_step", "squarings", "step_vox", "step_decay")
         return StationaryVelocity(**self._settings(level, *names, *self.per_level))
