@@ -332,6 +332,43 @@ def test_a_freeform_step_never_raises_the_value_and_keeps_the_start():
     np.testing.assert_array_equal(state.start, start)
 
 
+class Walled:
+    """A narrow valley, infinite beyond a wall, as a function of a field's mean along the first two axes.
+
+    The valley leads through the wall: the quasi-Newton direction ends there, the gradient leads along it.
+    """
+
+    center, curvature = np.array([-1.0, 5.0]), np.array([[1.0, 0.9], [0.9, 1.0]])
+
+    def value_and_gradient(self, field, out):
+        place = field[:2].mean(axis=(1, 2, 3), dtype=np.float64)
+        away = place - self.center
+        out[...] = 0
+        out[:2] = (self.curvature @ away / field[0].size)[:, None, None, None]
+        return float("inf") if place[0] < 0 else float(0.5 * away @ self.curvature @ away)
+
+
+def test_a_freeform_step_that_finds_nothing_is_tried_again_down_the_gradient():
+    solver, cost = FreeForm(spacing_vox=4.0), Walled()
+    still = np.zeros((3, 7, 6, 5), np.float32)
+    state = solver.init([still.copy()])  # right at the wall
+    before = solver.value(state, cost)
+    for axis in range(2):  # the true curvature
+        beside = still.copy()
+        beside[axis] = 0.5
+        other = solver.init([beside])
+        solver.value(other, cost)
+        move = np.zeros_like(state.control)
+        move[axis] = 0.5  # splines add up to one
+        state.pairs.append((move, other.gradient - state.gradient))
+    assert solver.step(state, cost)
+    assert len(state.pairs) == 1  # what led through the wall was forgotten
+    assert state.current < before
+    for _ in range(30):
+        solver.step(state, cost)
+    assert state.current < before / 20
+
+
 def test_control_points_may_lie_at_another_distance_along_each_axis():
     shape, rng = (13, 22, 9), np.random.default_rng(3)
     spacing = (3.0, 7.0, 4.5)

@@ -83,12 +83,28 @@ class FreeForm:
         return FreeFormState(start, axes, control, start.copy(), np.empty_like(start))
 
     def step(self, state: FreeFormState, cost: DenseCost, rule: Convergence | None = None) -> bool:
-        """Take one step in place, one that lowers the value; return False when none does."""
+        """Take one step in place, one that lowers the value; return False when none does.
+
+        Where none is found along the quasi-Newton direction, what was learnt of the curvature is forgotten, and the
+        gradient followed.
+        """
         state.values.append(self.value(state, cost))
         if rule is not None and rule.reached(state.values):
             return False
         gradient = state.gradient
         assert gradient is not None  # it comes with the value
+        before, start = state.current, state.control
+        if self._search(state, cost, before, gradient):
+            return True
+        if state.pairs:
+            state.pairs.clear()
+            if self._search(state, cost, before, gradient):
+                return True
+        self._evaluate(state, cost, start)
+        return False
+
+    def _search(self, state: FreeFormState, cost: DenseCost, before: float, gradient: Vector) -> bool:
+        """Look for a lower value along the solver's direction, and go there; return whether one was found."""
         direction = self._direction(state, gradient)
         slope = float(np.vdot(direction, gradient))
         if slope >= 0:
@@ -98,8 +114,7 @@ class FreeForm:
         largest = float(np.abs(direction).max())
         if not (largest > 0 and np.isfinite(largest)):
             return False
-        factor = min(1.0, self.max_step_vox / largest)
-        before, start = state.current, state.control
+        factor, start = min(1.0, self.max_step_vox / largest), state.control
         for _ in range(8):
             control = start + factor * direction
             value, found = self._evaluate(state, cost, control)
@@ -112,7 +127,6 @@ class FreeForm:
             # minimum of the parabola through both values and the slope, kept within a sane range
             curve = 2 * (value - before - factor * slope) if np.isfinite(value) else np.inf
             factor *= float(np.clip(-factor * slope / curve if curve > 0 else 0.5, 0.1, 0.5))
-        self._evaluate(state, cost, start)
         return False
 
     def _evaluate(self, state: FreeFormState, cost: DenseCost, control: Vector) -> tuple[float, Vector]:
