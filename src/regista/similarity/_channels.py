@@ -42,6 +42,11 @@ class PreparedChannels:
         self._gradient: Volume | None = None
         self._force: Volume | None = None
 
+    def rebind(self, fixed: Sequence[Volume], weight: Volume | None) -> None:
+        """Bind to the same channels as warped anew; see `Prepared`."""
+        for _, channel, term in self._terms:
+            term.rebind(fixed[channel], weight)
+
     def at(self, voxels: NDArray[np.int64]) -> Self:
         """Return the sum bound to some voxels of the fixed image alone; see `Prepared`."""
         few = copy.copy(self)

@@ -49,8 +49,13 @@ class _PreparedLNCC(Prepared):
         super().__init__(fixed)
         self.reach_vox = config.radius
         self._radius, self._floor = config.radius, max(config.floor, 1e-12)
-        self._mean, self._spread = lncc_fixed(fixed, config.radius)
         self._coefficients: Volume | None = None
+        self.rebind(fixed, None)
+
+    def rebind(self, fixed: Volume, weight: Volume | None) -> None:
+        """Bind to the same image as warped anew."""
+        super().rebind(fixed, weight)
+        self._mean, self._spread = lncc_fixed(fixed, self._radius)
 
     def _fill(
         self, warped: Volume, weight: Volume | None, out: Volume, rows: NDArray[np.int32] | None = None

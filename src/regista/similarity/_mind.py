@@ -63,10 +63,15 @@ class _PreparedMIND(Prepared):
         self.reach_vox = config.radius + config.dilation
         self._radius, self._dilation = config.radius, config.dilation
         self._margin = mind_margin(fixed.shape, config.radius, config.dilation)
-        self._descriptors = mind_descriptors(fixed, config.radius, config.dilation)
+        self.rebind(fixed, None)
         self._bounds: tuple[float, float] | None = None
         self._padded: Volume | None = None
         self._coefficients = np.empty_like(self._descriptors)
+
+    def rebind(self, fixed: Volume, weight: Volume | None) -> None:
+        """Bind to the same image as warped anew."""
+        super().rebind(fixed, weight)
+        self._descriptors = mind_descriptors(fixed, self._radius, self._dilation)
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         radius, dilation, channels = self._radius, self._dilation, len(self._descriptors)

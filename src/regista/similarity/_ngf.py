@@ -56,8 +56,14 @@ class _PreparedNGF(Prepared):
     def __init__(self, fixed: Volume, weight: Volume | None, config: NGF) -> None:
         super().__init__(fixed)
         self._config = config
-        self._field = ngf_field(fixed, self._edge_of(fixed, weight))
+        self._fixed_edge = self._edge_of(fixed, weight)
         self._edge: float | None = None
+        self.rebind(fixed, weight)
+
+    def rebind(self, fixed: Volume, weight: Volume | None) -> None:
+        """Bind to the same image as warped anew, by the same size of an edge."""
+        super().rebind(fixed, weight)
+        self._field = ngf_field(fixed, self._fixed_edge)
 
     def _edge_of(self, image: Volume, weight: Volume | None) -> float:
         if isinstance(self._config.edge, str):
