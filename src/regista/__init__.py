@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from regista.core import Grid, Image, LabelImage, Mesh, PointSet
     from regista.io import read, read_labels, read_points, read_transform, write
-    from regista.registration import MotionResult, Plan, Result, correct_motion, load_plan, register
+    from regista.registration import (
+        MotionResult,
+        Plan,
+        Result,
+        SlicesResult,
+        correct_motion,
+        load_plan,
+        register,
+        register_slices,
+    )
     from regista.reporting import view
     from regista.transforms import resample
 
@@ -17,7 +26,17 @@ _HOME = {
     **dict.fromkeys(("Grid", "Image", "LabelImage", "Mesh", "PointSet"), "regista.core"),
     **dict.fromkeys(("read", "read_labels", "read_points", "read_transform", "write"), "regista.io"),
     **dict.fromkeys(
-        ("MotionResult", "Plan", "Result", "correct_motion", "load_plan", "register"), "regista.registration"
+        (
+            "MotionResult",
+            "Plan",
+            "Result",
+            "SlicesResult",
+            "correct_motion",
+            "load_plan",
+            "register",
+            "register_slices",
+        ),
+        "regista.registration",
     ),
     "resample": "regista.transforms",
     "view": "regista.reporting",
@@ -32,6 +51,7 @@ __all__ = [
     "Plan",
     "PointSet",
     "Result",
+    "SlicesResult",
     "__version__",
     "correct_motion",
     "load_plan",
@@ -40,6 +60,7 @@ __all__ = [
     "read_points",
     "read_transform",
     "register",
+    "register_slices",
     "resample",
     "view",
     "write",

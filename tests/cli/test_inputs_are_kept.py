@@ -39,6 +39,7 @@ WRITES = {
 ELSEWHERE = {
     "register",
     "motion",
+    "register-slices",
     "benchmark",
     "demo",
     "evaluate learn2reg",

@@ -221,8 +221,8 @@ def test_a_failed_volume_gives_exit_code_1(series, call, tmp_path, monkeypatch) 
     from regista.core import Status
     from regista.registration import _motion
 
-    real = _motion._gist
-    monkeypatch.setattr(_motion, "_gist", lambda record: {**real(record), "status": Status.FOLDED})
+    real = _motion.gist
+    monkeypatch.setattr(_motion, "gist", lambda record: {**real(record), "status": Status.FOLDED})
     told = call("motion", series, "-o", tmp_path, "--reference", "first", "--quiet")
     assert told.exit_code == 1
     assert "3 of 4 volumes failed its checks (1, 2, 3: folded)" in told.stderr

@@ -15,6 +15,7 @@ from regista.registration import list_presets
 COMMANDS = (
     "register",
     "motion",
+    "register-slices",
     "apply",
     "apply-points",
     "invert",

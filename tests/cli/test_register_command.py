@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regista.core import Grid, Image, Status
+from regista.core import Grid, Image, Status, hash_array
 from regista.io import read, read_transform, write
 
 SHIFT_MM = np.array([3.0, -2.0, 2.5])
@@ -369,6 +369,32 @@ def test_guides_come_from_files_and_are_recorded(pair, call, tmp_path) -> None:
         assert done.exit_code == 2
         assert text in " ".join(done.stderr.split())
         assert not (tmp_path / "bad").exists()
+
+
+def test_landmarks_count_as_far_as_they_are_trusted(pair, call, tmp_path) -> None:
+    places = np.array([[20.0, -5.0, 50.0], [25.0, -10.0, 55.0], [22.0, -8.0, 50.0]])
+    wrong = places[[0, 1, 1]] + SHIFT_MM
+    for name, points in (("here", places), ("there", wrong)):
+        rows = [",".join(map(str, [*p, sure])) for p, sure in zip(points, (1.0, 0.7, 0.0), strict=True)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,y,z,Sure", *rows]), encoding="utf-8")
+    words = ["register", pair / "fixed.nii.gz", pair / "moving.nii.gz", "--preset", "translation", "--quiet"]
+    words += ["--fixed-points", tmp_path / "here.csv", "--moving-points", tmp_path / "there.csv"]
+    words += ["--points-convention", "ras", "--points-weight", 10, "--no-report", "-o", tmp_path / "out"]
+    away = []
+    for more in ([], ["--points-weights-column", "sure"]):
+        assert call(*words, "--no-verdict", *more).exit_code == 0
+        found = read_transform(tmp_path / "out/fixed2moving.h5")
+        away.append(np.abs(found.map_points(places) - places - SHIFT_MM).max())
+    assert away[0] > 1 > 0.1 > away[1]
+    record = json.loads((tmp_path / "out/record.json").read_text(encoding="utf-8"))
+    assert record["measures"]["guides"][0]["landmarks"] == 2
+    assert record["inputs"]["fixed_points"]["weights_sha256"] == hash_array(np.array([1.0, 0.7, 0.0]))
+    for bad, text in ((["--points-weights-column", "trust"], "no column 'trust', only x, y, z, Sure"),):
+        done = call(*words, *bad)
+        assert done.exit_code == 2
+        assert text in done.stderr
+    done = call(*words[:6], "-o", tmp_path / "bad", "--points-weights-column", "sure")
+    assert "--points-weights-column belongs to --fixed-points and --moving-points" in done.stderr
 
 
 def contrasts(pair, tmp_path) -> dict[str, Path]:

@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from regista.core import PlanError
+from regista.kernels.cpu.bspline import spline_axis, spline_expand
 from regista.kernels.cpu.fields import compose, jacobian_determinant
 from regista.kernels.cpu.rows import ranges_of, rows_of
 from regista.kernels.cpu.warp import warp, warp_gradient
@@ -19,6 +20,7 @@ from regista.optimization import (
     FreeForm,
     GreedyDiffeomorphic,
     StationaryVelocity,
+    StochasticFreeForm,
     SymmetricDiffeomorphic,
 )
 from regista.optimization._stopping import shortening
@@ -328,6 +330,73 @@ def test_a_freeform_step_never_raises_the_value_and_keeps_the_start():
         solver.step(state, cost)
     assert np.all(np.diff(state.values) <= 0)
     np.testing.assert_array_equal(state.start, start)
+
+
+class Walled:
+    """A narrow valley, infinite beyond a wall, as a function of a field's mean along the first two axes.
+
+    The valley leads through the wall: the quasi-Newton direction ends there, the gradient leads along it.
+    """
+
+    center, curvature = np.array([-1.0, 5.0]), np.array([[1.0, 0.9], [0.9, 1.0]])
+
+    def value_and_gradient(self, field, out):
+        place = field[:2].mean(axis=(1, 2, 3), dtype=np.float64)
+        away = place - self.center
+        out[...] = 0
+        out[:2] = (self.curvature @ away / field[0].size)[:, None, None, None]
+        return float("inf") if place[0] < 0 else float(0.5 * away @ self.curvature @ away)
+
+
+def test_a_freeform_step_that_finds_nothing_is_tried_again_down_the_gradient():
+    solver, cost = FreeForm(spacing_vox=4.0), Walled()
+    still = np.zeros((3, 7, 6, 5), np.float32)
+    state = solver.init([still.copy()])  # right at the wall
+    before = solver.value(state, cost)
+    for axis in range(2):  # the true curvature
+        beside = still.copy()
+        beside[axis] = 0.5
+        other = solver.init([beside])
+        solver.value(other, cost)
+        move = np.zeros_like(state.control)
+        move[axis] = 0.5  # splines add up to one
+        state.pairs.append((move, other.gradient - state.gradient))
+    assert solver.step(state, cost)
+    assert len(state.pairs) == 1  # what led through the wall was forgotten
+    assert state.current < before
+    for _ in range(30):
+        solver.step(state, cost)
+    assert state.current < before / 20
+
+
+def test_control_points_may_lie_at_another_distance_along_each_axis():
+    shape, rng = (13, 22, 9), np.random.default_rng(3)
+    spacing = (3.0, 7.0, 4.5)
+    solver = FreeForm(spacing_vox=spacing)
+    state = solver.init([np.zeros((3, *shape), np.float32)])
+    assert state.control.shape == (
+        3,
+        *(int((n - 1) / step) + 4 for n, step in zip(shape, spacing, strict=True)),
+    )
+    truth = spline_expand(
+        rng.normal(size=state.control.shape), [spline_axis(*one) for one in zip(shape, spacing, strict=True)]
+    )
+
+    def squares(field, out):
+        np.subtract(field, truth, out=out)
+        value = float((out.astype(np.float64) ** 2).sum()) / 2
+        return value
+
+    for _ in range(60):
+        solver.step(state, SimpleNamespace(value_and_gradient=squares))
+    assert np.abs(state.field - truth).mean() < 0.03 < 0.2 < np.abs(truth).mean()
+    assert solver.reach_vox == 14
+    assert StochasticFreeForm(spacing_vox=spacing).init(
+        [np.zeros((3, *shape), np.float32)]
+    ).control.shape == (state.control.shape)
+    for make in (FreeForm, StochasticFreeForm):
+        with pytest.raises(PlanError, match=r"between 1 and 200 voxels, got 0\.5"):
+            make(spacing_vox=(2.0, 0.5, 2.0))
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,18 @@ def ask(way, level, metric, symmetric=True):
     return getattr(cost, way)(field, scratch, out), out
 
 
+def test_halfway_each_metric_is_prepared_once(level, monkeypatch):
+    """What it takes from the first look, such as the range of a histogram, holds for all steps of a level."""
+    prepared, real = [], MI.prepare
+    monkeypatch.setattr(MI, "prepare", lambda self, *images: prepared.append(self) or real(self, *images))
+    cost, field = LevelCost(single(level, 0), MI(), np.eye(4)), random_field(level)
+    begun = len(prepared)
+    scratch, *forces = (np.zeros_like(field) for _ in range(3))
+    values = [cost.forces(share * field, field, scratch, *forces) for share in (0.0, 0.5, 0.0)]
+    assert len(prepared) == begun + 2  # there and back
+    assert values[0] == values[2] != values[1]
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_dense_cost_adds_values_and_forces(level, way):
     parts = [ask(way, single(level, n), m) for n, m in enumerate((LNCC(radius=1), MI()))]

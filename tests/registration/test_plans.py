@@ -26,6 +26,7 @@ from regista.registration import (
     plan_to_toml,
 )
 from regista.registration._channels import metric_volumes
+from regista.registration._inputs import unused_warnings
 from regista.regularization import InverseConsistency
 from regista.similarity import LNCC, MI, MIND, NGF, NMI, SSD, CorrelationRatio, DemonsSSD, Sum
 
@@ -310,6 +311,7 @@ def test_every_model_has_a_stage_of_its_own_with_defaults(model):
         ("demons", "field_sigma_vox", [2.0, 1.5, 1.0]),
         ("svf", "update_sigma_vox", [3.0, 2.5, 2.0]),
         ("bspline", "spacing_vox", [8.0, 6.0, 4.0]),
+        ("bspline", "spacing_mm", [32.0, 16.0, 8.0]),
         ("convex", "stride", [3, 2, 1]),
         ("convex", "search", [5, 4, 2]),
     ],
@@ -348,6 +350,12 @@ def test_a_setting_has_one_value_or_one_per_level(model, name, values):
         ("svf", {"step_decay": 0}, "step_decay is above 0 and at most 1"),
         ("bspline", {"spacing_vox": 0.5}, "spacing_vox is between 1 and 200 voxels, got 0.5"),
         ("bspline", {"spacing_vox": [4, 4, 0]}, "spacing_vox is between 1 and 200 voxels, got 0"),
+        ("bspline", {"spacing_mm": -8.0}, "spacing_mm is above 0 mm, got -8"),
+        (
+            "bspline",
+            {"spacing_mm": 8, "spacing_vox": 4},
+            r"in voxels \(.*4.*\) and in mm \(.*8.*\); give one",
+        ),
         ("bspline", {"max_step_vox": 21}, "max_step_vox is above 0 and at most 20 voxels, got 21"),
         ("bspline", {"memory": 0}, "memory is between 1 and 50 steps, got 0"),
         ("bspline", {"optimizer": "adam"}, "optimizer.*adam"),
@@ -372,6 +380,61 @@ def test_a_setting_has_one_value_or_one_per_level(model, name, values):
 def test_settings_of_models_out_of_range(model, settings, message):
     with pytest.raises(PlanError, match=message):
         one_stage(model, **settings)
+
+
+def test_control_points_are_so_far_apart_in_mm():
+    stage = one_stage("bspline", shrink=[8, 4, 2], steps=[9, 8, 7], spacing_mm=[32, 16, 8]).stages[0]
+    assert stage.spacing_vox == ()
+    assert one_stage("bspline").stages[0].spacing_vox == (5.0,)
+    assert [stage.control_spacing(n, (8 / 2**n, 4 / 2**n, 4 / 2**n)) for n in range(3)] == [
+        (4.0, 8.0, 8.0)
+    ] * 3
+    assert stage.control_spacing(2, (2.0, 1.0, 10.0)) == (4.0, 8.0, 1.0)  # not closer than voxels
+    assert stage.solver(2, (2.0, 1.0, 4.0)).spacing_vox == (4.0, 8.0, 2.0)
+    for voxels in ((9.0, 8.5, 12.0), (0.03, 0.03, 0.03)):
+        with pytest.raises(
+            PlanError, match=r"control points 8 mm apart \(spacing_mm\) on level 2, whose voxels are"
+        ):
+            stage.control_spacing(2, voxels)
+
+
+def test_mm_take_the_place_of_voxels_in_an_override():
+    plan = load_plan("bspline-mi", ["stages.bspline.spacing_mm=[40, 20, 10]"])
+    assert plan.stages[-1].spacing_mm == (40.0, 20.0, 10.0)
+    assert plan.stages[-1].spacing_vox == ()
+    assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan
+    with pytest.raises(PlanError, match=r"spacing_mm and stages.bspline.spacing_vox are both set"):
+        load_plan("bspline-mi", ["stages.bspline.spacing_mm=20", "stages.bspline.spacing_vox=4"])
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "named"),
+    [
+        ("bspline", {"symmetric_force": False, "samples": 3000}, ["symmetric_force", "samples"]),
+        ("bspline", {"optimizer": "asgd", "memory": 9, "tolerance": 0.01}, ["memory", "tolerance"]),
+        ("bspline", {"optimizer": "asgd", "samples": 3000, "decay_power": 0.6}, []),
+        ("bspline", {"memory": 9, "tolerance": 0.01}, []),
+        ("demons", {"symmetric_force": False}, ["symmetric_force"]),
+        ("svf", {"symmetric_force": False}, ["symmetric_force"]),
+        ("svf", {"symmetric_force": False, "gradient": "composition"}, []),
+        (
+            "svf",
+            {"symmetric_force": False, "gradient": "composition", "similarity": "demons"},
+            ["symmetric_force"],
+        ),
+        ("syn", {"symmetric_force": False}, []),
+    ],
+)
+def test_settings_without_effect_are_told(model, settings, named):
+    told = unused_warnings(one_stage(model, **settings))
+    assert sorted(told) == sorted(
+        next(one for one in told if f"({model}): {name} has no effect, as " in one) for name in named
+    )
+    assert len(told) == len(named)
+
+
+def test_presets_set_nothing_without_effect():
+    assert [warning for name in list_presets() for warning in unused_warnings(load_plan(name))] == []
 
 
 def test_files_that_cannot_be_read(tmp_path):

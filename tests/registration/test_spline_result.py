@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 from phantoms import error_vox, grid_of, pair, smooth_truth
 
-from regista.core import Grid, Image
+from regista.core import Grid, Image, PlanError
 from regista.io import read_transform, write, write_transform
 from regista.kernels.cpu.bspline import spline_axis, spline_expand
 from regista.registration import DeformableStage, FreeFormStage, LinearStage, Plan, Start, register
@@ -109,6 +109,25 @@ def test_only_what_is_a_spline_is_kept_as_one(tmp_path):
         fixed, moving, Plan(stages=(short,), start=start), initial=read_transform(tmp_path / "alone.h5")
     )
     assert isinstance(again.transform.flatten().transforms[0], DisplacementField)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "asgd"])
+def test_control_points_lie_so_many_mm_apart(optimizer):
+    grid = grid_of((26, 30, 12), (1.0, 0.7, 4.6))
+    fixed, moving = pair(smooth_truth(grid, 2.0), grid)
+    stage = FreeFormStage(
+        similarity=NCC(), shrink=(2,), steps=(4,), spacing_mm=(6.0,), optimizer=optimizer, samples=500
+    )
+    result = register(fixed, moving, Plan(stages=(stage,), start=Start(search="none")))
+    spline = result.transform.flatten().transforms[0]
+    # the first two axes shrink to about 1.4 mm; slices, not halved, of 4.6 mm hold a point each 6 mm
+    np.testing.assert_allclose(spline.grid.spacing, 6.0, atol=1e-9)
+    assert any("samples has no effect" in warning for warning in result.record.warnings) == (
+        optimizer == "lbfgs"
+    )
+    close = replace(stage, spacing_mm=(0.5,))
+    with pytest.raises(PlanError, match=r"control points 0\.5 mm apart"):
+        register(fixed, moving, Plan(stages=(close,), start=Start(search="none")))
 
 
 def test_the_axes_of_the_file_do_not_matter():

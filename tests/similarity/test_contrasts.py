@@ -187,6 +187,33 @@ def test_the_symmetric_force_is_for_terms_of_one_contrast(rng):
         assert np.array_equal(*forces) == same
 
 
+@pytest.mark.parametrize("metric", [SSD(), NCC(), LNCC(), MIND(), NGF(edge=0.01), MI(), SUM])
+def test_a_metric_bound_anew_is_that_of_the_new_image(rng, metric):
+    first, fixed, warped = (smooth(rng) for _ in range(3))
+    # the range of intensities, which a histogram keeps, is the same
+    for image in (first, fixed):
+        image[0, 0, 0], image[-1, 0, 0] = 0, 1
+    prepared, gradients = metric.prepare(first, None), [np.empty(SHAPE, np.float32) for _ in range(2)]
+    prepared.value_and_gradient(warped, None, gradients[0])
+    prepared.rebind(fixed, None)
+    again = prepared.value_and_gradient(warped, None, gradients[0])
+    assert again == pytest.approx(metric.prepare(fixed, None).value_and_gradient(warped, None, gradients[1]))
+    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("metric", [MI(), NGF(share=0.5)])
+def test_scales_stay_when_a_metric_is_bound_anew(rng, metric):
+    first, fixed, warped = (smooth(rng) for _ in range(3))
+    first[4, 5, 6] = 2.0  # a bright voxel, which interpolation loses
+    prepared, out = metric.prepare(first, None), np.empty(SHAPE, np.float32)
+    prepared.value_and_gradient(warped, None, out)
+    prepared.rebind(fixed, None)
+    kept = prepared.value_and_gradient(warped, None, out)
+    assert kept != pytest.approx(value(metric, fixed, warped), rel=1e-3)
+    prepared.rebind(fixed, None)
+    assert prepared.value_and_gradient(warped, None, out) == kept
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -18,6 +18,7 @@ from regista.cli._motion import motion
 from regista.cli._plans import presets
 from regista.cli._preprocess import ablate, preprocess, train_nyul
 from regista.cli._register import register
+from regista.cli._register_slices import register_slices
 from regista.cli._report import report
 from regista.cli._setup import demo, warmup
 from regista.cli._skull_strip import skull_strip
@@ -37,6 +38,7 @@ app = typer.Typer(
 
 app.command()(register)
 app.command()(motion)
+app.command("register-slices")(register_slices)
 app.command()(apply)
 app.command("apply-points")(apply_points)
 app.command("fit-points")(fit_points)

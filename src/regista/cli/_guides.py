@@ -30,6 +30,10 @@ MovingPoints = Annotated[Path | None, typer.Option(help="The same of MOVING: pai
 PointsWeight = Annotated[
     float | None, typer.Option(help="Weight of the mean squared distance, per mm² (default: 0.01).")
 ]
+PointsWeightsColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column of --fixed-points (.csv): how far to trust each landmark."),
+]
 FixedSurface = Annotated[
     Path | None,
     typer.Option(help="Mask of FIXED whose surface is to meet that of --moving-surface-mask."),
@@ -52,6 +56,7 @@ class GuideFiles:
     moving_points: Path | None
     points_convention: str | None
     points_weight: float | None
+    points_weights_column: str | None
     fixed_surface: Path | None
     moving_surface: Path | None
     surface_weight: float | None
@@ -64,7 +69,11 @@ class GuideFiles:
             (
                 "points",
                 "points",
-                {"points-convention": self.points_convention, "points-weight": self.points_weight},
+                {
+                    "points-convention": self.points_convention,
+                    "points-weight": self.points_weight,
+                    "points-weights-column": self.points_weights_column,
+                },
             ),
             ("surface", "surface-mask", {"surface-weight": self.surface_weight}),
         ):
@@ -93,7 +102,7 @@ class GuideFiles:
         """Read the files; points belong to the images."""
         from regista.cli._fit_points import read_landmarks
         from regista.evaluation import parse_labels
-        from regista.io import read, read_labels
+        from regista.io import read, read_labels, read_point_values
         from regista.registration import LabelGuide, LandmarkGuide, SurfaceGuide
 
         guides: list[Guide] = []
@@ -106,7 +115,9 @@ class GuideFiles:
             paths = self.fixed_points, self.moving_points
             one, other = read_landmarks(paths, self.points_convention, (fixed, moving))
             given = {} if self.points_weight is None else {"weight": self.points_weight}
-            guides.append(LandmarkGuide(fixed=one, moving=other, **given))
+            column = self.points_weights_column
+            trust = None if column is None else read_point_values(self.fixed_points, column)
+            guides.append(LandmarkGuide(fixed=one, moving=other, weights=trust, **given))
         if self.fixed_surface is not None and self.moving_surface is not None:
             masks = read(self.fixed_surface), read(self.moving_surface)
             given = {} if self.surface_weight is None else {"weight": self.surface_weight}

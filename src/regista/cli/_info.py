@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ def info(
         list[Path],
         typer.Argument(
             metavar="FILE…",
-            help="Images, transforms, points, surfaces, records, result folders of register and motion.",
+            help="Images, transforms, points, surfaces, records, result folders of register, motion and register-slices.",
         ),
     ],
     kind: Kind = None,
@@ -74,20 +75,24 @@ def _entry(path: Path, kind: str | None, options: dict[str, Any]) -> dict[str, A
 
 
 def _result(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Describe the folder that ``regista register`` or ``regista motion`` left."""
-    from regista.cli import _motion
+    """Describe the folder that ``regista register``, ``motion`` or ``register-slices`` left."""
+    from regista.cli import _motion, _register_slices
     from regista.cli._register import RESULTS
     from regista.core import FormatError, RegistaError
     from regista.io import read_transform
 
     record = read_record(folder / "record.json")
     if record is None:
-        raise FormatError(f"{folder / 'record.json'} is not a record of regista register or regista motion")
+        raise FormatError(
+            f"{folder / 'record.json'} is not a record of regista register, motion or register-slices"
+        )
     tree: dict[str, Any] = {"kind": "result", **record}
     if "series" in record:
         tree[_motion.TRANSFORMS] = len(_motion.earlier_transforms(folder))
-        names = _motion.RESULTS[:-1]
-        return tree | {name: "there" if (folder / name).exists() else "missing" for name in names}
+        return tree | _present(folder, _motion.RESULTS[:-1])
+    if "slices" in record:
+        tree[_motion.TRANSFORMS] = len(_motion.earlier_transforms(folder, _register_slices.PREFIX))
+        return tree | _present(folder, _register_slices.RESULTS[:-1])
     for name in RESULTS[1:-1]:
         if not (folder / name).exists():
             tree[name] = "missing"
@@ -96,8 +101,11 @@ def _result(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
             tree[name] = [_transform(read_transform(folder / name))]
         except RegistaError as error:
             raise FormatError(f"{folder}: {error}") from None
-    tree[RESULTS[0]] = "there" if (folder / RESULTS[0]).exists() else "missing"
-    return tree
+    return tree | _present(folder, RESULTS[:1])
+
+
+def _present(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: "there" if (folder / name).exists() else "missing" for name in names}
 
 
 def _print(tree: dict[str, Any], depth: int) -> None:
@@ -131,6 +139,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
             "summary": summary_of(tree),
             "plan": tree["plan"]["name"],
             **{role: entry.get("path") or entry["space"] for role, entry in tree["inputs"].items()},
+            **({"slices": len(tree["measures"]["slices"])} if "slices" in tree["measures"] else {}),
             **{f"seconds, {name}": round(seconds, 2) for name, seconds in tree["timings"].items()},
             "threads": tree["threads"],
             "seed": tree["seed"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,10 +98,12 @@ def motion(
     return _report(result, paths, quiet, as_json)
 
 
-def earlier_transforms(output: Path) -> list[Path]:
+def earlier_transforms(output: Path, prefix: str = "vol") -> list[Path]:
     """Return the transforms that an earlier run left: a shorter series must not leave some of them standing."""
-    files = (output / TRANSFORMS).glob("vol*")
-    return sorted(path for path in files if path.stem[3:].isdigit() and path.suffix in (".mat", ".h5"))
+    files = (output / TRANSFORMS).glob(f"{prefix}*")
+    return sorted(
+        path for path in files if path.stem[len(prefix) :].isdigit() and path.suffix in (".mat", ".h5")
+    )
 
 
 def _reference(word: str) -> Any:
@@ -145,9 +148,10 @@ def _write(folder: Any, result: MotionResult, series: Image, dtype: Any) -> dict
     things: dict[str, Any] = {"corrected.nii.gz": corrected, "reference.nii.gz": result.reference}
     for number, transform in enumerate(result.transforms):
         named = with_spaces(transform, "reference", series.space)
-        things[f"{TRANSFORMS}/vol{number:04d}{_suffix(transform)}"] = named
+        things[f"{TRANSFORMS}/vol{number:04d}{suffix_for(transform)}"] = named
     folder.write_all(things)
-    folder.text("motion.csv", _csv(result))
+    statuses = [str(entry["status"]) for entry in result.record.measures["volumes"]]
+    folder.text("motion.csv", csv_of(result.table, statuses))
     names = ["corrected.nii.gz", "reference.nii.gz", TRANSFORMS, "motion.csv"]
     if _motion_picture.available():
         _motion_picture.draw(result.table, folder.hidden / "motion.png")
@@ -155,19 +159,19 @@ def _write(folder: Any, result: MotionResult, series: Image, dtype: Any) -> dict
     return {name.split(".")[0] if name != "motion.png" else "picture": folder.target / name for name in names}
 
 
-def _suffix(transform: Any) -> str:
+def suffix_for(transform: Any) -> str:
+    """Return the extension a transform is written with: that of a matrix, or of a chain."""
     from regista.transforms import Affine
 
     return ".mat" if isinstance(transform, Affine) else ".h5"
 
 
-def _csv(result: MotionResult) -> str:
+def csv_of(table: Mapping[str, Any], statuses: Sequence[str]) -> str:
+    """Return columns of numbers, and a last one of statuses, as the text of a CSV file."""
     import csv
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    table = result.table
-    statuses = [str(entry["status"]) for entry in result.record.measures["volumes"]]
     writer.writerow([*table, "status"])
     for row, status in zip(zip(*table.values(), strict=True), statuses, strict=True):
         writer.writerow([*(f"{value:.6g}" for value in row), status])

@@ -34,6 +34,7 @@ from regista.cli._guides import (
     MovingPoints,
     MovingSurface,
     PointsWeight,
+    PointsWeightsColumn,
     SurfaceWeight,
 )
 from regista.cli._models import run_model, without_linear_stages
@@ -108,6 +109,7 @@ def register(
     moving_points: MovingPoints = None,
     points_convention: Convention = None,
     points_weight: PointsWeight = None,
+    points_weights_column: PointsWeightsColumn = None,
     fixed_surface_mask: FixedSurface = None,
     moving_surface_mask: MovingSurface = None,
     surface_weight: SurfaceWeight = None,
@@ -164,6 +166,7 @@ def register(
         moving_points=moving_points,
         points_convention=points_convention,
         points_weight=points_weight,
+        points_weights_column=points_weights_column,
         fixed_surface=fixed_surface_mask,
         moving_surface=moving_surface_mask,
         surface_weight=surface_weight,

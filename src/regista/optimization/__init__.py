@@ -1,6 +1,7 @@
 """Solvers (init, step) and stopping rules."""
 
 from regista.optimization._bfgs import BFGS, BFGSState
+from regista.optimization._control_spacing import Spacing, along_axes, spline_axes
 from regista.optimization._demons import Demons, DemonsState
 from regista.optimization._dense import DenseCost, DenseSolver
 from regista.optimization._freeform import FreeForm, FreeFormState
@@ -25,10 +26,13 @@ __all__ = [
     "GreedyDiffeomorphic",
     "GreedyState",
     "SampledCost",
+    "Spacing",
     "StationaryVelocity",
     "StochasticFreeForm",
     "StochasticState",
     "SymmetricDiffeomorphic",
     "SymmetricState",
     "VelocityState",
+    "along_axes",
+    "spline_axes",
 ]

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import PlanError
-from regista.kernels.cpu.bspline import SplineAxis, spline_axis, spline_expand, spline_reduce
+from regista.kernels.cpu.bspline import SplineAxis, spline_expand, spline_reduce
+from regista.optimization._control_spacing import Spacing, along_axes, check_spacing, spline_axes
 from regista.optimization._dense import DenseCost, Field, Rows
 from regista.optimization._stopping import Convergence
 
@@ -46,8 +47,8 @@ class FreeForm:
 
     Parameters
     ----------
-    spacing_vox : float
-        Distance of control points, voxels of the level.
+    spacing_vox : float or tuple of 3 floats
+        Distance of control points, voxels of the level: one for all axes, or one for each.
     first_step_vox, max_step_vox : float
         Largest change of a control point in the first step, and in any.
     memory : int
@@ -56,14 +57,13 @@ class FreeForm:
 
     parts: ClassVar[int] = 1
     takes_start: ClassVar[bool] = True
-    spacing_vox: float = 5.0
+    spacing_vox: Spacing = 5.0
     first_step_vox: float = 0.5
     max_step_vox: float = 2.0
     memory: int = 6
 
     def __post_init__(self) -> None:
-        if not 1 <= self.spacing_vox <= 200:
-            raise PlanError(f"spacing_vox is between 1 and 200 voxels, got {self.spacing_vox}")
+        check_spacing(self.spacing_vox)
         for name in ("first_step_vox", "max_step_vox"):
             if not 0 < getattr(self, name) <= 20:
                 raise PlanError(f"{name} is above 0 and at most 20 voxels, got {getattr(self, name)}")
@@ -73,22 +73,38 @@ class FreeForm:
     @property
     def reach_vox(self) -> int:
         """Voxels that a control point reaches."""
-        return int(np.ceil(2 * self.spacing_vox))
+        return int(np.ceil(2 * max(along_axes(self.spacing_vox))))
 
     def init(self, fields: Sequence[Field], rows: Rows | None = None) -> FreeFormState:
         """Start from a field ``(3, I, J, K)`` in voxels; it is kept."""
         (start,) = fields
-        axes = tuple(spline_axis(n, self.spacing_vox) for n in start.shape[1:])
+        axes = spline_axes(start.shape[1:], self.spacing_vox)
         control = np.zeros((len(start), *(axis.controls for axis in axes)))
         return FreeFormState(start, axes, control, start.copy(), np.empty_like(start))
 
     def step(self, state: FreeFormState, cost: DenseCost, rule: Convergence | None = None) -> bool:
-        """Take one step in place, one that lowers the value; return False when none does."""
+        """Take one step in place, one that lowers the value; return False when none does.
+
+        Where none is found along the quasi-Newton direction, what was learnt of the curvature is forgotten, and the
+        gradient followed.
+        """
         state.values.append(self.value(state, cost))
         if rule is not None and rule.reached(state.values):
             return False
         gradient = state.gradient
         assert gradient is not None  # it comes with the value
+        before, start = state.current, state.control
+        if self._search(state, cost, before, gradient):
+            return True
+        if state.pairs:
+            state.pairs.clear()
+            if self._search(state, cost, before, gradient):
+                return True
+        self._evaluate(state, cost, start)
+        return False
+
+    def _search(self, state: FreeFormState, cost: DenseCost, before: float, gradient: Vector) -> bool:
+        """Look for a lower value along the solver's direction, and go there; return whether one was found."""
         direction = self._direction(state, gradient)
         slope = float(np.vdot(direction, gradient))
         if slope >= 0:
@@ -98,8 +114,7 @@ class FreeForm:
         largest = float(np.abs(direction).max())
         if not (largest > 0 and np.isfinite(largest)):
             return False
-        factor = min(1.0, self.max_step_vox / largest)
-        before, start = state.current, state.control
+        factor, start = min(1.0, self.max_step_vox / largest), state.control
         for _ in range(8):
             control = start + factor * direction
             value, found = self._evaluate(state, cost, control)
@@ -112,7 +127,6 @@ class FreeForm:
             # minimum of the parabola through both values and the slope, kept within a sane range
             curve = 2 * (value - before - factor * slope) if np.isfinite(value) else np.inf
             factor *= float(np.clip(-factor * slope / curve if curve > 0 else 0.5, 0.1, 0.5))
-        self._evaluate(state, cost, start)
         return False
 
     def _evaluate(self, state: FreeFormState, cost: DenseCost, control: Vector) -> tuple[float, Vector]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from regista.core import PlanError
-from regista.kernels.cpu.bspline import SplineAxis, spline_axis, spline_expand, spline_reduce
+from regista.kernels.cpu.bspline import SplineAxis, spline_expand, spline_reduce
 from regista.kernels.cpu.samples import spline_at, spline_spread
+from regista.optimization._control_spacing import Spacing, along_axes, check_spacing, spline_axes
 from regista.optimization._dense import Field, Rows
 from regista.optimization._stopping import Convergence
 
@@ -83,8 +84,8 @@ class StochasticFreeForm:
 
     Parameters
     ----------
-    spacing_vox : float
-        Distance of control points, voxels of the level.
+    spacing_vox : float or tuple of 3 floats
+        Distance of control points, voxels of the level: one for all axes, or one for each.
     samples : int
         Voxels of a step, drawn anew for each.
     first_step_vox : float
@@ -103,7 +104,7 @@ class StochasticFreeForm:
 
     parts: ClassVar[int] = 1
     takes_start: ClassVar[bool] = True
-    spacing_vox: float = 5.0
+    spacing_vox: Spacing = 5.0
     samples: int = 4096
     first_step_vox: float = 0.5
     max_step_vox: float = 2.0
@@ -111,8 +112,7 @@ class StochasticFreeForm:
     decay_power: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.spacing_vox <= 200:
-            raise PlanError(f"spacing_vox is between 1 and 200 voxels, got {self.spacing_vox}")
+        check_spacing(self.spacing_vox)
         if not 100 <= self.samples <= 10_000_000:
             raise PlanError(f"samples is between 100 and 10000000 voxels, got {self.samples}")
         for name in ("first_step_vox", "max_step_vox"):
@@ -131,7 +131,7 @@ class StochasticFreeForm:
     def init(self, fields: Sequence[Field], rows: Rows | None = None) -> StochasticState:
         """Start from a field ``(3, I, J, K)`` in voxels; it is kept."""
         (start,) = fields
-        axes = tuple(spline_axis(n, self.spacing_vox) for n in start.shape[1:])
+        axes = spline_axes(start.shape[1:], self.spacing_vox)
         return StochasticState(start, axes, np.zeros((3, *(axis.controls for axis in axes))))
 
     def gain(self, first: float, time: float) -> float:
@@ -196,7 +196,8 @@ class StochasticFreeForm:
         A field of splines is smooth: penalties take it at every few voxels, two or more for each control point.
         """
         strides = tuple(
-            max(1, min(int(np.ceil(self.spacing_vox / 2)), n // 4)) for n in state.start.shape[1:]
+            max(1, min(int(np.ceil(step / 2)), n // 4))
+            for n, step in zip(state.start.shape[1:], along_axes(self.spacing_vox), strict=True)
         )
         axes = tuple(
             axis._replace(first=axis.first[::stride], weights=axis.weights[::stride])

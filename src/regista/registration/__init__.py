@@ -21,7 +21,8 @@ from regista.registration._plan_file import (
     plan_to_toml,
 )
 from regista.registration._register import register
-from regista.registration._result import Result
+from regista.registration._result import MAX_FOLDED_PERCENT, Result
+from regista.registration._slices import SlicesResult, register_slices
 from regista.registration._stages import (
     ConvexStage,
     DeformableStage,
@@ -36,6 +37,7 @@ from regista.registration._warmup import warmup
 
 __all__ = [
     "LANDMARK_MODELS",
+    "MAX_FOLDED_PERCENT",
     "ConvexStage",
     "DeformableStage",
     "DemonsStage",
@@ -52,6 +54,7 @@ __all__ = [
     "MotionResult",
     "Plan",
     "Result",
+    "SlicesResult",
     "Start",
     "SurfaceGuide",
     "VelocityStage",
@@ -67,5 +70,6 @@ __all__ = [
     "plan_to_dict",
     "plan_to_toml",
     "register",
+    "register_slices",
     "warmup",
 ]

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import Grid
-from regista.kernels.cpu.bspline import spline_axis, spline_expand
+from regista.kernels.cpu.bspline import spline_expand
+from regista.optimization import Spacing, along_axes, spline_axes
 from regista.registration._deformable import VoxelField
 from regista.registration._inputs import plane
 from regista.transforms import BSplineField
@@ -15,7 +16,7 @@ _SPARE = 1
 """Control points added beyond each face, so that half a voxel around the outermost centres is covered too."""
 
 
-def fit_control_points(field: VoxelField, spacing_vox: float, ndim: int) -> tuple[BSplineField, float]:
+def fit_control_points(field: VoxelField, spacing_vox: Spacing, ndim: int) -> tuple[BSplineField, float]:
     """Return the B-spline nearest to a dense field on a lattice as its solver laid it, and how far the field is off.
 
     Least squares over the voxels, exact for what the last level added. What coarser levels had found was interpolated
@@ -25,7 +26,7 @@ def fit_control_points(field: VoxelField, spacing_vox: float, ndim: int) -> tupl
     ----------
     field : VoxelField
         What a stage ended with, on the grid of its last level.
-    spacing_vox : float
+    spacing_vox : float or tuple of 3 floats
         Distance of its control points, voxels of that grid.
     ndim : int
         Of the images: a 2-D field lies in the plane of the first and third axes.
@@ -38,7 +39,7 @@ def fit_control_points(field: VoxelField, spacing_vox: float, ndim: int) -> tupl
         Root mean square distance of the spline from the field, over the voxels.
     """
     shape = field.grid.shape
-    axes = [spline_axis(n, spacing_vox) for n in shape]
+    axes = spline_axes(shape, spacing_vox)
     control: NDArray[np.float64] = field.vectors_vox.astype(np.float64)
     for number, axis in enumerate(axes, start=1):
         weights = np.zeros((len(axis.first), axis.controls))
@@ -57,13 +58,13 @@ def fit_control_points(field: VoxelField, spacing_vox: float, ndim: int) -> tupl
 
 
 def _spared(
-    grid: Grid, control: NDArray[np.float64], spacing_vox: float, ndim: int
+    grid: Grid, control: NDArray[np.float64], spacing_vox: Spacing, ndim: int
 ) -> tuple[Grid, NDArray[np.float64]]:
     """Return the lattice, and control points, with spare ones beyond the faces that continue in a straight line."""
-    step, first = np.ones(3), np.zeros(3)
+    step, first, spacings = np.ones(3), np.zeros(3), along_axes(spacing_vox)
     for axis, count in enumerate(grid.shape):
         if count > 1:
-            step[axis], first[axis] = spacing_vox, -(1 + _SPARE) * spacing_vox
+            step[axis], first[axis] = spacings[axis], -(1 + _SPARE) * spacings[axis]
             low, high = (np.take(control, places, axis + 1) for places in ([0, 1], [-1, -2]))
             ends = [2 * np.take(end, [0], axis + 1) - np.take(end, [1], axis + 1) for end in (low, high)]
             control = np.concatenate([ends[0], control, ends[1]], axis=axis + 1)

@@ -15,7 +15,7 @@ from regista.kernels.cpu.warp import warp_gradient
 from regista.registration._guide_terms import GuideTerm
 from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, check_overlap
 from regista.regularization import Incompressibility, LocalRigidity, Penalty
-from regista.similarity import Similarity, exchanged, prepare_channels
+from regista.similarity import PreparedChannels, Similarity, exchanged, prepare_channels
 
 _SURROUND = 1e-3
 """Intensity difference (of the range 0 … 1) from the corner voxel that still counts as surround."""
@@ -79,6 +79,7 @@ class LevelCost:
         self._active: NDArray[np.bool_] | None = None
         self._exchanged: LevelCost | None = None
         self._halves: tuple[Warper, Warper] | None = None
+        self._both: tuple[PreparedChannels, PreparedChannels] | None = None
 
     def begin(self, fields: Sequence[Volume], reach: int) -> NDArray[np.int32]:
         """Check that the images overlap under a solver's fields, and return the rows where anything is to be done.
@@ -144,8 +145,17 @@ class LevelCost:
         warped, weight = halves[1](self._affine, to_moving, rows)
         np.multiply(weight, fixed_weight, out=weight)
         arguments = (weight, self.axis_scale, self._symmetric, scratch)
-        ahead = prepare_channels(self._similarity, fixed, weight, hides)
-        back = prepare_channels(exchanged(self._similarity), warped, weight, hides)
+        if self._both is None:
+            metrics = self._similarity, exchanged(self._similarity)
+            ahead, back = (
+                prepare_channels(metric, image, weight, hides)
+                for metric, image in zip(metrics, (fixed, warped), strict=True)
+            )
+            self._both = ahead, back
+        else:
+            ahead, back = self._both
+            ahead.rebind(fixed, weight)
+            back.rebind(warped, weight)
         value = ahead.force(warped, *arguments, on_moving, self._rows)
         other = back.force(fixed, *arguments, on_fixed, self._rows)
         value = 0.5 * (value + other) + self._pull((to_fixed, to_moving), (on_fixed, on_moving))

@@ -79,7 +79,7 @@ def run_deformable(
     history = []
     for level in levels(fixed, moving, stage.shrink, stage.steps, stage.model, after):
         began = time.perf_counter()
-        solver = stage.solver(level.index)
+        solver = stage.solver(level.index, voxel_sizes(level.fixed.grid))
         carried = pyramid.begin(level.fixed.grid)
         fields, values, status = _run_level(level, stage, fixed2moving, carried, report, guides, seed)
         pyramid.end(fields, level.fixed.grid)
@@ -90,6 +90,12 @@ def run_deformable(
     fields, grid = pyramid.finish(fixed.grid)
     back = fields[0] if stage.of_pairs else None
     return VoxelField(solver.displacement(fields), grid, back), history
+
+
+def voxel_sizes(grid: Grid) -> list[float]:
+    """Return the voxel size along each axis, mm; that of the finest along an axis of one voxel."""
+    finest = min(size for size, n in zip(grid.spacing, grid.shape, strict=True) if n > 1)
+    return [float(size if n > 1 else finest) for size, n in zip(grid.spacing, grid.shape, strict=True)]
 
 
 class _Pyramid:
@@ -145,7 +151,7 @@ def _run_level(
         cost: LevelCost = SampledCost(*settings, seed=seed)
     else:
         cost = PairCost(*settings) if stage.of_pairs else LevelCost(*settings)  # type: ignore[arg-type]
-    solver, rule = stage.solver(level.index), stage.convergence
+    solver, rule = stage.solver(level.index, voxel_sizes(level.fixed.grid)), stage.convergence
     fields = carried()
     rows: NDArray[np.int32] = cost.begin(fields, solver.reach_vox)
     state = solver.init(fields, rows)

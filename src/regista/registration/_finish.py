@@ -19,8 +19,7 @@ from regista.core import (
     peak_memory_bytes,
     software_versions,
 )
-from regista.registration._register import MAX_FOLDED_PERCENT
-from regista.registration._result import Result
+from regista.registration._result import MAX_FOLDED_PERCENT, Result
 from regista.transforms import (
     Affine,
     Composite,

@@ -201,8 +201,8 @@ class LandmarkGuide:
                 place = ", ".join(f"{x:.4g}" for x in points[outside][0])
                 raise GeometryError(
                     f"{outside.sum()} of {len(points)} {role} landmarks lie outside the {role} image, the first at "
-                    f"({place}) mm RAS: do they belong to it, is their convention (LPS or RAS) right? Leave out those "
-                    "that are (in Python weights=)"
+                    f"({place}) mm RAS: do they belong to it, is their convention (LPS or RAS) right? Give those "
+                    "that are beyond it a weight of 0: --points-weights-column (in Python weights=)"
                 )
 
     def prepare(self) -> Guidance:

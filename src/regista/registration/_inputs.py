@@ -139,6 +139,16 @@ def masks_warning(plan: Plan, fixed_mask: Image | None, moving_mask: Image | Non
     ]
 
 
+def unused_warnings(plan: Plan) -> list[str]:
+    """Return what to say where a plan sets what has no effect in the stage it is set for."""
+    return [
+        f"stages.{number} ({stage.model}): {name} has no effect, as {why}"
+        for number, stage in enumerate(plan.stages)
+        if isinstance(stage, IterativeStage)
+        for name, why in stage.unused().items()
+    ]
+
+
 def guides_warning(plan: Plan) -> list[str]:
     """Refuse guides where a stage cannot follow them, and return what to say where one leaves them aside."""
     for stage in plan.stages:

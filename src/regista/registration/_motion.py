@@ -21,12 +21,12 @@ from regista.core import (
     RunRecord,
     Status,
     get_threads,
-    hash_array,
     peak_memory_bytes,
     silent,
     software_versions,
     threads,
 )
+from regista.registration._batch import described, failed, gist, status_of
 from regista.registration._inputs import check_mask
 from regista.registration._motion_measures import (
     Table,
@@ -308,7 +308,7 @@ class _Run:
             raise type(error)(f"volume {volume} of the series: {error}") from error
         self._done += 1
         self.transforms[volume] = found.transform
-        self.volumes[volume] = _gist(found.record)
+        self.volumes[volume] = gist(found.record)
         self.warnings |= dict.fromkeys(found.record.warnings)
         return found
 
@@ -348,37 +348,25 @@ class _Run:
             )
 
     def _record(self) -> RunRecord:
-        inputs = {"series": self.series, "mask": self.mask}
         return RunRecord(
-            status=self._status(),
+            status=status_of(self.volumes),
             timings=dict(self.timings),
             plan=plan_to_dict(self.plan),
             versions=software_versions(),
             seed=self.seed,
             threads=get_threads(),
-            inputs={
-                role: {"space": image.space, "grid": image.grid.describe(), "sha256": hash_array(image.data)}
-                for role, image in inputs.items()
-                if image is not None
-            },
+            inputs=described({"series": self.series, "mask": self.mask}),
             measures={
                 "reference": self.asked,
                 "passes": self._passes,
                 "fill": self.outside,
                 "frame_seconds": self.series.frame_seconds,
-                "failed": [n for n, entry in enumerate(self.volumes) if not entry["status"].ok],
+                "failed": failed(self.volumes),
                 "volumes": self.volumes,
             },
             warnings=tuple(self.warnings),
             peak_memory_bytes=peak_memory_bytes(),
         )
-
-    def _status(self) -> Status:
-        found = [entry["status"] for entry in self.volumes]
-        worst = next((status for status in found if not status.ok), None)
-        if worst is not None:
-            return Status(worst)
-        return Status.CONVERGED if set(found) == {Status.CONVERGED} else Status.STEP_LIMIT
 
     def _time(self, name: str, began: float) -> None:
         self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - began
@@ -408,16 +396,3 @@ def _check_reference(asked: Reference, count: int) -> None:
     raise PlanError(
         f"the reference is 'mean', 'median', 'first' or the number of a volume, 0 to {count - 1}; got {asked!r}"
     )
-
-
-def _gist(record: RunRecord) -> dict[str, Any]:
-    """Return what is kept of the record of one volume."""
-    last = record.history[-1]
-    gist: dict[str, Any] = {
-        "status": record.status,
-        "steps": sum(len(level.values) - 1 for level in record.history),
-        "value": float(last.values[-1]),
-    }
-    if "folded_percent" in record.measures:
-        gist["folded_percent"] = record.measures["folded_percent"]
-    return gist

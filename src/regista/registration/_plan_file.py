@@ -51,6 +51,7 @@ def load_plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{source} is not valid TOML: {error}") from None
+    _check_twins(overrides)
     for override in overrides:
         _override(tree, override)
     tree.setdefault("name", Path(source).stem)
@@ -166,9 +167,26 @@ def _override(tree: dict[str, Any], text: str) -> None:
     if isinstance(place, list):
         whole = "term" if keys[-2] == "similarity" else "stage"
         raise PlanError(f"{text!r} would replace a whole {whole}: name a setting of it")
+    if keys[-1] in _TWINS:
+        place.pop(_TWINS[keys[-1]], None)
     if keys[-1] == "shrink" and isinstance(value, list):
         _keep_levels(place, value)
     place[keys[-1]] = value
+
+
+_TWINS = {"spacing_mm": "spacing_vox", "spacing_vox": "spacing_mm"}
+"""Settings that say the same in two units: an override of one takes the place of the other."""
+
+
+def _check_twins(overrides: Sequence[str]) -> None:
+    """Refuse overrides that give one thing in two units."""
+    paths = [override.partition("=")[0].strip() for override in overrides]
+    for path in paths:
+        stem, _, name = path.rpartition(".")
+        if name in _TWINS and f"{stem}.{_TWINS[name]}" in paths:
+            raise PlanError(
+                f"{path} and {stem}.{_TWINS[name]} are both set, and say the same: set one of them"
+            )
 
 
 def _keep_levels(stage: dict[str, Any], shrink: list[Any]) -> None:

@@ -29,7 +29,7 @@ from regista.registration._bases import base_from, parts_of, planar, product_of,
 from regista.registration._channels import Channels, check_metrics, flat_warning
 from regista.registration._control_points import fit_control_points
 from regista.registration._convex import run_convex
-from regista.registration._deformable import Base, VoxelField, run_deformable
+from regista.registration._deformable import Base, VoxelField, run_deformable, voxel_sizes
 from regista.registration._guide_terms import Guidance
 from regista.registration._guides import Guide, check_guides, recorded_inputs
 from regista.registration._initial import find_start
@@ -48,13 +48,14 @@ from regista.registration._inputs import (
     prepare,
     region_on,
     reordered,
+    unused_warnings,
 )
 from regista.registration._levels import Level, Matrix, Scan, Volume
 from regista.registration._linear import run_linear
 from regista.registration._pair_cost import loop_error_mm
 from regista.registration._plan import Plan
 from regista.registration._plan_file import load_plan, plan_to_dict
-from regista.registration._result import Result
+from regista.registration._result import MAX_FOLDED_PERCENT, Result
 from regista.registration._stages import (
     ConvexStage,
     DenseStage,
@@ -76,9 +77,6 @@ from regista.transforms import (
     jacobian_determinant,
     resample,
 )
-
-MAX_FOLDED_PERCENT = 1.0
-"""Share of folded voxels above which a result is refused; none may fold where a penalty is there against folds."""
 
 
 def register(
@@ -210,6 +208,7 @@ class _Run:
         check_pair(self.fixed, self.moving, self.non_finite)
         self.measures["fill"] = "edge" if self.fill == "edge" else fill_value(self.moving, self.fill)
         self.warnings += masks_warning(self.plan, self.fixed_mask, self.moving_mask)
+        self.warnings += unused_warnings(self.plan)
         region = check_region(self.region, self.fixed, self.plan)
         check_priors(self.plan, self.fixed.ndim)
         self._prepare_guides()
@@ -336,7 +335,8 @@ class _Run:
         """Return what a stage of B-splines found as such; None for other stages."""
         if not isinstance(stage, FreeFormStage) or history[-1].status is Status.NON_FINITE:
             return None
-        spline, miss = fit_control_points(found, stage.at(history[-1].level, "spacing_vox"), self.fixed.ndim)
+        spacing = stage.control_spacing(history[-1].level, voxel_sizes(found.grid))
+        spline, miss = fit_control_points(found, spacing, self.fixed.ndim)
         self.measures["control_points"] = list(spline.grid.shape)
         self.measures["control_points_rms_mm"] = miss
         return spline

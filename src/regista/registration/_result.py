@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from regista.core import Image, RunRecord
 from regista.transforms import Transform
 
+MAX_FOLDED_PERCENT = 1.0
+"""Share of folded voxels above which a result is refused; none may fold where a penalty is there against folds."""
+
 
 @dataclass(frozen=True, eq=False)
 class Result:

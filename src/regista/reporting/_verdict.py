@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from regista.core import GeometryError, Image
-from regista.registration import Result
+from regista.registration import MAX_FOLDED_PERCENT, Result
 from regista.reporting._features import Scene, make_scene, measure_features
 
 LARGEST_SCALE = 2.0
 """Scaling or shear, of the nearest affine map, beyond which anatomy is hardly meant."""
 LEAST_COVERED, USUAL_COVERED = 0.3, 0.6
 """Share of either image's content in the other's view below which a registration fails, or asks for a look."""
-MAX_FOLDED_PERCENT = 1.0
 MAX_INVERSE = 0.05
 LARGEST_TURN_DEG = 90.0
 """A rotation, against the headers, beyond which a person should look."""

@@ -39,6 +39,19 @@ class Prepared(ABC):
         self.fixed = fixed
         self._gradient: Volume | None = None
 
+    def rebind(self, fixed: Volume, weight: Volume | None) -> None:
+        """Bind to the same fixed image as it was warped anew; scales found from intensities stay what they are.
+
+        For maps of both images: what the metric takes from the first look, such as the range of a histogram, must not
+        change from step to step, or the value jumps.
+
+        Parameters
+        ----------
+        fixed, weight : (I, J, K) float32 ndarray
+            As for `Similarity.prepare`.
+        """
+        self.fixed = fixed
+
     def at(self, voxels: NDArray[np.int64]) -> Self:
         """Return the metric bound to some voxels of the fixed image alone, as an image ``(N, 1, 1)``.
 

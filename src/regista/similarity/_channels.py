@@ -56,6 +56,11 @@ class PreparedChannels:
         for _, _, term in self._terms:
             term.hides = hides
 
+    def rebind(self, fixed: Sequence[Volume], weight: Volume | None) -> None:
+        """Bind to the same channels as warped anew; see `Prepared`."""
+        for _, channel, term in self._terms:
+            term.rebind(fixed[channel], weight)
+
     def at(self, voxels: NDArray[np.int64]) -> Self:
         """Return the sum bound to some voxels of the fixed image alone; see `Prepared`."""
         few = copy.copy(self)

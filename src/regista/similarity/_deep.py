@@ -113,11 +113,17 @@ class _PreparedDeep(Prepared):
         flat = [axis for axis, n in enumerate(fixed.shape) if n == 1]
         ndim = 2 if flat else 3
         self._slice: tuple[Any, ...] = tuple(0 if axis in flat[:1] else slice(None) for axis in range(3))
-        network = config._loaded(ndim).network(config._device())
+        self._config, self._network = config, config._loaded(ndim).network(config._device())
+        self.rebind(fixed, None)
+
+    def rebind(self, fixed: Volume, weight: Volume | None) -> None:
+        """Bind to the same image as warped anew."""
+        super().rebind(fixed, weight)
         from regista.similarity._deep_dense import DenseScore  # needs PyTorch
 
+        config = self._config
         self._score = DenseScore(
-            network, fixed[self._slice], config.stride, config.fixed == "first", config._device()
+            self._network, fixed[self._slice], config.stride, config.fixed == "first", config._device()
         )
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:

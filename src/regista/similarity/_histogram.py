@@ -35,9 +35,15 @@ class PreparedHistogram(Prepared):
         self._bins, self._score = bins, score
         used = fixed if weight is None else fixed[weight > 0]
         low, high = (float(used.min()), float(used.max())) if used.size else (0.0, 1.0)
-        width = max(high - low, 1e-12) / (bins - 1)
-        self._fixed_bins = np.clip((fixed - low) / width + 0.5, 0, bins - 1).astype(np.uint8)
+        self._fixed_range = low, max(high - low, 1e-12) / (bins - 1)
         self._range: tuple[float, float] | None = None
+        self.rebind(fixed, weight)
+
+    def rebind(self, fixed: Volume, weight: Volume | None) -> None:
+        """Bind to the same image as warped anew, within the same bins."""
+        super().rebind(fixed, weight)
+        low, width = self._fixed_range
+        self._fixed_bins = np.clip((fixed - low) / width + 0.5, 0, self._bins - 1).astype(np.uint8)
 
     def at(self, voxels: NDArray[np.int64]) -> Self:
         """Return the metric bound to some voxels, with the bins of the whole image."""

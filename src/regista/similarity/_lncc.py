@@ -54,6 +54,11 @@ class _PreparedLNCC(Prepared):
         self._statistics: tuple[Volume, Volume] | None = None
         self._coefficients: Volume | None = None
 
+    def rebind(self, fixed: Volume, weight: Volume | None) -> None:
+        """Bind to the same image as warped anew."""
+        super().rebind(fixed, weight)
+        self._statistics = None
+
     def _fill(
         self, warped: Volume, weight: Volume | None, out: Volume, rows: NDArray[np.int32] | None = None
     ) -> tuple[float, float]:

@@ -80,6 +80,11 @@ class _PreparedMIND(Prepared):
         channels = {3: 12, 2: 4}.get(sum(n > 1 for n in fixed.shape), 0)
         self._coefficients = np.empty((channels, *fixed.shape), np.float32)
 
+    def rebind(self, fixed: Volume, weight: Volume | None) -> None:
+        """Bind to the same image as warped anew."""
+        super().rebind(fixed, weight)
+        self._descriptors = self._padded_fixed = None
+
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         if self.hides and weight is not None:
             return self._hidden(warped, weight, out)

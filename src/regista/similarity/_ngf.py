@@ -74,7 +74,13 @@ class _PreparedNGF(Prepared):
         super().__init__(fixed)
         self._config, self._weight = config, weight
         self._field: Volume | None = None
+        self._fixed_edge: float | None = None
         self._edge: float | None = None
+
+    def rebind(self, fixed: Volume, weight: Volume | None) -> None:
+        """Bind to the same image as warped anew, by the same size of an edge."""
+        super().rebind(fixed, weight)
+        self._weight, self._field = weight, None
 
     def _seen(self, weight: Volume | None) -> Volume | None:
         """Return the weight of gradients."""
@@ -87,7 +93,9 @@ class _PreparedNGF(Prepared):
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         if self._field is None:
-            self._field = ngf_field(self.fixed, self._edge_of(self.fixed, self._seen(self._weight)))
+            if self._fixed_edge is None:
+                self._fixed_edge = self._edge_of(self.fixed, self._seen(self._weight))
+            self._field = ngf_field(self.fixed, self._fixed_edge)
         weight = self._seen(weight)
         total = float(warped.size if weight is None else weight.sum(dtype=np.float64))
         if total <= 0:

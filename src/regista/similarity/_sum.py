@@ -89,6 +89,11 @@ class _PreparedSum(Prepared):
         self._terms = terms
         self.reach_vox = terms.reach_vox
 
+    def rebind(self, fixed: Volume, weight: Volume | None) -> None:
+        """Bind every term to the same image as warped anew."""
+        super().rebind(fixed, weight)
+        self._terms.rebind((fixed,), weight)
+
     def at(self, voxels: NDArray[np.int64]) -> Self:
         few = super().at(voxels)
         few._terms = self._terms.at(voxels)
