@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from regista.core import Grid, Image, RunRecord, Status
 from regista.registration import Result
 from regista.transforms import Affine, Composite, resample
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Return a loader of scripts by name."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
 
 
 @pytest.fixture

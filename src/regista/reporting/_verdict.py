@@ -255,7 +255,8 @@ def _certain(features: Mapping[str, float], status: str, doubtful: bool) -> list
         found.append(f"the field of view is lost: {_covered(features)}")
     if _inverse_beyond(features, 1):
         found.append(f"the map and its inverse do not undo each other: they miss by {_inverse(features)}")
-    if doubtful and _stayed(features):
+    better = features.get("nudged", -1.0) > NUDGED[0]
+    if doubtful and _stayed(features) and better:  # else a start that is right, of images hard to match
         found.append(f"identity returned: {_stays(features)}, and the images do not match there")
     if features.get("nudged", -1.0) > NUDGED[1]:
         found.append(_could_do_better(features, doubtful))
@@ -286,7 +287,10 @@ def _odd(features: Mapping[str, float], doubtful: bool) -> list[str]:
         found.append(f"the map and its inverse hardly undo each other: they miss by {_inverse(features)}")
     if FOLDED_PERCENT[0] <= features["folded_percent"] <= FOLDED_PERCENT[1]:
         found.append(f"the map folds: {features['folded_percent']:.2g} % of the voxels")
-    if NUDGED[0] < features.get("nudged", -1.0) <= NUDGED[1]:
+    nudged = features.get("nudged", -1.0)
+    if doubtful and _stayed(features) and nudged <= NUDGED[0]:
+        found.append(f"identity returned: {_stays(features)}, and the images hardly match there")
+    if NUDGED[0] < nudged <= NUDGED[1]:
         found.append(_could_do_better(features, doubtful))
     if WORSE[1] <= _worse(features) < WORSE[0]:
         found.append(_than_before(features))
