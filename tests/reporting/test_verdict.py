@@ -124,7 +124,7 @@ def test_folds_are_named_however_few(pair, share, outcome) -> None:
         (0, (0.15, 0, 0), ("pass",)),
         (0, (0, 2.5, 0), ("look", "fail")),
         (0, (4, 0, 0), ("fail",)),
-        (12, (0, 0, 0), ("fail",)),
+        (12, (0, 0, 0), ("look", "fail")),
         (25, (0, 0, 0), ("fail",)),
     ],
 )
@@ -142,23 +142,21 @@ def test_a_result_worse_than_the_start_is_found(pair, invert, degrees, shift, ou
 
 
 def test_a_map_that_is_off_is_found_though_it_is_better_than_the_start(pair) -> None:
-    away = turned(0, (0, 2.5, 0), (0, 0, 0))
-    map_ = Composite((away, pair.truth))
-    scene = make_scene(pair.fixed, pair.moving, map_)
-    features = measure_features(scene, result_of(pair.fixed, pair.moving, map_), pair.fixed, pair.moving)
-    right = measure_features(
-        make_scene(pair.fixed, pair.moving, pair.truth),
-        result_of(pair.fixed, pair.moving, pair.truth),
-        pair.fixed,
-        pair.moving,
-    )
-    assert features["nudged"] > 0.02 > 0 > right["nudged"]
-    assert features["nmi_gain"] > 0
+    # the header says 12 mm, the map goes 2.5 mm too far
+    world = turned(0, (0, 12, 0), (0, 0, 0))
+    moving = Image(pair.fixed.data, Grid(pair.fixed.grid.shape, world.matrix @ pair.fixed.grid.grid2world))
+    found = {}
+    for shift in (12.0, 14.5):
+        map_ = turned(0, (0, shift, 0), (0, 0, 0))
+        scene = make_scene(pair.fixed, moving, map_)
+        found[shift] = measure_features(scene, result_of(pair.fixed, moving, map_), pair.fixed, moving)
+    assert found[14.5]["nudged"] > 0.02 > 0 > found[12.0]["nudged"]
+    assert found[14.5]["nmi_gain"] > 0
 
 
 def test_a_start_that_is_wrong_and_returned_is_named_and_one_that_is_right_is_not(pair) -> None:
     wrong = judge(pair.fixed, pair.moving, result_of(pair.fixed, pair.moving, Affine.identity(3)))
-    assert wrong.outcome is Outcome.FAIL
+    assert wrong.outcome is not Outcome.PASS  # 8° and 2 mm off
     assert wrong.reasons[0].startswith("identity returned: the map leads no further than 0.00%")
     right = judge(pair.fixed, pair.fixed, result_of(pair.fixed, pair.fixed, Affine.identity(3)))
     assert (right.outcome, right.reasons) == (Outcome.PASS, ())
@@ -174,7 +172,7 @@ def test_a_start_that_is_wrong_and_returned_is_named_and_one_that_is_right_is_no
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_slab_with_the_right_map_is_looked_at_and_not_failed(pair, swapped) -> None:
-    part = slice(22, 35)
+    part = slice(25, 32)
     start = np.eye(4)
     start[:3, 3] = pair.fixed.grid.direction @ (np.array([0, part.start, 0]) * pair.fixed.grid.spacing)
     data = np.ascontiguousarray(pair.fixed.data[:, part])
@@ -184,7 +182,7 @@ def test_a_slab_with_the_right_map_is_looked_at_and_not_failed(pair, swapped) ->
     verdict = judge(*images, result_of(*images, Affine.identity(3)))
     assert verdict.outcome is Outcome.LOOK, verdict.reasons
     assert verdict.reasons[0].startswith("the fields of view share little")
-    assert min(verdict.features["fixed_covered"], verdict.features["moving_covered"]) < 0.4
+    assert min(verdict.features["fixed_covered"], verdict.features["moving_covered"]) < 0.3
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
@@ -205,12 +203,16 @@ def test_a_wrong_voxel_size_asks_for_a_look_and_a_stretch_fails(pair, dimension)
 
 
 def test_an_image_flipped_within_its_header_is_told_where_it_is_not_symmetric(pair) -> None:
-    flipped = pair.fixed.with_data(np.ascontiguousarray(pair.fixed.data[::-1]))
-    verdict = judge(pair.fixed, flipped, result_of(pair.fixed, flipped, Affine.identity(3)))
-    assert verdict.outcome is Outcome.FAIL
+    # two halves that are half alike, in a symmetric outline: no push helps a mirrored one
+    data = pair.fixed.data
+    mirror = data[::-1]
+    outline = ((data > 20) & (mirror > 20)).astype(np.float32)
+    fixed = pair.fixed.with_data(np.ascontiguousarray(outline * (0.75 * data + 0.25 * mirror)))
+    flipped = fixed.with_data(np.ascontiguousarray(fixed.data[::-1]))
+    verdict = judge(fixed, flipped, result_of(fixed, flipped, Affine.identity(3)))
+    assert verdict.outcome is not Outcome.PASS
     assert any("is an image flipped?" in reason for reason in verdict.reasons), verdict.reasons
-    right = judge(pair.fixed, pair.fixed, result_of(pair.fixed, pair.fixed, Affine.identity(3)))
-    assert not right.reasons
+    assert not judge(fixed, fixed, result_of(fixed, fixed, Affine.identity(3))).reasons
 
 
 def test_a_start_that_hardly_shows_the_content_is_nothing_to_compare_with() -> None:
