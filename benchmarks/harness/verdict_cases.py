@@ -12,11 +12,14 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from pairs import cardiac_cine, histology, lung_ct
-from regista.core import Grid, Image, LabelImage, PointSet
+from regista.core import Grid, Image, LabelImage, PointSet, RunRecord, Status
 from regista.io import read, read_labels, read_points
+from regista.registration import Result
 from regista.transforms import Affine, Composite, DisplacementField, Transform, resample, resample_labels
 
 HALVES = ("fit", "test")
+FRESH = "fresh"
+"""People added after the rules were made, whom nobody looked at while making them: a third part, to measure only."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Case:
     masks: tuple[Image, Image] | None = None
     world: np.ndarray | None = None
     """Matrix from the moving image's world as it was to what the header says now."""
+    aligned: bool = False
+    """Whether the images lie on each other as they are."""
 
 
 def half_of(number: int, count: int) -> str:
@@ -141,9 +146,14 @@ def _lung_mri(data: Path, folder: Path) -> Iterator[Case]:
 
 
 def _hearts(data: Path, folder: Path) -> Iterator[Case]:
-    """Return eight hearts with pixels of twice the size; slices count as three times as thick, as the preset has it."""
+    """Return hearts with pixels of twice the size; slices count as three times as thick, as the preset has it.
+
+    Of every three people the second is of a half, and the third is fresh.
+    """
     rows = cardiac_cine(data, folder)
-    for number, row in list(enumerate(rows))[1::3]:
+    for number, row in enumerate(rows):
+        if number % 3 == 0:
+            continue
         images = []
         for part in ("", "_labels"):
             for role in ("fixed", "moving"):
@@ -153,7 +163,7 @@ def _hearts(data: Path, folder: Path) -> Iterator[Case]:
                 images.append(
                     replace(small, grid=Grid(grid.shape, np.diag([2.0, 2.0, 6.0, 1.0])), space=None)
                 )
-        half = half_of(number, len(rows))
+        half = FRESH if number % 3 == 2 else half_of(number, len(rows))
         labels = (images[2], images[3])
         yield Case("heart", row["case"], half, "cardiac-cine", *images[:2], labels=labels)
 
@@ -165,6 +175,14 @@ def _contrast_slices(data: Path, folder: Path) -> Iterator[Case]:
         t1, t2 = (_scan(data / "t1t2_slices_2d" / f"{name}_{c}.nii.gz", 0.75) for c in ("t1", "t2"))
         half = half_of(number, len(people))
         yield _moved("T1-T2 slice", name, half, "multimodal", t1, replace(t2, grid=t1.grid), number)
+
+
+def _aligned_slices(data: Path, folder: Path) -> Iterator[Case]:
+    """Return the two contrasts of a person as they are: aligned, so that the identity is the truth."""
+    for case in _contrast_slices(data, folder):
+        t2 = _scan(data / "t1t2_slices_2d" / f"{case.name}_t2.nii.gz", 0.75)
+        moving = replace(t2, grid=case.fixed.grid)
+        yield replace(case, family="T1-T2 aligned", moving=moving, truth=Affine.identity(2), aligned=True)
 
 
 def _contrast_brains(data: Path, folder: Path) -> Iterator[Case]:
@@ -206,6 +224,7 @@ FAMILIES: dict[str, Callable[[Path, Path], Iterator[Case]]] = {
     "mouse": _mice,
     "lung MRI": _lung_mri,
     "T1-T2 slice": _contrast_slices,
+    "T1-T2 aligned": _aligned_slices,
     "histology": _sections,
     "lung CT": _lungs,
     "T1-T2 brain": _contrast_brains,
@@ -256,6 +275,84 @@ def _changed(case: Case, moving: Image, world: np.ndarray, change: Callable[[Any
         there = points[1].points_mm @ world[:-1, :-1].T + world[:-1, -1]
         points = (points[0], replace(points[1], points_mm=there))
     return replace(case, moving=moving, labels=labels, masks=masks, points=points, world=world)
+
+
+def pushed(case: Case, result: Result, share: float, rng: np.random.Generator) -> Result:
+    """Return a result off by a share of the fixed image's longest extent, in a random direction."""
+    grid = case.fixed.grid
+    long = np.array([n > 1 for n in grid.shape])
+    way = np.where(long, rng.normal(size=grid.ndim), 0.0)
+    shift = grid.direction @ (way / np.linalg.norm(way)) * share * float((grid.spacing * grid.shape).max())
+    return _after(case, result, _about(np.eye(grid.ndim), grid.center_mm, shift))
+
+
+def turned(case: Case, result: Result, degrees: float, rng: np.random.Generator) -> Result:
+    """Return a result off by a turn about the middle of the fixed image."""
+    grid = case.fixed.grid
+    axis = rng.normal(size=3)
+    angle = degrees * float(rng.choice([-1, 1]))
+    turn = (
+        Rotation.from_rotvec(np.radians(angle) * axis / np.linalg.norm(axis)).as_matrix()
+        if grid.ndim == 3
+        else _turn(angle)
+    )
+    return _after(case, result, _about(turn, grid.center_mm, np.zeros(grid.ndim)))
+
+
+def _after(case: Case, result: Result, push: Affine) -> Result:
+    """Return a result whose points are pushed before they are mapped."""
+    map_, back = Composite((push, result.transform)), Composite((result.inverse, push.inverse()))
+    return made(case, map_, back, result)
+
+
+def made(case: Case, transform: Transform, inverse: Transform, result: Result | None = None) -> Result:
+    """Return the result that a tool with this map would have given, status and folds as in another if given."""
+    warped = resample(case.moving, case.fixed.grid, transform, dtype=np.float32)
+    status = result.record.status if result else Status.CONVERGED
+    measures = {k: v for k, v in (result.record.measures if result else {}).items() if k == "folded_percent"}
+    return Result(transform, inverse, warped, RunRecord(status=status, measures=measures))
+
+
+def displaced(case: Case, rng: np.random.Generator) -> Case:
+    """Return the case with the moving image's header 10 … 25° and 3 … 10 % of the extent off."""
+    grid, n = case.moving.grid, case.moving.ndim
+    axis = rng.normal(size=3)
+    angle = float(rng.uniform(10, 25) * rng.choice([-1, 1]))
+    turn = (
+        Rotation.from_rotvec(np.radians(angle) * axis / np.linalg.norm(axis)).as_matrix()
+        if n == 3
+        else _turn(angle)
+    )
+    way = rng.normal(size=n)
+    shift = way / np.linalg.norm(way) * rng.uniform(0.03, 0.1) * float((grid.spacing * grid.shape).max())
+    world = _about(turn, grid.center_mm, shift).matrix
+    moved = Grid(grid.shape, world @ grid.grid2world)
+    moving = replace(case.moving, grid=moved)
+    return replace(_changed(case, moving, world, lambda x: x, moved), aligned=False)
+
+
+def slab(case: Case, rng: np.random.Generator) -> Case:
+    """Return the case with a slab of 25 … 40 % of the moving image along its longest axis, the header right."""
+    grid = case.moving.grid
+    axis = int(np.argmax(grid.shape))
+    count = max(4, int(rng.uniform(0.25, 0.4) * grid.shape[axis]))
+    first = (grid.shape[axis] - count) // 2
+    at = tuple(slice(first, first + count) if a == axis else slice(None) for a in range(grid.ndim))
+    start = np.zeros(grid.ndim)
+    start[axis] = first
+    matrix = grid.grid2world.copy()
+    matrix[:-1, -1] = grid.index2world(start)
+    lead = (slice(None),) * (case.moving.kind != "scalar")
+    data = np.ascontiguousarray(case.moving.data[lead + at])
+    return replace(case, moving=replace(case.moving, data=data, grid=Grid(data.shape[-grid.ndim :], matrix)))
+
+
+def magnified(case: Case, factor: float) -> tuple[Case, Affine]:
+    """Return the case with the moving image's voxel size off by a factor, and the map from its world as it was."""
+    grid = case.moving.grid
+    scale = np.diag([*[factor] * grid.ndim, 1.0])
+    moving = replace(case.moving, grid=Grid(grid.shape, scale @ grid.grid2world))
+    return replace(case, moving=moving), Affine(scale)
 
 
 def noisy(case: Case, rng: np.random.Generator) -> Case:

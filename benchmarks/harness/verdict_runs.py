@@ -1,24 +1,44 @@
-"""Good and deliberately failed registrations, kept in a folder, each with its error by truth."""
+"""Good and deliberately failed registrations, kept in a folder, each with its error by truth and its features."""
 
+import json
 import pickle
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.verdict_cases import FAMILIES, Case, cropped, flipped, noisy, ordinary, wrong_start
+from harness.verdict_cases import (
+    FAMILIES,
+    Case,
+    cropped,
+    displaced,
+    flipped,
+    made,
+    magnified,
+    noisy,
+    ordinary,
+    pushed,
+    slab,
+    turned,
+    wrong_start,
+)
 from regista.core import Image, PlanError, RegistaError, RunRecord, Status
 from regista.evaluation import label_measures, landmark_error
 from regista.registration import Result, load_plan, register
-from regista.transforms import Affine, resample, resample_labels
+from regista.reporting import _features
+from regista.reporting._features import make_scene, measure_features
+from regista.transforms import Affine, Composite, resample, resample_labels
 
-SYMMETRIC = ("brain", "brain slice", "mouse", "T1-T2 slice", "T1-T2 brain")
-"""Families that are nearly their own mirror image from left to right: flips of them are measured apart."""
+SYMMETRIC = ("brain", "brain slice", "mouse", "T1-T2 slice", "T1-T2 aligned", "T1-T2 brain")
+"""Families that are nearly their own mirror image from left to right: the rates are told with and without their flips."""
 MIRRORED = "mirrored"
 FAILURES = ("wrong start", "flipped", "other organ", "cropped", "noise", "unmoved")
+OFF_PERCENT, OFF_DEGREES = (2, 4, 8, 12), (5, 10, 20, 30)
+"""How far, of the longest extent, and by what turn, good results are moved off."""
 
 
 def error_by_truth(case: Case, result: Result) -> tuple[str, float]:
@@ -42,26 +62,101 @@ def error_by_truth(case: Case, result: Result) -> tuple[str, float]:
     return "map error", float(np.linalg.norm(result.transform.map_points(here) - there, axis=1).mean())
 
 
-def planned(
-    data: Path, folder: Path, families: Sequence[str]
-) -> Iterator[tuple[str, str, Case, dict[str, Any]]]:
-    """Return (id, what was done, case, options of the run) of every run; other organs come from the same families."""
-    cases = list(ordinary(data, folder, families))
+@dataclass(frozen=True)
+class Planned:
+    """A run: made by registering, or, where `derive` is given, from the ordinary result of the same pair."""
+
+    name: str
+    kind: str
+    case: Case
+    plan: str
+    options: dict[str, Any]
+    source: str = ""
+    derive: Callable[[Result], Result] | None = None
+    same_error: bool = False
+    """Whether the map is as right as the one it was made from, though the images show less."""
+
+
+def planned(data: Path, folder: Path, families: Sequence[str], pairs: int | None = None) -> Iterator[Planned]:
+    """Return every run; other organs come from the same families.
+
+    Parameters
+    ----------
+    pairs : int, optional
+        Pairs of each family and half; by default all.
+    """
+    count: Counter[tuple[str, str]] = Counter()
+    cases = []
+    for case in ordinary(data, folder, families):
+        count[case.family, case.half] += 1
+        if pairs is None or count[case.family, case.half] <= pairs:
+            cases.append(case)
     for number, case in enumerate(cases):
         rng = np.random.default_rng(zlib.crc32(f"{case.family} {case.name}".encode()))
         name = f"{case.family}_{case.name}".replace(" ", "-")
-        yield f"{name}_good", "good", case, {"plan": case.preset}
+        yield Planned(f"{name}_good", "good", case, case.preset, {})
         if number % 2 and case.family not in ("heart", "lung CT"):
-            yield f"{name}_affine", "good", case, {"plan": "affine" if case.truth is None else "affine-mi"}
+            plan = "affine" if case.truth is None else "affine-mi"
+            yield Planned(f"{name}_affine", "good", case, plan, {})
         kinds = [FAILURES[(number + step) % len(FAILURES)] for step in (0, 1, 3)]
-        for kind in kinds:
+        for kind in kinds if not case.aligned else ():
             changed, options = _failing(kind, case, cases, rng)
             told = "wrong start" if kind == "other organ" and "initial" in options else kind
             # half turned, a brain flipped along any axis is a brain mirrored from left to right
             told = MIRRORED if kind == "flipped" and case.family in SYMMETRIC else told
-            yield f"{name}_{kind.replace(' ', '-')}", told, changed, {"plan": case.preset, **options}
+            yield Planned(f"{name}_{kind.replace(' ', '-')}", told, changed, case.preset, options)
         if case.family == "brain" and number % 3 == 0:
-            yield f"{name}_mirror", MIRRORED, flipped(case, 0), {"plan": case.preset}
+            yield Planned(f"{name}_mirror", MIRRORED, flipped(case, 0), case.preset, {})
+        yield from _derived(name, case, number)
+
+
+def _derived(name: str, case: Case, number: int) -> Iterator[Planned]:
+    """Return runs made from the ordinary one: off by a known amount, the start returned, and right ones that look odd."""
+    source = f"{name}_good"
+
+    def rng(of: object) -> np.random.Generator:
+        return np.random.default_rng(zlib.crc32(f"{name} {of}".encode()))
+
+    def run(suffix: str, kind: str, derive: Callable[[Result], Result], **more: Any) -> Planned:
+        return Planned(
+            f"{name}_{suffix}", kind, more.pop("case", case), case.preset, {}, source, derive, **more
+        )
+
+    for percent in (OFF_PERCENT[number % 4], OFF_PERCENT[(number + 2) % 4]):
+        yield run(
+            f"off-{percent}", f"moved off {percent} %", lambda r, p=percent: pushed(case, r, p / 100, rng(p))
+        )
+    degrees = OFF_DEGREES[number % 4]
+    yield run(f"turned-{degrees}", f"turned off {degrees}°", lambda r: turned(case, r, degrees, rng(degrees)))
+    if case.aligned:  # a start that is right must not be accused
+        stays = Affine.identity(case.fixed.ndim)
+        yield run("stayed", "aligned, identity returned", lambda r: made(case, stays, stays))
+        mirror = flipped(case, 0)
+        yield run("mirror", MIRRORED, lambda r: made(mirror, stays, stays), case=mirror)
+        return
+    away = displaced(case, rng("identity"))
+    stays = Affine.identity(case.fixed.ndim)
+    yield run("identity", "identity returned", lambda r: made(away, stays, stays), case=away)
+    if case.fixed.ndim == 3 and number % 2 == 0:
+        part = slab(case, rng("slab"))
+        yield run(
+            "slab",
+            "right, in a slab",
+            lambda r: made(part, r.transform, r.inverse, r),
+            case=part,
+            same_error=True,
+        )
+    if case.fixed.ndim == 2 and number % 2 == 0:
+        large, scale = magnified(case, 3.0)
+        yield run(
+            "magnified",
+            "right, 3 times as large",
+            lambda r: made(
+                large, Composite((r.transform, scale)), Composite((scale.inverse(), r.inverse)), r
+            ),
+            case=large,
+            same_error=True,
+        )
 
 
 def _failing(
@@ -94,9 +189,9 @@ def _failing(
     return case, {"unmoved": True}
 
 
-def _run(case: Case, options: dict[str, Any]) -> Result:
-    plan = load_plan("affine" if options["plan"] == "affine-mi" else options["plan"])
-    if options["plan"] == "affine-mi":
+def _run(case: Case, name: str, options: dict[str, Any]) -> Result:
+    plan = load_plan("affine" if name == "affine-mi" else name)
+    if name == "affine-mi":
         multi = load_plan("multimodal")
         plan = replace(multi, stages=multi.stages[:-1])
     if options.get("unmoved"):  # what a tool gives that stopped at its start, the headers being wrong
@@ -123,34 +218,71 @@ def _run(case: Case, options: dict[str, Any]) -> Result:
 
 
 def make_runs(
-    data: Path, folder: Path, families: Sequence[str] = tuple(FAMILIES)
-) -> Iterator[dict[str, Any]]:
-    """Run what is not there yet; return the rows of all runs, with the file of each."""
+    data: Path,
+    folder: Path,
+    families: Sequence[str] = tuple(FAMILIES),
+    pairs: int | None = None,
+) -> list[dict[str, Any]]:
+    """Make what is not there yet, and measure it; return a row of each run.
+
+    Every run is a file ``NAME.json``; what registered also keeps ``NAME.pickle``. A second call goes on where the
+    first stopped, and measures anew what was measured by other code.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, kind, case, options in planned(data, folder, families):
-        path = folder / f"{name}.pickle"
-        if not path.exists():
-            try:
-                result = _run(case, options)
-            except PlanError:
-                raise
-            except RegistaError as error:  # a refusal needs no verdict
-                print(f"{name}: refused: {error}", flush=True)
-                continue
-            known = case.labels or case.points or case.truth
-            what, error = error_by_truth(case, result) if known else ("none", float("nan"))
-            row = {
-                "run": name,
-                "family": case.family,
-                "half": case.half,
-                "kind": kind,
-                "plan": options["plan"],
-                "truth": what,
-                "error": error,
-                "status": str(result.record.status),
-            }
-            part = path.with_suffix(".part")
-            part.write_bytes(pickle.dumps((row, case.fixed, case.moving, result)))
-            part.rename(path)
-            print(f"{name}: {what} {error:.3f}", flush=True)
-        yield {"path": path}
+    code = zlib.crc32(Path(_features.__file__).read_bytes())
+    rows = []
+    for run in planned(data, folder, families, pairs):
+        kept = folder / f"{run.name}.json"
+        row = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        if not row.get("refused") and row.get("features of") != code:
+            row = _row(run, folder) | {"features of": code}
+            part = kept.with_suffix(".part")
+            part.write_text(json.dumps(row), encoding="utf-8")
+            part.rename(kept)
+            print(f"{run.name}: {row.get('refused') or '{truth} {error:.3f}'.format(**row)}", flush=True)
+        if not row.get("refused"):
+            rows.append({k: v for k, v in row.items() if k != "features of"})
+    return rows
+
+
+def _row(run: Planned, folder: Path) -> dict[str, Any]:
+    """Return a run with its error and features; a refusal, which needs no verdict, with its words."""
+    path = folder / f"{run.source or run.name}.pickle"
+    if run.derive is not None and not path.exists():
+        return {"refused": f"{run.source} was"}
+    if path.exists():
+        # the images are made again from the data: a pickle keeps the result alone
+        error, result = pickle.loads(path.read_bytes())
+    else:
+        try:
+            result = _run(run.case, run.plan, run.options)
+        except PlanError:
+            raise
+        except RegistaError as refusal:
+            return {"refused": f"refused: {refusal}"}
+        error = _error(run.case, result)
+        part = path.with_suffix(".part")
+        part.write_bytes(pickle.dumps((error, result)))
+        part.rename(path)
+    if run.derive is not None:
+        result = run.derive(result)
+        error = error if run.same_error else _error(run.case, result)
+    scene = make_scene(run.case.fixed, run.case.moving, result.transform)
+    features = measure_features(scene, result, run.case.fixed, run.case.moving)
+    return {
+        "run": run.name,
+        "family": run.case.family,
+        "half": run.case.half,
+        "kind": run.kind,
+        "plan": run.plan,
+        "truth": error[0],
+        "error": error[1],
+        "voxel": float(run.case.fixed.grid.spacing.max()),
+        "status": str(result.record.status),
+        **{f"x_{name}": value for name, value in features.items()},
+    }
+
+
+def _error(case: Case, result: Result) -> tuple[str, float]:
+    known = case.labels or case.points or case.truth
+    return error_by_truth(case, result) if known else ("none", float("nan"))

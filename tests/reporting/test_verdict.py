@@ -13,7 +13,7 @@ from regista.io import read
 from regista.registration import register
 from regista.reporting import Outcome, judge
 from regista.reporting._features import Content, make_scene, measure_features
-from regista.reporting._verdict import WORDS, Model, conclude, load_model
+from regista.reporting._verdict import WORDS, Model, _worse, conclude, load_model
 from regista.transforms import Affine, Composite
 
 
@@ -41,7 +41,7 @@ def test_noise_fails(pair) -> None:
     ("change", "words"),
     [
         (np.diag([-1.0, 1, 1, 1]), "mirrors"),
-        (np.diag([3.0, 1, 1, 1]), "implausible: 3.0-fold"),
+        (np.diag([3.0, 1, 1, 1]), "implausible: 3.0 times"),
         (np.array([[1, 0, 0, 500.0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "field of view is lost"),
     ],
 )
@@ -57,8 +57,15 @@ def test_impossible_maps_fail_whatever_the_images_say(pair, change, words) -> No
 def test_folds_a_false_inverse_and_a_bad_status_fail(pair, good) -> None:
     folded = replace(good, record=replace(good.record, measures={"folded_percent": 4.0}))
     assert "folds: 4 %" in judge(pair.fixed, pair.moving, folded).reasons[0]
-    off = replace(good, inverse=Composite((pair.truth.inverse(), turned(0, (30, 0, 0), (0, 0, 0)))))
-    assert any("undo" in r for r in judge(pair.fixed, pair.moving, off).reasons)
+    for shift, outcome, words in (
+        (0.4, Outcome.PASS, None),
+        (2.0, Outcome.LOOK, "hardly undo"),
+        (9.0, Outcome.FAIL, "do not undo"),
+    ):
+        away = replace(good, inverse=Composite((good.inverse, turned(0, (shift, 0, 0), (0, 0, 0)))))
+        verdict = judge(pair.fixed, pair.moving, away)
+        assert verdict.outcome is outcome, (shift, verdict.reasons)
+        assert words is None or words in verdict.reasons[0]
     broken = replace(good, record=replace(good.record, status=Status.NON_FINITE))
     assert judge(pair.fixed, pair.moving, broken).outcome is Outcome.FAIL
 
@@ -99,6 +106,120 @@ def test_identity_returned_is_told_from_identity_that_is_right(pair) -> None:
     )
     stayed = result_of(pair.fixed, away, Affine.identity(3))
     assert judge(pair.fixed, away, stayed).outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(("share", "outcome"), [(0.0, "pass"), (0.004, "pass"), (0.3, "look"), (2.0, "fail")])
+def test_folds_are_named_however_few(pair, share, outcome) -> None:
+    folded = result_of(pair.fixed, pair.fixed, Affine.identity(3), folded_percent=share)
+    verdict = judge(pair.fixed, pair.fixed, folded)
+    assert verdict.outcome == outcome, verdict.reasons
+    assert any(f"{share:.2g} %" in reason for reason in verdict.reasons) == (share > 0)
+
+
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize(
+    ("degrees", "shift", "outcomes"),
+    [
+        (0, (0, 0, 0), ("pass",)),
+        (0, (0.15, 0, 0), ("pass",)),
+        (0, (0, 2.5, 0), ("look", "fail")),
+        (0, (4, 0, 0), ("fail",)),
+        (12, (0, 0, 0), ("look", "fail")),
+        (25, (0, 0, 0), ("fail",)),
+    ],
+)
+def test_a_result_worse_than_the_start_is_found(pair, invert, degrees, shift, outcomes) -> None:
+    moving = pair.fixed.with_data(
+        np.where(pair.fixed.data > 5, 255 - pair.fixed.data, 0).astype(np.float32)
+        if invert
+        else pair.fixed.data
+    )
+    off = result_of(pair.fixed, moving, turned(degrees, shift, pair.fixed.grid.center_mm))
+    verdict = judge(pair.fixed, moving, off)
+    assert verdict.outcome in outcomes, (verdict.outcome, verdict.reasons)
+    told = any("less well than at the start" in r or "pushed or turned" in r for r in verdict.reasons)
+    assert told == (verdict.outcome is not Outcome.PASS)
+
+
+def test_a_map_that_is_off_is_found_though_it_is_better_than_the_start(pair) -> None:
+    # the header says 12 mm, the map goes 2.5 mm too far
+    world = turned(0, (0, 12, 0), (0, 0, 0))
+    moving = Image(pair.fixed.data, Grid(pair.fixed.grid.shape, world.matrix @ pair.fixed.grid.grid2world))
+    found = {}
+    for shift in (12.0, 14.5):
+        map_ = turned(0, (0, shift, 0), (0, 0, 0))
+        scene = make_scene(pair.fixed, moving, map_)
+        found[shift] = measure_features(scene, result_of(pair.fixed, moving, map_), pair.fixed, moving)
+    assert found[14.5]["nudged"] > 0.02 > 0 > found[12.0]["nudged"]
+    assert found[14.5]["nmi_gain"] > 0
+
+
+def test_a_start_that_is_wrong_and_returned_is_named_and_one_that_is_right_is_not(pair) -> None:
+    wrong = judge(pair.fixed, pair.moving, result_of(pair.fixed, pair.moving, Affine.identity(3)))
+    assert wrong.outcome is not Outcome.PASS  # 8° and 2 mm off
+    assert wrong.reasons[0].startswith("identity returned: the map leads no further than 0.00%")
+    right = judge(pair.fixed, pair.fixed, result_of(pair.fixed, pair.fixed, Affine.identity(3)))
+    assert (right.outcome, right.reasons) == (Outcome.PASS, ())
+    assert right.features["moved"] == 0
+    # with the centres aligned, far from what the headers say
+    shift = np.eye(4)
+    shift[:3, 3] = (300.0, 0, 0)
+    far = Image(pair.fixed.data, Grid(pair.fixed.grid.shape, shift @ pair.fixed.grid.grid2world))
+    centred = judge(pair.fixed, far, result_of(pair.fixed, far, Affine(shift)))
+    assert centred.features["moved"] == pytest.approx(0, abs=1e-9)
+    assert centred.outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_slab_with_the_right_map_is_looked_at_and_not_failed(pair, swapped) -> None:
+    part = slice(25, 32)
+    start = np.eye(4)
+    start[:3, 3] = pair.fixed.grid.direction @ (np.array([0, part.start, 0]) * pair.fixed.grid.spacing)
+    data = np.ascontiguousarray(pair.fixed.data[:, part])
+    slab = Image(data, Grid(data.shape, start @ pair.fixed.grid.grid2world))
+    whole = Image(pair.fixed.data, pair.fixed.grid)
+    images = (slab, whole) if swapped else (whole, slab)
+    verdict = judge(*images, result_of(*images, Affine.identity(3)))
+    assert verdict.outcome is Outcome.LOOK, verdict.reasons
+    assert verdict.reasons[0].startswith("the fields of view share little")
+    assert min(verdict.features["fixed_covered"], verdict.features["moving_covered"]) < 0.3
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_a_wrong_voxel_size_asks_for_a_look_and_a_stretch_fails(pair, dimension) -> None:
+    data = pair.fixed.data if dimension == 3 else np.ascontiguousarray(pair.fixed.data[:, :, 15])
+    fixed = Image(data, Grid(data.shape, np.eye(dimension + 1)))
+    for scale, outcome, words in (
+        ((3.0,) * dimension, Outcome.LOOK, "3.0-fold throughout"),
+        ((0.3,) * dimension, Outcome.LOOK, "3.3-fold throughout"),
+        ((1.6,) * dimension, Outcome.PASS, None),
+        ((3.0, *(1.0,) * (dimension - 1)), Outcome.FAIL, "implausible"),
+    ):
+        map_ = Affine(np.diag([*scale, 1.0]))
+        moving = Image(data, Grid(data.shape, map_.matrix))
+        verdict = judge(fixed, moving, result_of(fixed, moving, map_))
+        assert verdict.outcome is outcome, (scale, verdict.reasons)
+        assert words is None or words in verdict.reasons[0]
+
+
+def test_an_image_flipped_within_its_header_is_told_where_it_is_not_symmetric(pair) -> None:
+    # two halves that are half alike, in a symmetric outline: no push helps a mirrored one
+    data = pair.fixed.data
+    mirror = data[::-1]
+    outline = ((data > 20) & (mirror > 20)).astype(np.float32)
+    fixed = pair.fixed.with_data(np.ascontiguousarray(outline * (0.75 * data + 0.25 * mirror)))
+    flipped = fixed.with_data(np.ascontiguousarray(fixed.data[::-1]))
+    verdict = judge(fixed, flipped, result_of(fixed, flipped, Affine.identity(3)))
+    assert verdict.outcome is not Outcome.PASS
+    assert any("is an image flipped?" in reason for reason in verdict.reasons), verdict.reasons
+    assert not judge(fixed, fixed, result_of(fixed, fixed, Affine.identity(3))).reasons
+
+
+def test_a_start_that_hardly_shows_the_content_is_nothing_to_compare_with() -> None:
+    features = {"nmi": 0.3, "nmi_gain": -0.4, "fixed_covered": 1.0}
+    assert _worse({**features, "before_covered": 0.9}) < -0.8
+    assert _worse({**features, "before_covered": 0.3}) == 0
+    assert _worse({"fixed_covered": 1.0}) == 0
 
 
 def test_reasons_are_there_for_every_feature_of_the_model() -> None:

@@ -22,6 +22,8 @@ _CONTENT = 0.6
 """Content begins at this share of the way from the background to the intensity that splits the image."""
 _SHIFT = 0.06
 """Share of the extent of what is shown by which the warped image is moved for comparison."""
+_NUDGE = 0.03
+"""Share of that extent by which the map is pushed, or turned at the rim, to see whether it could do better."""
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
@@ -41,7 +43,7 @@ class Scene:
         Where the map leads into the moving image.
     inside_before, inside_straight : ndarray of bool
         The same of `before` and `straight`.
-    seen, seen_warped, seen_straight : ndarray of bool
+    seen, seen_warped, seen_before, seen_straight : ndarray of bool
         What is not background.
     linear : Affine
         The affine map nearest to the transform.
@@ -51,6 +53,10 @@ class Scene:
         World positions of the lattice's voxels.
     mapped_mm : (N, ndim) ndarray
         Where the map leads them.
+    transform : Transform
+        The map.
+    there : Image
+        The moving image, smoothed for this lattice.
     """
 
     grid: Grid
@@ -63,11 +69,14 @@ class Scene:
     inside_straight: Mask
     seen: Mask
     seen_warped: Mask
+    seen_before: Mask
     seen_straight: Mask
     linear: Affine
     centred: bool
     places_mm: NDArray[np.float64]
     mapped_mm: NDArray[np.float64]
+    transform: Transform
+    there: Image
 
 
 def coarse_image(image: Image, spacing_mm: NDArray[np.float64]) -> Image:
@@ -140,11 +149,14 @@ def make_scene(fixed: Image, moving: Image, transform: Transform) -> Scene:
         inside_straight=inside_straight,
         seen=Content(here.as_float32()).of(fixed_data),
         seen_warped=content.of(warped) & inside,
+        seen_before=content.of(before) & inside_before,
         seen_straight=content.of(straight) & inside_straight,
         linear=linear,
         centred=centred,
         places_mm=places,
         mapped_mm=mapped,
+        transform=transform,
+        there=there,
     )
 
 
@@ -209,6 +221,7 @@ def measure_features(scene: Scene, result: Result, fixed: Image, moving: Image) 
     """
     return {
         **_likeness(scene),
+        "nudged": _nudged(scene),
         **_coverage(scene, result.inverse, fixed, moving),
         **_shape(scene, result, fixed),
     }
@@ -221,9 +234,7 @@ def _likeness(scene: Scene) -> dict[str, float]:
     """
     region = _region(scene, scene.seen_warped, scene.inside)
     base = _measures(scene.fixed, scene.warped, region)
-    before = _measures(
-        scene.fixed, scene.before, binary_dilation(scene.seen, iterations=1) & scene.inside_before
-    )
+    before = _measures(scene.fixed, scene.before, _region(scene, scene.seen_before, scene.inside_before))
     straight_region = _region(scene, scene.seen_straight, scene.inside_straight)
     straight = _measures(scene.fixed, scene.straight, straight_region)
     moved = [_measures(f, w, r) for f, w, r in _shifted(scene, region)] or [dict.fromkeys(base, 0.0)]
@@ -328,6 +339,53 @@ def _shifted(scene: Scene, region: Mask) -> list[tuple[Volume, Volume, Mask]]:
     return found
 
 
+def _nudged(scene: Scene) -> float:
+    """Return how much better the images match when the map is pushed or turned a little.
+
+    It is what the best push adds to the measure that gains least (logarithm of the ratio). Where the map is right
+    every push makes things worse: below 0.
+    """
+    base = _measures(scene.fixed, scene.warped, _region(scene, scene.seen_warped, scene.inside))
+    held = int((scene.inside & scene.seen).sum())
+    content = Content(scene.there.as_float32())
+    found = []
+    for push in _pushes(scene):
+        mapped = scene.transform.map_points(push.map_points(scene.places_mm))
+        inside = scene.there.grid.contains(mapped).reshape(scene.grid.shape)
+        if (inside & scene.seen).sum() < 0.8 * held:
+            continue
+        warped = resample(scene.there, scene.grid, _nameless(mapped, scene.places_mm, scene.grid))
+        data = warped.as_float32()
+        there = _measures(scene.fixed, data, _region(scene, content.of(data) & inside, inside))
+        found.append(min(_ratio(there[name], value) for name, value in base.items()))
+    return max(found, default=0.0)
+
+
+def _pushes(scene: Scene) -> list[Affine]:
+    """Return small rigid maps: to and fro along, and about, the axes of the lattice."""
+    n, long = scene.grid.ndim, [a for a, size in enumerate(scene.grid.shape) if size > 2]
+    seen = scene.seen if scene.seen.any() else np.ones_like(scene.seen)
+    box = np.argwhere(seen)
+    center = scene.grid.index2world((box.min(axis=0) + box.max(axis=0)) / 2)
+    extent = float(((np.ptp(box, axis=0) + 1) * scene.grid.spacing).max())
+    found = []
+    for sign in (-1.0, 1.0):
+        for axis in long:
+            matrix = np.eye(n + 1)
+            matrix[:-1, -1] = sign * _NUDGE * extent * scene.grid.direction[:, axis]
+            found.append(Affine(matrix))
+        for one, other in itertools.combinations(long, 2):
+            angle = sign * 2 * _NUDGE  # moves the rim by that share of the extent
+            plane = np.eye(n)
+            plane[one, one] = plane[other, other] = np.cos(angle)
+            plane[one, other], plane[other, one] = -np.sin(angle), np.sin(angle)
+            matrix = np.eye(n + 1)
+            matrix[:-1, :-1] = scene.grid.direction @ plane @ scene.grid.direction.T
+            matrix[:-1, -1] = center - matrix[:-1, :-1] @ center
+            found.append(Affine(matrix))
+    return found
+
+
 def _mirrored(scene: Scene, region: Mask) -> list[tuple[Volume, Mask]]:
     """Return the linearly aligned image mirrored in the middle of what is seen of the fixed one, for each long axis."""
     found = []
@@ -355,6 +413,7 @@ def _coverage(scene: Scene, inverse: Transform, fixed: Image, moving: Image) -> 
     places = grid.index2world(np.argwhere(bright if bright.any() else np.ones_like(bright)))
     back = fixed.grid.contains(inverse.map_points(places))
     return {
+        "before_covered": float((scene.inside_before & seen).sum() / seen.sum()),
         "fixed_covered": covered,
         "moving_covered": float(back.mean()),
         "content_dice": _overlap(scene.seen & scene.inside, scene.seen_warped),
@@ -370,27 +429,41 @@ def _overlap(one: Mask, other: Mask) -> float:
 def _shape(scene: Scene, result: Result, fixed: Image) -> dict[str, float]:
     """Return how far the map turns, scales and bends space."""
     linear = scene.linear
-    thin = [axis for axis, n in enumerate(fixed.grid.shape) if n == 1]
-    scales = np.linalg.svd(linear.matrix[:-1, :-1], compute_uv=False)
+    # of one slice, or one row, the scale across it is not known
+    long = [axis for axis, n in enumerate(fixed.grid.shape) if n > 1]
+    known = linear.matrix[:-1, :-1] @ fixed.grid.direction[:, long or slice(None)]
+    scales = np.maximum(np.linalg.svd(known, compute_uv=False), 1e-6)
     back = np.linalg.inv(linear.matrix)
     straight = scene.mapped_mm @ back[:-1, :-1].T + back[:-1, -1]
     bent = np.linalg.norm(straight - scene.places_mm, axis=1).reshape(scene.grid.shape)
     seen = scene.seen if scene.seen.any() else np.ones_like(scene.seen)
     extent = float(np.linalg.norm(np.ptp(scene.places_mm, axis=0)))
     logs = np.log(np.maximum(_determinant(scene), 1e-3)) - np.log(max(abs(np.linalg.det(back)) ** -1, 1e-9))
-    misfit = _misfit(scene, result, fixed.grid, straight, seen)
+    misfit = float(np.percentile(_misfit(scene, result, fixed.grid, straight, seen), 95))
+    voxel = float(np.exp(np.log(fixed.grid.spacing[long]).mean())) if long else 1.0
     folded = result.record.measures.get("folded_percent")
     return {
         "largest_scale": float(scales.max()),
-        "smallest_scale": float(scales.min()) if not thin else float(min(scales.min(), 1.0)),
-        "log_scale": float(np.abs(np.log(np.maximum(scales, 1e-6))).max()),
+        "smallest_scale": float(scales.min()),
+        "log_scale": float(np.abs(np.log(scales)).max()),
+        "log_stretch": float(np.log(scales.max() / scales.min())),
         "turned_deg": _turn_degrees(linear.matrix[:-1, :-1]),
         "mirrored": float(np.linalg.det(linear.matrix[:-1, :-1]) < 0),
         "bent": float(np.percentile(bent[seen], 95)) / extent,
         "sd_log_jacobian": float(logs[seen].std()),
         "folded_percent": float(100 * np.mean(_determinant(scene) <= 0) if folded is None else folded),
-        "inverse_p95": float(np.percentile(misfit, 95)) / extent,
+        "inverse_p95": misfit / extent,
+        "inverse_voxels": misfit / voxel,
+        "moved": _moved(scene, fixed.grid, seen) / extent,
     }
+
+
+def _moved(scene: Scene, grid: Grid, seen: Mask) -> float:
+    """Return how far the map leads from the start, mm: from where the headers, or the centres, lay the images."""
+    there, here = scene.mapped_mm[seen.ravel()], scene.places_mm[seen.ravel()]
+    starts = [np.zeros(scene.grid.ndim), scene.there.grid.center_mm - grid.center_mm]
+    away = [np.percentile(np.linalg.norm(there - here - shift, axis=1), 95) for shift in starts]
+    return float(min(away))
 
 
 def _misfit(

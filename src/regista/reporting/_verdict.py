@@ -16,13 +16,28 @@ from regista.core import GeometryError, Image
 from regista.registration import MAX_FOLDED_PERCENT, Result
 from regista.reporting._features import Scene, make_scene, measure_features
 
+LARGEST_STRETCH = 2.0
+"""Largest over smallest scale of the nearest affine map beyond which anatomy is hardly meant."""
 LARGEST_SCALE = 2.0
-"""Scaling or shear, of the nearest affine map, beyond which anatomy is hardly meant."""
+"""Scale in all directions alike beyond which a person should look: pixel sizes are often unknown or wrong."""
 LEAST_COVERED, USUAL_COVERED = 0.3, 0.6
-"""Share of either image's content in the other's view below which a registration fails, or asks for a look."""
-MAX_INVERSE = 0.05
+"""Share of an image's content in the other's view below which a registration fails, or asks for a look."""
+FOLDED_PERCENT = (0.01, MAX_FOLDED_PERCENT)
+"""Percent of folded voxels from which to look, and beyond which to fail; good runs show none."""
+INVERSE = (0.002, 0.01)
+INVERSE_VOXELS = (1.0, 3.0)
+"""Error of the inverse beyond which to look, and to fail, as share of the diagonal and in voxels: both must be passed.
+Of good runs 97 % are below the first share."""
 LARGEST_TURN_DEG = 90.0
 """A rotation, against the headers, beyond which a person should look."""
+WORSE = (-0.05, -0.3)
+"""Log ratio to the start that all three measures of likeness are below: look, fail."""
+NUDGED = (0.02, 0.1)
+"""Log ratio that a small push of the map adds to all three measures: look, fail."""
+MIRRORED = (-0.03, -0.2)
+"""Log ratio to the likeness of mirrored images that all three measures are below: look, fail."""
+STAYED = 0.005
+"""Share of the diagonal; a map that leads no place further from the start returned the identity."""
 
 
 class Outcome(enum.StrEnum):
@@ -42,7 +57,7 @@ class Verdict:
     outcome : Outcome
         ``pass``; ``look``: a person should; ``fail``.
     reasons : tuple of str
-        Sentences, the weightiest first; empty for a pass.
+        Sentences, the weightiest first; of a pass, what is worth knowing (a few folds), mostly nothing.
     probability : float
         Of a failed registration, by the fitted model, 0 … 1.
     features : mapping of str to float
@@ -124,6 +139,7 @@ WORDS = {
     "content_dice": "the outlines of what the images show do not agree (Dice {:.2f})",
     "content_straight": "without the bending part of the map the outlines do not agree (Dice {:.2f})",
     "log_scale": "the scaling or shear of the map is large (log {:.2f})",
+    "log_stretch": "the map stretches or shears the image (log of largest over smallest scale {:.2f})",
     "bent": "the deformation is large (95th percentile {:.1%} of the image's diagonal)",
     "sd_log_jacobian": "volumes change unusually much from place to place (SD of the log-Jacobian {:.2f})",
     "inverse_p95": "the map and its inverse do not undo each other (95th percentile {:.2%} of the image's diagonal)",
@@ -206,61 +222,171 @@ def conclude(features: Mapping[str, float], status: str = "converged", model: Mo
         By default the one that ships with the package.
     """
     model = model or load_model()
-    hard, odd = _certain(features, status), _odd(features)
-    probability = 1.0 if hard else model.probability(features)
+    modelled = model.probability(features)
+    doubtful = modelled >= model.look_above
+    hard, odd = _certain(features, status, doubtful), _odd(features, doubtful)
+    probability = 1.0 if hard else modelled
     if hard or probability >= model.fail_above:
         outcome = Outcome.FAIL
     else:
-        outcome = Outcome.LOOK if odd or probability >= model.look_above else Outcome.PASS
-    soft = _soft(features, model) if probability >= model.look_above else []
-    reasons = [*hard, *odd, *soft]
-    return Verdict(
-        outcome=outcome, reasons=tuple(reasons[:5]), probability=probability, features=dict(features)
-    )
+        outcome = Outcome.LOOK if odd or doubtful else Outcome.PASS
+    soft = _soft(features, model) if doubtful else []
+    few = _few_folds(features) if outcome is not Outcome.FAIL else []
+    reasons = [*[*hard, *odd, *soft][: 5 - len(few)], *few]
+    return Verdict(outcome=outcome, reasons=tuple(reasons), probability=probability, features=dict(features))
 
 
-def _certain(features: Mapping[str, float], status: str) -> list[str]:
-    """Return what makes a failure on its own."""
+def _certain(features: Mapping[str, float], status: str, doubtful: bool) -> list[str]:
+    """Return what makes a failure on its own, or, where it says so, with images that hardly match."""
     found = []
     if status in ("non-finite", "diverged", "cancelled"):
         found.append(f"the registration ended {status}")
-    if status == "folded" or features["folded_percent"] > MAX_FOLDED_PERCENT:  # the run may allow none
+    if status == "folded" or features["folded_percent"] > FOLDED_PERCENT[1]:  # the run may allow none
         found.append(f"the map folds: {features['folded_percent']:.2g} % of the voxels")
     if features["mirrored"]:
         found.append("the map mirrors the anatomy (its determinant is negative)")
-    scale = float(np.exp(features["log_scale"]))
-    if scale > LARGEST_SCALE:
+    if _stretch(features) > LARGEST_STRETCH:
         found.append(
-            f"the scaling or shear is implausible: {scale:.1f}-fold along one direction "
-            f"(scales {features['smallest_scale']:.2f} to {features['largest_scale']:.2f})"
+            f"the scaling or shear is implausible: {_stretch(features):.1f} times as much along one direction as along "
+            f"another (scales {features['smallest_scale']:.2f} to {features['largest_scale']:.2f})"
         )
-    if min(features["fixed_covered"], features["moving_covered"]) < LEAST_COVERED:
-        found.append(
-            f"the field of view is lost: {features['fixed_covered']:.0%} of what the fixed image shows lies in the "
-            f"moving one, {features['moving_covered']:.0%} the other way round"
-        )
-    if features["inverse_p95"] > MAX_INVERSE:
-        found.append(
-            f"the map and its inverse do not undo each other: {features['inverse_p95']:.1%} of the image's diagonal"
-        )
+    least, most = sorted((features["fixed_covered"], features["moving_covered"]))
+    if most < LEAST_COVERED or (least < LEAST_COVERED and doubtful):
+        found.append(f"the field of view is lost: {_covered(features)}")
+    if _inverse_beyond(features, 1):
+        found.append(f"the map and its inverse do not undo each other: they miss by {_inverse(features)}")
+    better = features.get("nudged", -1.0) > NUDGED[0]
+    if doubtful and _stayed(features) and better:  # else a start that is right, of images hard to match
+        found.append(f"identity returned: {_stays(features)}, and the images do not match there")
+    if features.get("nudged", -1.0) > NUDGED[1]:
+        found.append(_could_do_better(features, doubtful))
+    if _worse(features) < WORSE[1]:
+        found.append(_than_before(features))
+    if _over_mirror(features) < MIRRORED[1]:
+        found.append(_than_mirrored(features))
     return found
 
 
-def _odd(features: Mapping[str, float]) -> list[str]:
+def _odd(features: Mapping[str, float], doubtful: bool) -> list[str]:
     """Return what a person should look at, though it may be right."""
     found = []
-    covered = min(features["fixed_covered"], features["moving_covered"])
-    if LEAST_COVERED <= covered < USUAL_COVERED:
-        found.append(
-            f"the fields of view share little: {features['fixed_covered']:.0%} of what the fixed image shows lies in the "
-            f"moving one, {features['moving_covered']:.0%} the other way round"
-        )
+    least, most = sorted((features["fixed_covered"], features["moving_covered"]))
+    if least < USUAL_COVERED and most >= LEAST_COVERED and not (least < LEAST_COVERED and doubtful):
+        found.append(f"the fields of view share little: {_covered(features)}")
     if features["turned_deg"] > LARGEST_TURN_DEG:
         found.append(
             f"the map turns the image by {features['turned_deg']:.0f}° against the headers: if they are right, an image may be "
             "mirrored (a mirrored brain, half turned, looks like a brain)"
         )
+    scale = float(np.sqrt(features["smallest_scale"] * features["largest_scale"]))
+    if not 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
+        found.append(
+            f"the map scales the image {max(scale, 1 / scale):.1f}-fold throughout: are the voxel sizes of both images right?"
+        )
+    if _inverse_beyond(features, 0) and not _inverse_beyond(features, 1):
+        found.append(f"the map and its inverse hardly undo each other: they miss by {_inverse(features)}")
+    if FOLDED_PERCENT[0] <= features["folded_percent"] <= FOLDED_PERCENT[1]:
+        found.append(f"the map folds: {features['folded_percent']:.2g} % of the voxels")
+    nudged = features.get("nudged", -1.0)
+    if doubtful and _stayed(features) and nudged <= NUDGED[0]:
+        found.append(f"identity returned: {_stays(features)}, and the images hardly match there")
+    if NUDGED[0] < nudged <= NUDGED[1]:
+        found.append(_could_do_better(features, doubtful))
+    if WORSE[1] <= _worse(features) < WORSE[0]:
+        found.append(_than_before(features))
+    if MIRRORED[1] <= _over_mirror(features) < MIRRORED[0]:
+        found.append(_than_mirrored(features))
     return found
+
+
+def _few_folds(features: Mapping[str, float]) -> list[str]:
+    """Return a word on folds too few to ask for a look."""
+    share = features["folded_percent"]
+    return [f"a few voxels fold ({share:.2g} %)"] if 0 < share < FOLDED_PERCENT[0] else []
+
+
+def _stretch(features: Mapping[str, float]) -> float:
+    return features["largest_scale"] / max(features["smallest_scale"], 1e-6)
+
+
+def _covered(features: Mapping[str, float]) -> str:
+    return (
+        f"{features['fixed_covered']:.0%} of what the fixed image shows lies in the moving one, "
+        f"{features['moving_covered']:.0%} the other way round"
+    )
+
+
+def _inverse_beyond(features: Mapping[str, float], step: int) -> bool:
+    """Tell whether the inverse misses by more than the first limits (0) or the second (1)."""
+    voxels = features.get("inverse_voxels", np.inf)
+    return features["inverse_p95"] > INVERSE[step] and voxels > INVERSE_VOXELS[step]
+
+
+def _inverse(features: Mapping[str, float]) -> str:
+    voxels = f"{features['inverse_voxels']:.1f} voxels, " if "inverse_voxels" in features else ""
+    return f"{voxels}{features['inverse_p95']:.1%} of the image's diagonal (95th percentile)"
+
+
+def _stayed(features: Mapping[str, float]) -> bool:
+    return features.get("moved", np.inf) < STAYED
+
+
+def _stays(features: Mapping[str, float]) -> str:
+    return f"the map leads no further than {features['moved']:.2%} of the image's diagonal from the start"
+
+
+MEASURES = {"nmi": "information", "lncc": "local correlation", "edges": "edges"}
+
+
+def _worse(features: Mapping[str, float]) -> float:
+    """Return the log ratio to the start of the measure of likeness that fell least; 0 if it was not measured.
+
+    A start that shows less than half of what the result shows of the fixed image is nothing to compare with.
+    """
+    names = [name for name in MEASURES if f"{name}_gain" in features]
+    if not names or features.get("before_covered", 1.0) < 0.5 * features["fixed_covered"]:
+        return 0.0
+    return max(_log_ratio(features[n], features[n] - features[f"{n}_gain"]) for n in names)
+
+
+def _log_ratio(value: float, other: float) -> float:
+    return float(np.log((max(value, 0.0) + 0.005) / (max(other, 0.0) + 0.005)))
+
+
+def _than_before(features: Mapping[str, float]) -> str:
+    told = [
+        f"{word} {features[n]:.2f}, before {features[n] - features[f'{n}_gain']:.2f}"
+        for n, word in MEASURES.items()
+    ]
+    return f"the metric did not improve: the images match less well than at the start ({'; '.join(told)})"
+
+
+def _could_do_better(features: Mapping[str, float], doubtful: bool) -> str:
+    # of a doubtful one it has been said already
+    stayed = f"identity returned: {_stays(features)}; " if _stayed(features) and not doubtful else ""
+    return (
+        f"{stayed}the map is off: pushed or turned a little, it makes the images match better by every measure "
+        f"(log ratio {features['nudged']:.2f})"
+    )
+
+
+def _over_mirror(features: Mapping[str, float]) -> float:
+    """Return the log ratio to the likeness of mirrored images of the measure that speaks least for a mirror.
+
+    The mirror lies in the middle of what is seen. A map that is off is better centred by it, which says nothing: 0.
+    """
+    if features.get("nudged", -1.0) > NUDGED[0] or _worse(features) < WORSE[0]:
+        return 0.0
+    return max(
+        (features[f"{n}_over_mirror"] for n in MEASURES if f"{n}_over_mirror" in features), default=0.0
+    )
+
+
+def _than_mirrored(features: Mapping[str, float]) -> str:
+    return (
+        "mirrored, the images match better by every measure "
+        f"(log ratio {_over_mirror(features):.2f}): is an image flipped?"
+    )
 
 
 def _soft(features: Mapping[str, float], model: Model) -> list[str]:
