@@ -22,7 +22,7 @@ from regista.registration import (
 )
 from regista.registration._cost import LevelCost
 from regista.registration._inputs import check_mask, hide, prepare
-from regista.registration._levels import Level, Scan, check_overlap, levels
+from regista.registration._levels import Level, Scan, check_overlap, levels, usable_voxels
 from regista.similarity import LNCC, MI, MIND, NGF, SSD
 
 STILL = Start(search="none")
@@ -222,6 +222,18 @@ def test_the_less_a_lesion_weighs_the_less_it_pulls(small_pair, similarity):
     assert errors[2] < 0.85 * errors[0]
 
 
+def test_images_that_lie_on_each_other_overlap_whatever_they_weigh():
+    grid = grid_of((20, 22, 18))
+    weight = np.full(grid.shape, 0.05, np.float32)
+    weight[9:11, 9:12, 8:10] = 1  # a small region of interest
+    scan = Scan(np.zeros(grid.shape, np.float32), grid, weight)
+    level = Level(0, 1, 5, (1, 1, 1), scan, scan)
+    check_overlap(weight * weight, level)
+    assert usable_voxels(level) == pytest.approx(float((weight.astype(float) ** 2).sum()))
+    one = Level(0, 1, 5, (1, 1, 1), scan, replace(scan, weight=None))
+    assert usable_voxels(one) == pytest.approx(float(weight.sum(dtype=float)))
+
+
 def test_what_counts_little_does_not_come_back_by_smoothing():
     image = np.full((16, 18, 20), 0.4, np.float32)
     image[:8] = 1.0
@@ -229,6 +241,8 @@ def test_what_counts_little_does_not_come_back_by_smoothing():
     weight[:8] = 0.01
     scans = Scan(image, grid_of(image.shape), weight), Scan(image, grid_of(image.shape), None)
     fixed, _ = hide(*scans, plan_of(STAGES["greedy"]))
+    smooth = fixed.smoothed(1.5)
+    assert np.abs(smooth.data[9:] - 0.4).max() < 0.06
     level = next(iter(levels(fixed, fixed, (4,), (1,))))
     assert np.abs(level.fixed.data[level.fixed.weight > 0.1] - 0.4).max() < 0.06
     plain = next(iter(levels(*scans, (4,), (1,))))

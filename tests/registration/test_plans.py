@@ -390,6 +390,7 @@ def test_control_points_are_so_far_apart_in_mm():
         (4.0, 8.0, 8.0)
     ] * 3
     assert stage.control_spacing(2, (2.0, 1.0, 10.0)) == (4.0, 8.0, 1.0)  # not closer than voxels
+    assert stage.control_spacing(2, (8.0000002,) * 3) == (1.0, 1.0, 1.0)  # as float32 headers have it
     assert stage.solver(2, (2.0, 1.0, 4.0)).spacing_vox == (4.0, 8.0, 2.0)
     for voxels in ((9.0, 8.5, 12.0), (0.03, 0.03, 0.03)):
         with pytest.raises(

@@ -201,6 +201,26 @@ def test_a_metric_bound_anew_is_that_of_the_new_image(rng, metric):
     np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-9)
 
 
+def test_bins_span_the_scan_once_there_is_more_to_see(rng):
+    first, fixed, warped = (smooth(rng) for _ in range(3))
+    prepared, out = MI().prepare(0.2 + 0.1 * first, None), np.empty(SHAPE, np.float32)
+    prepared.value_and_gradient(warped, None, out)
+    fixed[0, 0, 0], fixed[-1, 0, 0] = 0, 1
+    prepared.rebind(fixed, None)
+    kept = prepared.value_and_gradient(warped, None, out)
+    assert kept == pytest.approx(value(MI(), fixed, warped))
+
+
+def test_what_masks_hid_is_not_kept_for_what_they_do_not(rng):
+    fixed, warped = smooth(rng), smooth(rng)
+    weight = (rng.random(SHAPE) > 0.3).astype(np.float32)
+    prepared, out = MIND().prepare(fixed, weight), np.empty(SHAPE, np.float32)
+    prepared.hides = True
+    prepared.value_and_gradient(warped, weight, out)
+    prepared.hides = False
+    assert prepared.value_and_gradient(warped, None, out) == pytest.approx(value(MIND(), fixed, warped))
+
+
 @pytest.mark.parametrize("metric", [MI(), NGF(share=0.5)])
 def test_scales_stay_when_a_metric_is_bound_anew(rng, metric):
     first, fixed, warped = (smooth(rng) for _ in range(3))

@@ -96,7 +96,7 @@ class FreeForm:
         before, start = state.current, state.control
         if self._search(state, cost, before, gradient):
             return True
-        if state.pairs:
+        if self._useful(state):  # else it was the gradient that led nowhere
             state.pairs.clear()
             if self._search(state, cost, before, gradient):
                 return True
@@ -136,11 +136,15 @@ class FreeForm:
         state.gradient = spline_reduce(state.dense, state.axes).astype(np.float64)
         return state.current, state.gradient
 
-    def _direction(self, state: FreeFormState, gradient: Vector) -> Vector:
-        """Return the quasi-Newton direction by the two-loop recursion."""
-        useful = [
+    def _useful(self, state: FreeFormState) -> list[tuple[Vector, Vector]]:
+        """Return the steps that tell of a curvature upwards."""
+        return [
             (s, y) for s, y in state.pairs if np.vdot(s, y) > 1e-12 * np.linalg.norm(s) * np.linalg.norm(y)
         ]
+
+    def _direction(self, state: FreeFormState, gradient: Vector) -> Vector:
+        """Return the quasi-Newton direction by the two-loop recursion."""
+        useful = self._useful(state)
         if not useful:
             return -gradient * (self.first_step_vox / max(float(np.abs(gradient).max()), 1e-30))
         q, shares = gradient.copy(), []

@@ -170,6 +170,10 @@ def guides_warning(plan: Plan) -> list[str]:
     return ["the stage 'convex' compares images alone; the other stages follow the guides"] if aside else []
 
 
+class ConstantImageError(GeometryError):
+    """An image, or what its mask leaves of it, has one value only."""
+
+
 def prepare(
     image: Image, mask: Image | None, plan: Plan, role: str, non_finite: str, average: bool = False
 ) -> Scan:
@@ -199,7 +203,7 @@ def prepare(
         for channel in channels
     ]
     if all(one is None for one in scaled):
-        raise GeometryError(
+        raise ConstantImageError(
             f"the {role} image is constant{' inside its mask' if mask is not None else ''}: "
             "there is nothing to align"
         )

@@ -103,7 +103,7 @@ class Scan:
     def smoothed(self, sigma_vox: float) -> Scan:
         """Return the scan smoothed by a Gaussian, the same number of voxels along each axis."""
         sigma = [sigma_vox if n > 1 else 0.0 for n in self.data.shape]
-        return replace(self, data=gaussian_filter(self.data[None], sigma, border="nearest")[0])
+        return self._filtered(lambda volume: gaussian_filter(volume[None], sigma, border="nearest")[0])
 
     def at_spacing(self, target_mm: float) -> Scan:
         """Return the scan smoothed and shrunk towards voxels of `target_mm`, each axis by a whole factor."""
@@ -120,16 +120,19 @@ class Scan:
             return shrunk
 
         weight, region = (None if one is None else shrink(one) for one in (self.weight, self.region))
-        small = replace(self, grid=grid, weight=weight, region=region)
-        channels = [shrink(one) for one in self.channels]
+        channels = self._filtered(shrink).channels
+        return replace(self, grid=grid, weight=weight, region=region).with_channels(channels)
+
+    def _filtered(self, smooth: Callable[[Volume], Volume]) -> Scan:
+        """Return the scan with every channel smoothed; what counts little must not come back by that."""
+        channels = [smooth(one) for one in self.channels]
         own = self.weight
-        if self.hides and own is not None and weight is not None and self.graded:
-            # what counts little must not come back by smoothing
-            shares = np.maximum(weight, 1e-3)
-            weighted = [shrink(one * own) / shares for one in self.channels]
+        if self.hides and own is not None and self.graded:
+            share = smooth(own)
+            weighted = [smooth(one * own) / np.maximum(share, 1e-3) for one in self.channels]
             pairs = zip(weighted, channels, strict=True)
-            channels = [np.where(weight > 1e-3, one, plain) for one, plain in pairs]
-        return small.with_channels(channels)
+            channels = [np.where(share > 1e-3, one, plain) for one, plain in pairs]
+        return self.with_channels(channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,11 +221,17 @@ _SMALL_MASKS = (
 
 
 def usable_voxels(level: Level) -> float:
-    """Return the volume in use of the smaller image, in voxels of the fixed one."""
+    """Return the volume in use of the smaller image, in voxels of the fixed one.
+
+    It is what the product of both weights comes to where the images lie on each other: of two images with weights the
+    sum of their squares.
+    """
+    scans = level.fixed, level.moving
+    power = 2 if all(scan.weight is not None for scan in scans) else 1
     volumes = [
-        float(np.sum(scan.weight) if scan.weight is not None else scan.data.size)
+        float(scan.data.size if scan.weight is None else np.sum(scan.weight**power, dtype=np.float64))
         * abs(float(np.linalg.det(scan.grid.grid2world[:3, :3])))
-        for scan in (level.fixed, level.moving)
+        for scan in scans
     ]
     return min(volumes) / abs(float(np.linalg.det(level.fixed.grid.grid2world[:3, :3])))
 

@@ -60,7 +60,7 @@ class Plan:
         The edge of an organ aligns it, and a mask that ends there hides it.
     fixed_surround : 'fill' or 'keep'
         What smoothing sees of the fixed image outside its mask: smooth values grown from inside, or the image itself.
-        With 'fill' windows, patches and differences leave out what either mask hides; with 'keep' they reach over it. The
+        With 'fill' windows, patches and differences leave out what either mask hides (not in `convex` and `deep`, which see it filled); with 'keep' they reach over it. The
         moving image is always filled.
     slice_thickness : float
         For stacks of few thick slices whose header does not know the thickness (equal spacing along all axes, and one

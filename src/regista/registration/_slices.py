@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import (
+    Cancelled,
     GeometryError,
     Grid,
     Image,
@@ -28,7 +29,8 @@ from regista.core import (
 )
 from regista.evaluation import image_measures
 from regista.registration._batch import described, failed, gist, status_of
-from regista.registration._inputs import check_mask
+from regista.registration._channels import Channels
+from regista.registration._inputs import ConstantImageError, check_mask, prepare
 from regista.registration._motion_measures import (
     Table,
     displacements,
@@ -216,18 +218,14 @@ class _Run:
     def _has_content(
         self, number: int, pair: tuple[Image, Image], masks: tuple[Image | None, Image | None]
     ) -> bool:
+        averaged = Channels.of(*pair).averaged
         for role, image, mask in zip(("fixed", "moving"), pair, masks, strict=True):
-            data = image.as_float32()
-            finite = np.isfinite(data)
-            if self.non_finite == "error" and not finite.all():
-                raise GeometryError(
-                    f"slice {number} of the {role} stack has {finite.size - np.count_nonzero(finite)} NaN or Inf values; "
-                    "clean it, or treat them as masked out: --non-finite mask (in Python non_finite='mask')"
-                )
-            seen = finite if mask is None else finite & (mask.as_float32() > 0)
-            values = data[seen]
-            if values.size == 0 or values.min() == values.max():
+            try:
+                prepare(image, mask, self.plan, role, self.non_finite, averaged == role)
+            except ConstantImageError:
                 return False
+            except GeometryError as error:
+                raise GeometryError(f"slice {number} of the stacks: {error}") from None
         return True
 
     def _registered(
@@ -255,6 +253,8 @@ class _Run:
                 non_finite=self.non_finite,
                 fill=self.outside,
             )
+        except Cancelled:
+            raise
         except RegistaError as error:
             raise type(error)(f"slice {number} of the stacks: {error}") from error
         self.entries.append(gist(found.record))

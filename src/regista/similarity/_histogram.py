@@ -40,9 +40,18 @@ class PreparedHistogram(Prepared):
         self.rebind(fixed, weight)
 
     def rebind(self, fixed: Volume, weight: Volume | None) -> None:
-        """Bind to the same image as warped anew, within the same bins."""
+        """Bind to the same image as warped anew, within the same bins.
+
+        They are made to span the whole scan, 0 … 1, once there is more to see than at first.
+        """
         super().rebind(fixed, weight)
         low, width = self._fixed_range
+        used = fixed if weight is None else fixed[weight > 0]
+        high = low + width * (self._bins - 1)
+        if used.size and (float(used.min()) < low - width or float(used.max()) > high + width):
+            low, high = min(low, 0.0), max(high, 1.0)
+            width = (high - low) / (self._bins - 1)
+            self._fixed_range = low, width
         self._fixed_bins = np.clip((fixed - low) / width + 0.5, 0, self._bins - 1).astype(np.uint8)
 
     def at(self, voxels: NDArray[np.int64]) -> Self:

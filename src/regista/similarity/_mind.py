@@ -49,7 +49,7 @@ class MIND:
     radius: int = 1
     dilation: int = 2
     name: ClassVar[str] = "mind"
-    volumes: ClassVar[int] = 26
+    volumes: ClassVar[int] = 28
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
@@ -72,25 +72,30 @@ class _PreparedMIND(Prepared):
         self._radius, self._dilation = config.radius, config.dilation
         self._margin = mind_margin(fixed.shape, config.radius, config.dilation)
         self._descriptors: Volume | None = None
+        self._hidden_descriptors: Volume | None = None
+        self._hidden_bounds: tuple[tuple[float, float], tuple[float, float]] | None = None
         self._bounds: tuple[float, float] | None = None
         self._fixed_bounds: tuple[float, float] | None = None
         self._padded: Volume | None = None
         self._padded_fixed: Volume | None = None
+        self._stale = True
         self._padded_weight: Volume | None = None
         channels = {3: 12, 2: 4}.get(sum(n > 1 for n in fixed.shape), 0)
         self._coefficients = np.empty((channels, *fixed.shape), np.float32)
 
     def rebind(self, fixed: Volume, weight: Volume | None) -> None:
-        """Bind to the same image as warped anew."""
+        """Bind to the same image as warped anew, within the same bounds."""
         super().rebind(fixed, weight)
-        self._descriptors = self._padded_fixed = None
+        self._descriptors, self._stale = None, True
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         if self.hides and weight is not None:
             return self._hidden(warped, weight, out)
         radius, dilation, channels = self._radius, self._dilation, len(self._coefficients)
         if self._descriptors is None:
-            self._descriptors = mind_descriptors(self.fixed, radius, dilation)
+            if self._fixed_bounds is None:
+                self._fixed_bounds = mind_bounds(pad_nearest(self.fixed, self._margin), radius, dilation)
+            self._descriptors = mind_descriptors(self.fixed, radius, dilation, self._fixed_bounds)
         self._padded = pad_nearest(warped, self._margin, out=self._padded)
         if self._bounds is None:
             self._bounds = mind_bounds(self._padded, radius, dilation)
@@ -110,17 +115,21 @@ class _PreparedMIND(Prepared):
         settings = self._radius, self._dilation
         self._padded = pad_nearest(warped, self._margin, out=self._padded)
         self._padded_weight = pad_nearest(weight, self._margin, out=self._padded_weight)
-        if self._padded_fixed is None:
-            self._padded_fixed = pad_nearest(self.fixed, self._margin)
-        if self._descriptors is None:
-            self._descriptors = np.empty_like(self._coefficients)
-        if self._bounds is None or self._fixed_bounds is None:
-            self._bounds = weighted_mind_bounds(self._padded, self._padded_weight, *settings)
-            self._fixed_bounds = weighted_mind_bounds(self._padded_fixed, self._padded_weight, *settings)
+        if self._stale or self._padded_fixed is None:
+            self._padded_fixed = pad_nearest(self.fixed, self._margin, out=self._padded_fixed)
+            self._stale = False
+        if self._hidden_descriptors is None:
+            self._hidden_descriptors = np.empty_like(self._coefficients)
         given = self._padded_weight, *settings
-        weighted_mind_descriptors(self._padded_fixed, *given, self._fixed_bounds, out=self._descriptors)
+        if self._hidden_bounds is None:
+            self._hidden_bounds = (
+                weighted_mind_bounds(self._padded_fixed, *given),
+                weighted_mind_bounds(self._padded, *given),
+            )
+        bounds, warped_bounds = self._hidden_bounds
+        weighted_mind_descriptors(self._padded_fixed, *given, bounds, out=self._hidden_descriptors)
         value, total = weighted_mind_coefficients(
-            self._descriptors, self._padded, *given, self._bounds, out=self._coefficients
+            self._hidden_descriptors, self._padded, *given, warped_bounds, out=self._coefficients
         )
         if total <= 0:
             out[...] = 0

@@ -136,7 +136,8 @@ class FreeFormStage(IterativeStage):
         if not self.spacing_mm:
             return float(self.at(level, "spacing_vox"))
         wanted = float(self.at(level, "spacing_mm"))
-        if not min(voxel_mm) <= wanted <= 200 * max(voxel_mm):
+        # headers hold float32: 0.8 mm may be a little more
+        if not min(voxel_mm) * (1 - 1e-4) <= wanted <= 200 * max(voxel_mm) * (1 + 1e-4):
             sizes = " × ".join(f"{one:.4g}" for one in voxel_mm)
             raise PlanError(
                 f"bspline: control points {wanted:g} mm apart (spacing_mm) on level {level}, whose voxels are {sizes} mm: take "
