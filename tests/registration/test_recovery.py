@@ -181,7 +181,12 @@ def test_how_a_scan_is_stored_does_not_matter_to_fields(smooth_pair):
     assert error_mm(expected.transform, truth, fixed).mean() > gap.mean()
 
 
-def test_how_a_slice_is_stored_does_not_matter_with_masks_and_a_start():
+@pytest.mark.parametrize(
+    ("surround", "most", "mean"),
+    # windows that weigh amplify rounding where the steps swing to and fro: a few places end elsewhere
+    [("keep", 1e-3, 1e-3), ("fill", 0.3, 0.02)],
+)
+def test_how_a_slice_is_stored_does_not_matter_with_masks_and_a_start(surround, most, mean):
     grid = grid_of((90, 70), (0.8, 1.3), (25.0,), (-40.0, 12.0))
     bend = smooth_truth(grid, 3.0)
     fixed, moving = pair(bend, grid)
@@ -192,7 +197,7 @@ def test_how_a_slice_is_stored_does_not_matter_with_masks_and_a_start():
     def found(*images):
         one, other, first, second = images
         stage = DeformableStage(similarity=LNCC(radius=3), shrink=(2, 1), steps=(40, 20), step_decay=0.8)
-        plan = Plan(stages=(stage,))
+        plan = Plan(stages=(stage,), fixed_surround=surround)
         return register(one, other, plan, initial=start, fixed_mask=first, moving_mask=second).transform
 
     expected = found(fixed, moving, *masks)
@@ -207,7 +212,9 @@ def test_how_a_slice_is_stored_does_not_matter_with_masks_and_a_start():
             strict=True,
         )
     ]
-    assert error_mm(found(*turned), expected.map_points, fixed).max() < 1e-3
+    error = error_mm(found(*turned), expected.map_points, fixed)
+    assert error.max() < most
+    assert error.mean() < mean
 
 
 def test_a_scan_written_anew_in_another_orientation(smooth_pair, tmp_path):

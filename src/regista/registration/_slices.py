@@ -220,6 +220,12 @@ class _Run:
     ) -> bool:
         averaged = Channels.of(*pair).averaged
         for role, image, mask in zip(("fixed", "moving"), pair, masks, strict=True):
+            bad = int(np.count_nonzero(~np.isfinite(image.as_float32())))
+            if bad and self.non_finite == "error":
+                raise GeometryError(
+                    f"slice {number} of the {role} stack has {bad} NaN or Inf values; clean it, or treat them as masked "
+                    "out: --non-finite mask (in Python non_finite='mask')"
+                )
             try:
                 prepare(image, mask, self.plan, role, self.non_finite, averaged == role)
             except ConstantImageError:
