@@ -156,7 +156,7 @@ def test_a_single_method_and_failures_only_still_make_tables(tmp_path):
 
 
 def test_the_whole_report_draws_every_plot(tmp_path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="the plots need Matplotlib")
     setup = Setup(output=tmp_path)
     tally = Tally(rows=tuple(make_rows()), done=20, failed=0, kept=0, failures=(), raw=tmp_path / "raw.csv")
     paths = write_report(tally, find_methods(["fast", "greedy", "sitk:demons"]), setup)
@@ -171,7 +171,7 @@ def test_the_whole_report_draws_every_plot(tmp_path):
 
 
 def test_tables_are_written_though_plots_fail(tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="the plots need Matplotlib")
 
     def fails(rows, folder):
         assert (folder.parent / "summary.html").is_file()  # tables first
