@@ -59,7 +59,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 test: $(VENV)/.installed-learn lint
-	$(BIN)/python -m pytest -n $(THREADS) --dist loadfile $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(THREADS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 test-browser: $(VENV)/.installed-notebook
 	REGISTA_CHROMIUM=$${REGISTA_CHROMIUM:-auto} $(BIN)/python -m pytest tests/reporting/test_*_browser.py

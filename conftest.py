@@ -9,3 +9,9 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
     # several processes of several threads each wait for one another; set before any library counts the cores
     for name in ("REGISTA_THREADS", "OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
         os.environ.setdefault(name, "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Put files with long tests first: a process that began one last would end long after the others."""
+    long = {item.path for item in items if item.get_closest_marker("data") or item.get_closest_marker("long")}
+    items.sort(key=lambda item: item.path not in long)

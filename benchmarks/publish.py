@@ -1,10 +1,14 @@
 """Put a finished run of `side_by_side.py` on its page.
 
 python benchmarks/publish.py benchmarks/results/mouse -o docs/benchmarks/mouse.md
+python benchmarks/publish.py benchmarks/results/seconds/mouse -o docs/benchmarks/mouse.md --seconds
 
 writes, between the page's marks, the command, commit and date, the machine with threads and versions, and every
 table of the run; its plots go to docs/benchmarks/plots/NAME. What is outside the marks stays as it is. A run that
 did not reach its end is refused.
+
+Where other work ran beside a run its seconds do not compare. With ``--seconds`` only the table of seconds is taken, from
+a run made for it on a machine left alone; plots against the old seconds go.
 """
 
 import argparse
@@ -17,13 +21,50 @@ from pathlib import Path
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 PLOTS = ("box_", "time_", "regions_")
+SECONDS = re.compile(r"^### Time and memory\n.*?(?=^### |\Z)", re.MULTILINE | re.DOTALL)
 
 
-def publish(results: Path, page: Path) -> None:
-    """Write the tables of a run into a page."""
+def publish(results: Path, page: Path, *, only_seconds: bool = False) -> None:
+    """Write the tables of a run into a page, or its table of seconds alone."""
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         sys.exit(f"{page} has no place for results: it needs one line {BEGIN} and, below it, one line {END}")
+    before, _, rest = text.partition(BEGIN)
+    old, _, after = rest.partition(END)
+    made, body, name = _finished(results, page.stem)
+    if name != page.stem:
+        sys.exit(f"{results} is a run of the set {name}: its page is {name}.md, got {page}")
+    plots = page.parent / "plots" / page.stem
+    if only_seconds:
+        body = _with_seconds(old, made, body, f"{results} and {page}")
+        for path in plots.glob("time_*.png"):
+            path.unlink()
+    else:
+        shutil.rmtree(plots, ignore_errors=True)
+        for path in sorted((results / "plots").glob("*.png")):
+            if path.name.startswith(PLOTS):
+                plots.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, plots)
+        body = f"{made}\n\n{body}"
+    page.write_text(f"{before}{BEGIN}\n\n{body.strip()}\n\n{END}{after}", encoding="utf-8")
+
+
+def _with_seconds(old: str, made: str, body: str, where: str) -> str:
+    """Return what stands on a page with the seconds of another run, without plots against those it had."""
+    table = SECONDS.search(body)
+    if not (table and SECONDS.search(old)):
+        sys.exit(f"both {where} need a table of seconds, with the heading 'Time and memory'")
+    machine = _machine_of(body)
+    note = f"Of a run of its own, on a machine left alone: {made}" + (
+        f" {machine}" if machine != _machine_of(old) else ""
+    )
+    heading, _, rest = table[0].partition("\n")
+    old = SECONDS.sub(lambda _: f"{heading}\n\n{note}\n{rest}", old)
+    return re.sub(r"^!\[time_.*\n+", "", old, flags=re.MULTILINE)
+
+
+def _finished(results: Path, name: str) -> tuple[str, str, str]:
+    """Return how a finished run was made, its tables, and its set."""
     summary, raw, run = (results / name for name in ("summary.md", "raw.csv", "run.json"))
     lacking = [str(path) for path in (summary, raw, run) if not path.is_file()]
     if lacking:
@@ -35,16 +76,12 @@ def publish(results: Path, page: Path) -> None:
     facts = json.loads(run.read_text(encoding="utf-8"))
     ended = datetime.fromtimestamp(summary.stat().st_mtime, UTC)
     made = f"`{facts['command']}`, commit {facts['commit']}, ended {ended:%Y-%m-%d}."
-    plots = page.parent / "plots" / page.stem
-    shutil.rmtree(plots, ignore_errors=True)
-    for path in sorted((results / "plots").glob("*.png")):
-        if path.name.startswith(PLOTS):
-            plots.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, plots)
-    body = _tables(summary.read_text(encoding="utf-8"), page.stem)
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n\n{made}\n\n{body}\n\n{END}{after}", encoding="utf-8")
+    return made, _tables(summary.read_text(encoding="utf-8"), name), str(facts.get("set", name))
+
+
+def _machine_of(tables: str) -> str:
+    """Return the line of a summary that names machine and versions."""
+    return next((line for line in tables.splitlines() if "threads for each method" in line), "")
 
 
 def _tables(text: str, name: str) -> str:
@@ -61,8 +98,9 @@ def main() -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PAGE", help="docs/benchmarks/NAME.md"
     )
+    parser.add_argument("--seconds", action="store_true", help="take the table of seconds alone")
     options = parser.parse_args()
-    publish(options.results, options.output)
+    publish(options.results, options.output, only_seconds=options.seconds)
     print(options.output)
 
 

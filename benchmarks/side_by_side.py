@@ -1,8 +1,10 @@
 """Methods side by side on the test images, by ``regista benchmark``: the tables of docs/benchmarks.
 
-python benchmarks/side_by_side.py SET [--quick] [--slow] [--pairs N] [--threads 2] [--data DIR] [-- OPTIONS]
+python benchmarks/side_by_side.py SET [--quick | --seconds] [--slow] [--pairs N] [--threads 2] [--data DIR] [-- OPTIONS]
 
-leaves tables and plots in results/SET (results/quick/SET). Stopped, the same command takes it up where it ended.
+leaves tables and plots in results/SET (results/quick/SET, results/seconds/SET). Stopped, the same command takes it up
+where it ended. Seconds compare only where nothing else runs: ``--seconds`` takes them on a few pairs, without surface
+distances, so that a run of many pairs need not have the machine to itself for hours.
 OPTIONS after -- go to ``regista benchmark`` as they are: -m dipy:syn, --repeats 3, --retry-failed. `publish.py`
 puts a finished run on its page.
 """
@@ -89,7 +91,12 @@ SETS = {
     "cardiac": Set(
         images="cardiac_cine",
         ours=("cardiac-cine", "brain-t1", "affine"),
-        options=("--unit", "px", "--names", "labels=1:RV,2:myocardium,3:LV"),
+        peers=(*PEERS, "greedy:one-level"),
+        slow=("dipy:syn", "ants:syn-cc"),
+        options=(
+            *("--unit", "px", "--names", "labels=1:RV,2:myocardium,3:LV"),
+            *("--methods-file", str(ROOT / "benchmarks" / "flat_stacks.toml")),
+        ),
     ),
     "lung_ct": Set(images="lung_ct", ours=("lung-ct", "brain-t1", "affine")),
     "lung_ct_moved": Set(
@@ -115,7 +122,8 @@ SETS = {
 def command(name: str, options: argparse.Namespace) -> tuple[list[str], Path]:
     """Return the ``regista benchmark`` command of a set, and its folder of results."""
     chosen, data = SETS[name], data_folder(options.data).resolve()
-    folder = RESULTS / "quick" / name if options.quick else RESULTS / name
+    part = "quick" if options.quick else "seconds" if options.seconds else ""
+    folder = RESULTS / part / name
     pairs = 1 if options.quick else options.pairs
     with Store(folder).locked():  # never under a benchmark that reads them
         table = write_pairs(chosen.images, data, folder / "pairs", pairs)
@@ -128,6 +136,7 @@ def command(name: str, options: argparse.Namespace) -> tuple[list[str], Path]:
     words += [word for method in methods for word in ("-m", method)]
     words += [word.format(data=data) for word in chosen.options]
     words += ["--repeats", "1"] if options.quick else []
+    words += ["--surface", "none"] if options.seconds else []
     words += ["--threads", str(options.threads), "--title", name, *options.extra]
     return words, folder
 
@@ -158,7 +167,9 @@ def main() -> None:
     """Run a set."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=SETS)
-    parser.add_argument("--quick", action="store_true", help="one pair, quick methods: does everything run?")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--quick", action="store_true", help="one pair, quick methods: does everything run?")
+    parts.add_argument("--seconds", action="store_true", help="a run for its seconds, on a machine left alone")
     parser.add_argument("--slow", action="store_true", help="also methods that take minutes a pair")
     parser.add_argument("--pairs", type=int, help="only so many, from the top")
     parser.add_argument("--threads", type=int, default=2)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from regista.benchmarking import (
     Setup,
@@ -25,22 +26,20 @@ from regista.benchmarking import (
 )
 from regista.benchmarking._process import Outcome
 from regista.benchmarking._store import Store
+from regista.cli import app
 from regista.core import FormatError, Image, PlanError
 from regista.io import read, read_labels, write
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "wait4"), reason="benchmarks run on Unix")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "wait4"), reason="benchmarks run on Unix"),
+    pytest.mark.long,
+]
 
 
 def regista(*words, code=0):
-    """Run the command; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from regista.cli import main; main()", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        encoding="utf-8",
-    )
-    assert done.returncode == code, done.stdout + done.stderr
+    """Run the command in this process; return what it printed."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == code, done.stdout + done.stderr
     return done
 
 

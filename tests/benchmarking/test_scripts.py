@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,6 +66,42 @@ def test_a_finished_run_takes_the_place_on_its_page(script, run):
     assert (page.parent / "plots" / "mouse" / "box_labels_dice.png").is_file()
     script("publish").publish(results, page)
     assert page.read_text(encoding="utf-8") == text  # again: the same
+
+
+def test_seconds_of_a_run_alone_take_the_place_of_those_beside_other_work(script, run, tmp_path):
+    results, page = run
+    head = "# mouse\n\nA machine; 2 threads for each method.\n\n## Labels\n\n| a |\n\n## Time and memory\n\n"
+    plots = "## Plots\n\n![box_labels_dice](plots/box_labels_dice.png)\n\n![time_labels_dice](plots/time_labels_dice.png)\n"
+    (results / "summary.md").write_text(f"{head}| 99 s |\n\n{plots}", encoding="utf-8")
+    alone = tmp_path / "alone"
+    shutil.copytree(results, alone)
+    (alone / "summary.md").write_text(f"{head}| 11 s |\n\n{plots}", encoding="utf-8")
+    facts = {"set": "mouse", "command": "python x.py mouse --seconds", "commit": "def456"}
+    (alone / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    publish = script("publish").publish
+    with pytest.raises(SystemExit, match="need a table of seconds"):
+        publish(alone, page, only_seconds=True)
+    publish(results, page)
+    assert "| 99 s |" in page.read_text(encoding="utf-8")
+    drawn = page.parent / "plots" / "mouse"
+    assert {path.name for path in drawn.iterdir()} == {"box_labels_dice.png", "time_labels_dice.png"}
+
+    publish(alone, page, only_seconds=True)
+    text = page.read_text(encoding="utf-8")
+    assert "99 s" not in text
+    assert "`python x.py mouse`, commit abc123" in text
+    places = [text.index(part) for part in ("### Time", "--seconds`, commit def456", "| 11 s |", "### Plots")]
+    assert places == sorted(places)
+    assert text.count("### Time and memory") == text.count("### Labels") == text.count("A machine; 2 threads") == 1
+    assert "time_labels_dice" not in text
+    assert [path.name for path in drawn.iterdir()] == ["box_labels_dice.png"]
+    publish(alone, page, only_seconds=True)
+    assert page.read_text(encoding="utf-8") == text  # again: the same
+
+    (alone / "run.json").write_text(json.dumps(facts | {"set": "brain"}), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"its page is brain\.md"):
+        publish(alone, page, only_seconds=True)
+    assert page.read_text(encoding="utf-8") == text
 
 
 def test_a_run_that_did_not_end_is_not_published(script, run):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 
+import pytest
 from numba.core.dispatcher import Dispatcher
 
 import regista.kernels.cpu as cpu
@@ -59,6 +60,7 @@ def test_what_compiled_code_calls_is_inlined():
     assert not loose, "decorate with @inlined (see kernels/cpu/_jit.py)"
 
 
+@pytest.mark.long
 def test_a_run_that_compiles_and_one_that_loads_give_the_same_bits(tmp_path):
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", REGISTER]
