@@ -8,7 +8,7 @@ table of the run; its plots go to docs/benchmarks/plots/NAME. What is outside th
 did not reach its end is refused.
 
 Where other work ran beside a run its seconds do not compare. With ``--seconds`` only the table of seconds is taken, from
-a run made for it on a machine left alone; plots against the old seconds go.
+a run made for it on a machine left alone, with its plots against time.
 """
 
 import argparse
@@ -38,7 +38,12 @@ def publish(results: Path, page: Path, *, only_seconds: bool = False) -> None:
     if only_seconds:
         body = _with_seconds(old, made, body, f"{results} and {page}")
         for path in plots.glob("time_*.png"):
-            path.unlink()
+            new = results / "plots" / path.name
+            if new.is_file():
+                shutil.copy(new, plots)
+            else:  # drawn against seconds that are no longer on the page
+                path.unlink()
+                body = re.sub(rf"^!\[{path.stem}\].*\n+", "", body, flags=re.MULTILINE)
     else:
         shutil.rmtree(plots, ignore_errors=True)
         for path in sorted((results / "plots").glob("*.png")):
@@ -50,7 +55,7 @@ def publish(results: Path, page: Path, *, only_seconds: bool = False) -> None:
 
 
 def _with_seconds(old: str, made: str, body: str, where: str) -> str:
-    """Return what stands on a page with the seconds of another run, without plots against those it had."""
+    """Return what stands on a page with the seconds of another run."""
     table = SECONDS.search(body)
     if not (table and SECONDS.search(old)):
         sys.exit(f"both {where} need a table of seconds, with the heading 'Time and memory'")
@@ -59,8 +64,7 @@ def _with_seconds(old: str, made: str, body: str, where: str) -> str:
         f" {machine}" if machine != _machine_of(old) else ""
     )
     heading, _, rest = table[0].partition("\n")
-    old = SECONDS.sub(lambda _: f"{heading}\n\n{note}\n{rest}", old)
-    return re.sub(r"^!\[time_.*\n+", "", old, flags=re.MULTILINE)
+    return SECONDS.sub(lambda _: f"{heading}\n\n{note}\n{rest}", old)
 
 
 def _finished(results: Path, name: str) -> tuple[str, str, str]:

@@ -78,6 +78,7 @@ def test_seconds_of_a_run_alone_take_the_place_of_those_beside_other_work(script
     (alone / "summary.md").write_text(f"{head}| 11 s |\n\n{plots}", encoding="utf-8")
     facts = {"set": "mouse", "command": "python x.py mouse --seconds", "commit": "def456"}
     (alone / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+    (alone / "plots" / "time_labels_dice.png").write_bytes(b"of two pairs")
     publish = script("publish").publish
     with pytest.raises(SystemExit, match="need a table of seconds"):
         publish(alone, page, only_seconds=True)
@@ -93,11 +94,17 @@ def test_seconds_of_a_run_alone_take_the_place_of_those_beside_other_work(script
     places = [text.index(part) for part in ("### Time", "--seconds`, commit def456", "| 11 s |", "### Plots")]
     assert places == sorted(places)
     assert text.count("### Time and memory") == text.count("### Labels") == text.count("A machine; 2 threads") == 1
-    assert "time_labels_dice" not in text
-    assert [path.name for path in drawn.iterdir()] == ["box_labels_dice.png"]
+    assert (drawn / "time_labels_dice.png").read_bytes() == b"of two pairs"
+    assert "time_labels_dice" in text
     publish(alone, page, only_seconds=True)
     assert page.read_text(encoding="utf-8") == text  # again: the same
 
+    (alone / "plots" / "time_labels_dice.png").unlink()
+    publish(alone, page, only_seconds=True)
+    assert "time_labels_dice" not in page.read_text(encoding="utf-8")
+    assert [path.name for path in drawn.iterdir()] == ["box_labels_dice.png"]
+
+    text = page.read_text(encoding="utf-8")
     (alone / "run.json").write_text(json.dumps(facts | {"set": "brain"}), encoding="utf-8")
     with pytest.raises(SystemExit, match=r"its page is brain\.md"):
         publish(alone, page, only_seconds=True)
@@ -121,7 +128,8 @@ def test_a_run_that_did_not_end_is_not_published(script, run):
 def test_sets_name_methods_that_exist_and_pages_that_have_a_place(script):
     module = script("side_by_side")
     for name, chosen in module.SETS.items():
-        find_methods([*chosen.ours, *chosen.peers, *chosen.slow])
+        own = dict(zip(chosen.options, chosen.options[1:], strict=False)).get("--methods-file")
+        find_methods([*chosen.ours, *chosen.peers, *chosen.slow], own)
         find_methods(chosen.quick)
         page = FOLDER.parent / "docs" / "benchmarks" / f"{name}.md"
         assert page.read_text(encoding="utf-8").count("<!-- results: begin -->") == 1
