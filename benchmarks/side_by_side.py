@@ -91,8 +91,8 @@ SETS = {
     "cardiac": Set(
         images="cardiac_cine",
         ours=("cardiac-cine", "brain-t1", "affine"),
-        peers=(*PEERS, "greedy:one-level"),
-        slow=("dipy:syn", "ants:syn-cc"),
+        peers=PEERS,
+        slow=("greedy:one-level", "dipy:syn", "ants:syn-cc"),
         options=(
             *("--unit", "px", "--names", "labels=1:RV,2:myocardium,3:LV"),
             *("--methods-file", str(ROOT / "benchmarks" / "flat_stacks.toml")),
