@@ -63,6 +63,7 @@ SIGNS = {
     "bent": 1,
     "sd_log_jacobian": 1,
     "inverse_p95": 1,
+    "nudged": 1,
 }
 """Features of the model, and whether more of them speaks for failure (1) or against it (−1)."""
 PENALTY = 0.005
@@ -102,7 +103,9 @@ def features_of(row: Row) -> dict[str, float]:
 
 def fit(rows: Sequence[Row]) -> Model:
     """Fit a logistic model whose weights have the signs that make sense, families weighing alike."""
-    values = np.array([[features_of(row)[name] for name in SIGNS] for row in rows])
+    features = [features_of(row) for row in rows]
+    names = [name for name in SIGNS if all(name in one for one in features)]  # older tables have not all
+    values = np.array([[one[name] for name in names] for one in features])
     failed = np.array([row["truly"] == "failed" for row in rows], float)
     centre = np.median(values, axis=0)
     scale = np.maximum(np.percentile(values, 84, axis=0) - np.percentile(values, 16, axis=0), 1e-3) / 2
@@ -111,7 +114,7 @@ def fit(rows: Sequence[Row]) -> Model:
     weight = np.array([1 / np.sqrt(groups[row["family"], row["truly"]]) for row in rows])
     for value in (0.0, 1.0):
         weight[failed == value] /= weight[failed == value].sum()
-    signs = np.array(list(SIGNS.values()), float)
+    signs = np.array([SIGNS[name] for name in names], float)
 
     def cost(w: np.ndarray) -> tuple[float, np.ndarray]:
         score = w[0] + x @ w[1:]
@@ -125,7 +128,7 @@ def fit(rows: Sequence[Row]) -> Model:
     found = minimize(cost, np.zeros(len(signs) + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
     weights = {
         name: (round(float(c), 5), round(float(s), 5), round(float(w), 4))
-        for name, c, s, w in zip(SIGNS, centre, scale, found[1:], strict=True)
+        for name, c, s, w in zip(names, centre, scale, found[1:], strict=True)
         if abs(w) > 0.02
     }
     good = [features_of(row) for row in rows if row["truly"] == "good"]

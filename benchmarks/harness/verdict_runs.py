@@ -120,7 +120,7 @@ def planned(data: Path, folder: Path, families: Sequence[str], pairs: int | None
         if pairs is None or rank < pairs:
             ranked.append((rank, case))
     ranked.sort(key=lambda pair: pair[0])  # stable: the first pair of each family, then the second
-    cases = [case for _, case in ranked]
+    firsts = [case for rank, case in ranked if rank == 0]  # the same however many pairs are asked for
     order = list(FAMILIES)
     for rank, case in ranked:
         number = rank + order.index(case.family)  # families with few pairs fail in different ways
@@ -132,7 +132,7 @@ def planned(data: Path, folder: Path, families: Sequence[str], pairs: int | None
             yield Planned(f"{name}_affine", "good", case, plan, {})
         kinds = [FAILURES[(number + step) % len(FAILURES)] for step in (0, 1, 3)]
         for kind in kinds if not case.aligned else ():
-            changed, options = _failing(kind, case, cases, rng)
+            changed, options = _failing(kind, case, firsts, rng)
             told = "wrong start" if kind == "other organ" and "initial" in options else kind
             # half turned, a brain flipped along any axis is a brain mirrored from left to right
             told = MIRRORED if kind == "flipped" and case.family in SYMMETRIC else told

@@ -20,6 +20,8 @@ from regista.transforms import Affine, DisplacementField, Transform, resample
 WORK_VOXELS = 60_000
 """Voxels of the lattice that features are measured on."""
 _BINS = 24
+_SAMPLES = 200_000
+"""Voxels that an image's intensities are told from."""
 _CONTENT = 0.6
 """Content begins at this share of the way from the background to the intensity that splits the image."""
 _MIRROR_POINTS = 5_000
@@ -176,7 +178,7 @@ def _nameless(mapped: NDArray[np.float64], places: NDArray[np.float64], grid: Gr
 
 def background_level(data: Volume) -> float:
     """Return the intensity that best splits an image into dark and bright (Otsu, IEEE SMC 1979)."""
-    values = data.ravel()[:: max(1, data.size // 200_000)]
+    values = data.ravel()[:: max(1, data.size // _SAMPLES)]
     low, high = np.percentile(values, [0.5, 99.5])
     counts, rims = np.histogram(np.clip(values, low, high), 128)
     middles = (rims[1:] + rims[:-1]) / 2
@@ -200,9 +202,10 @@ class Content:
 
     def __init__(self, data: Volume) -> None:
         split = background_level(data)
+        some = data.ravel()[:: max(1, data.size // _SAMPLES)]
         rims = [np.take(data, (0, -1), axis=a).ravel() for a, n in enumerate(data.shape) if n > 2]
         self._sign = -1 if rims and float(np.median(np.concatenate(rims))) > split else 1
-        background = float(np.percentile(data, 0.5 if self._sign > 0 else 99.5))
+        background = float(np.percentile(some, 0.5 if self._sign > 0 else 99.5))
         self._level = background + _CONTENT * (split - background)
 
     def of(self, data: Volume) -> Mask:

@@ -143,6 +143,7 @@ WORDS = {
     "bent": "the deformation is large (95th percentile {:.1%} of the image's diagonal)",
     "sd_log_jacobian": "volumes change unusually much from place to place (SD of the log-Jacobian {:.2f})",
     "inverse_p95": "the map and its inverse do not undo each other (95th percentile {:.2%} of the image's diagonal)",
+    "nudged": "a small push of the map hardly makes the match worse (log ratio {:.2f})",
 }
 """What it means, in words, when a feature tells of failure."""
 
