@@ -54,7 +54,8 @@ def judged(
     result = replace(result, record=replace(result.record, command=command, working_folder=str(Path.cwd())))
     if not (report or verdict):
         return result, None
-    from regista.reporting import judge, make_report, make_scene
+    from regista.reporting import judge, make_report
+    from regista.reporting._features import make_scene
 
     began = time.perf_counter()
     fixed, moving = images["fixed"], images["moving"]

@@ -1,7 +1,6 @@
 """Whether to believe a registration: the verdict, the quality page of a run, the page of a cohort, the viewer."""
 
 from regista.reporting._cohort import CohortRow, find_runs, write_cohort
-from regista.reporting._features import Scene, make_scene
 from regista.reporting._folder import RunFolder, read_run
 from regista.reporting._notebook import NotebookViewer, view
 from regista.reporting._page import Report, make_report, write_report
@@ -16,14 +15,12 @@ __all__ = [
     "Outcome",
     "Report",
     "RunFolder",
-    "Scene",
     "Verdict",
     "ViewerRun",
     "ViewerServer",
     "find_runs",
     "judge",
     "make_report",
-    "make_scene",
     "open_viewer",
     "read_run",
     "view",
