@@ -22,6 +22,8 @@ WORK_VOXELS = 60_000
 _BINS = 24
 _SAMPLES = 200_000
 """Voxels that an image's intensities are told from."""
+_RIM = 33
+"""Percentile of the outermost voxels that must be bright for a bright background: a crop cuts through what it shows."""
 _CONTENT = 0.6
 """Content begins at this share of the way from the background to the intensity that splits the image."""
 _MIRROR_POINTS = 5_000
@@ -204,7 +206,7 @@ class Content:
         split = background_level(data)
         some = data.ravel()[:: max(1, data.size // _SAMPLES)]
         rims = [np.take(data, (0, -1), axis=a).ravel() for a, n in enumerate(data.shape) if n > 2]
-        self._sign = -1 if rims and float(np.median(np.concatenate(rims))) > split else 1
+        self._sign = -1 if rims and float(np.percentile(np.concatenate(rims), _RIM)) > split else 1
         background = float(np.percentile(some, 0.5 if self._sign > 0 else 99.5))
         self._level = background + _CONTENT * (split - background)
 
