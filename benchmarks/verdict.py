@@ -343,7 +343,9 @@ def main() -> None:
     if options.write:
         counts = Counter(row["truly"] for row in rows if row["half"] == "test")
         if min(counts["good"], counts["failed"]) < LEAST:
-            raise SystemExit(f"not written: {dict(counts)} of other people, expected {LEAST} good and {LEAST} failed")
+            raise SystemExit(
+                f"not written: {dict(counts)} of other people, expected {LEAST} good and {LEAST} failed"
+            )
         write(rows, model, not options.from_table)
 
 

@@ -72,7 +72,12 @@ def judged(
     if found is not None:
         result = _with(result, measures={**result.record.measures, "verdict": found.to_dict()})
     if report:
-        shown: dict[str, Any] = {"verdict": found, "judged": found is not None, "scene": scene, **_truth(guides)}
+        shown: dict[str, Any] = {
+            "verdict": found,
+            "judged": found is not None,
+            "scene": scene,
+            **_truth(guides),
+        }
         try:
             page = make_report(fixed, moving, result, **shown).html
         except Exception as error:
