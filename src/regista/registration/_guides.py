@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from regista.core import GeometryError, Grid, Image, LabelImage, PlanError, PointSet, hash_array
 from regista.evaluation import match_landmarks
+from regista.registration._bases import planar
 from regista.registration._guide_terms import (
     Codes,
     Guidance,
@@ -99,6 +100,14 @@ class LabelGuide:
         """Refuse labels that do not go with the images."""
         for role, labels, image in (("fixed", self.fixed, fixed), ("moving", self.moving, moving)):
             _check_image(f"{role} labels", labels, image)
+
+    def exchanged(self) -> LabelGuide:
+        """Return the guide of the exchanged images."""
+        return replace(self, fixed=self.moving, moving=self.fixed)
+
+    def placed(self, fixed_by: Matrix, moving_by: Matrix) -> LabelGuide:
+        """Return the guide with the data of each image taken elsewhere by a linear map ``(4, 4)``, world mm."""
+        return replace(self, fixed=_placed(self.fixed, fixed_by), moving=_placed(self.moving, moving_by))
 
     def prepare(self) -> Guidance:
         """Return the guide as a term of any level's cost."""
@@ -205,6 +214,17 @@ class LandmarkGuide:
                     "that are beyond it a weight of 0: --points-weights-column (in Python weights=)"
                 )
 
+    def exchanged(self) -> LandmarkGuide:
+        """Return the guide of the exchanged images."""
+        here, there, weights = self._pairs
+        return replace(self, fixed=PointSet(there), moving=PointSet(here), weights=weights)
+
+    def placed(self, fixed_by: Matrix, moving_by: Matrix) -> LandmarkGuide:
+        """Return the guide with the data of each image taken elsewhere by a linear map ``(4, 4)``, world mm."""
+        here, there, weights = self._pairs
+        one, other = (PointSet(_mapped(points, by)) for points, by in ((here, fixed_by), (there, moving_by)))
+        return replace(self, fixed=one, moving=other, weights=weights)
+
     def prepare(self) -> Guidance:
         """Return the guide as a term of any level's cost."""
         here, there, weights = self._pairs
@@ -294,6 +314,14 @@ class SurfaceGuide:
         for role, mask, image in (("fixed", self.fixed, fixed), ("moving", self.moving, moving)):
             _check_image(f"{role} surface mask", mask, image)
 
+    def exchanged(self) -> SurfaceGuide:
+        """Return the guide of the exchanged images."""
+        return replace(self, fixed=self.moving, moving=self.fixed)
+
+    def placed(self, fixed_by: Matrix, moving_by: Matrix) -> SurfaceGuide:
+        """Return the guide with the data of each image taken elsewhere by a linear map ``(4, 4)``, world mm."""
+        return replace(self, fixed=_placed(self.fixed, fixed_by), moving=_placed(self.moving, moving_by))
+
     def prepare(self) -> Guidance:
         """Return the guide as a term of any level's cost."""
         fixed, moving = (_surface(mask, self.clip_mm) for mask in (self.fixed, self.moving))
@@ -375,6 +403,17 @@ def _codes(image: Image, labels: NDArray[Any]) -> tuple[Codes, Grid]:
     codes = np.where(labels[at] == turned.data, at + 1, 0).astype(np.int32)
     grid = embedded(turned.grid)
     return np.ascontiguousarray(codes.reshape(grid.shape)), grid
+
+
+def _placed(image: Image, by: Matrix) -> Image:
+    """Return an image taken elsewhere by a linear map: its header says so, its voxels stay."""
+    grid = Grid(image.grid.shape, planar(by, image.ndim) @ image.grid.grid2world)
+    return image.with_data(image.data, grid=grid)
+
+
+def _mapped(points_mm: Matrix, by: Matrix) -> Matrix:
+    matrix = planar(by, points_mm.shape[1])
+    return np.asarray(points_mm @ matrix[:-1, :-1].T + matrix[:-1, -1])
 
 
 def _spatial(points_mm: Matrix) -> Matrix:

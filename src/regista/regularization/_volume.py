@@ -119,6 +119,24 @@ class Incompressibility:
         return _prepare(grid, mask, self.name, self.weight, logarithm, self.threshold)
 
 
+def forbids_folds(penalty: object) -> bool:
+    """Tell whether a penalty is a barrier: where it takes part, no map may fold.
+
+    `LogJacobian` is one, whatever its threshold, and so is `Incompressibility` of the logarithm with
+    ``threshold = 0``; not with weight 0.
+
+    Examples
+    --------
+    >>> forbids_folds(LogJacobian()), forbids_folds(LogJacobian(weight=0)), forbids_folds(Incompressibility())
+    (True, False, False)
+    """
+    if isinstance(penalty, LogJacobian):
+        return penalty.weight > 0
+    if isinstance(penalty, Incompressibility):
+        return penalty.weight > 0 and penalty.measure == "logarithm" and penalty.threshold == 0
+    return False
+
+
 def _check_threshold(owner: str, threshold: float) -> None:
     check_number(owner, "threshold", threshold, 0, 0.5)
     if 0 < threshold < 1e-6:
