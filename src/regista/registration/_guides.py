@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from regista.core import GeometryError, Grid, Image, LabelImage, PlanError, PointSet, hash_array
 from regista.evaluation import match_landmarks
@@ -25,6 +24,7 @@ from regista.registration._guide_terms import (
 )
 from regista.registration._inputs import canonical, embedded
 from regista.registration._levels import Matrix
+from regista.registration._surfaces import surface_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -266,8 +266,9 @@ class LandmarkGuide:
 class SurfaceGuide:
     """Masks of both images whose surfaces are to meet: the mean squared distance (mm²) joins the cost.
 
-    It is measured from the border voxels of the fixed mask, as the map places them, to the nearest border voxel of the
-    moving one; 'syn' measures both ways. One way alone, nothing keeps a surface from shrinking onto a part of the other:
+    It is measured from places on the surface of the fixed mask, as the map moves them, to the surface of the moving one.
+    Both lie between voxels, where the smoothed masks say, so that masks on different grids meet at the
+    truth. 'syn' measures both ways. One way alone, nothing keeps a surface from shrinking onto a part of the other:
     models that do not smooth ('bspline') need a penalty beside it. Where a mask ends at the edge of the image, the organ
     goes on, and there is no surface.
 
@@ -422,12 +423,9 @@ def _spatial(points_mm: Matrix) -> Matrix:
 
 
 def _surface(mask: Image, clip_mm: float) -> Places:
-    """Return the border voxels of a mask, and the cost of being away from them."""
+    """Return places on the surface of a mask, and the cost of being away from it."""
     turned, _ = canonical(mask, None)
-    inside = np.asarray(turned.data) > 0
-    border = inside & ~ndimage.binary_erosion(inside, border_value=1)
-    away = ndimage.distance_transform_edt(~border, sampling=turned.grid.spacing)
+    distance, places = surface_of(np.asarray(turned.data) > 0, turned.grid.spacing)
     grid = embedded(turned.grid)
-    signed = np.where(inside, -away, away).astype(np.float32).reshape(grid.shape)
-    points = _spatial(turned.grid.index2world(np.argwhere(border)))
-    return Places(points, SurfaceDistance(signed, grid, clip_mm))
+    points = _spatial(turned.grid.index2world(places))
+    return Places(points, SurfaceDistance(distance.reshape(grid.shape), grid, clip_mm))
