@@ -8,7 +8,6 @@ from phantoms import grid_of, points_of
 
 from regista.core import Grid, Image
 from regista.kernels.cpu.points import value_and_slope
-from regista.registration import SurfaceGuide
 from regista.registration._guides import _surface
 from regista.registration._surfaces import surface_of
 
@@ -83,4 +82,3 @@ def test_sheets_and_single_voxels_stay_where_they_are():
     assert np.abs(places - np.argwhere(inside)).max() <= 0.5 + 1e-9
     assert (distance[inside] <= 0).all()
     assert (distance[~inside] >= 0).all()
-    assert SurfaceGuide(fixed=Image(inside, Grid(inside.shape, np.eye(4))), moving=ball(grid_of())).kind
