@@ -31,8 +31,10 @@ class LogJacobian:
 
     Below `threshold` the square of the logarithm goes on as the straight line that touches it there, so that value and
     gradient stay finite and continuous: a field that folds already is drawn back. With ``threshold = 0`` the value is
-    infinite as soon as one determinant is 0 or less (the gradient is then that of the other corners), for a line
-    search that starts from a map without folds and must never leave these.
+    infinite as soon as one determinant is 0 or less (the gradient is then that of the other corners).
+
+    The stages of a plan take it as a promise besides, whatever weight and threshold: no voxel of their map folds (see
+    `forbids_folds`, and `regista.optimization.unfold`).
 
     Parameters
     ----------
