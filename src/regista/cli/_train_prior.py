@@ -86,6 +86,7 @@ def deformation_prior(
             }
         )
         return
-    say(f"{output}: {len(along)} modes from {len(files)} fields of {model.grid.describe()}", quiet=quiet)
+    modes = "1 mode" if len(along) == 1 else f"{len(along)} modes"
+    say(f"{output}: {modes} from {len(files)} fields of {model.grid.describe()}", quiet=quiet)
     shown = ", ".join(f"{one:.3g}" for one in along)
     say(f"  usual displacement along each mode {shown} mm, outside them {left:.3g} mm", quiet=quiet)
