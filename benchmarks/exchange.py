@@ -81,7 +81,17 @@ def main() -> None:
             rows.append(measure(scan, person, halfway, options.threads))
             print(rows[-1], flush=True)
     write_rows("exchange", rows)
-    header = ("person", "halfway", "gap: mean, mm", "95 %", "largest", "error: mean, mm", "95 %", "largest", "s")
+    header = (
+        "person",
+        "halfway",
+        "gap: mean, mm",
+        "95 %",
+        "largest",
+        "error: mean, mm",
+        "95 %",
+        "largest",
+        "s",
+    )
     keys = ("person", "halfway", "gap_mean", "gap_p95", "gap_largest")
     keys += ("error_mean", "error_p95", "error_largest", "seconds")
     table = markdown(header, [[row[key] for key in keys] for row in rows])

@@ -34,12 +34,12 @@ def fields_of(ndim: int, count: int = 6, seed: int = 0) -> list[DisplacementFiel
     """Return fields that vary along two modes, and a little noise."""
     rng, grid = np.random.default_rng(seed), lattice(ndim)
     modes = ndimage.gaussian_filter(rng.normal(size=(2, ndim, *grid.shape)), (0, 0, *[3.0] * ndim))
-    modes /= np.sqrt((modes**2).sum(axis=1).mean(axis=tuple(range(1, ndim + 1)))).reshape(2, *[1] * (ndim + 1))
+    modes /= np.sqrt((modes**2).sum(axis=1).mean(axis=tuple(range(1, ndim + 1)))).reshape(
+        2, *[1] * (ndim + 1)
+    )
     weights = rng.normal(size=(count, 2)) * [2.0, 0.8]
     noise = 0.03 * rng.normal(size=(count, ndim, *grid.shape))
-    return [
-        DisplacementField(one, grid) for one in np.tensordot(weights, modes, axes=1) + noise + 0.5
-    ]
+    return [DisplacementField(one, grid) for one in np.tensordot(weights, modes, axes=1) + noise + 0.5]
 
 
 def written(folder, ndim: int):
@@ -83,7 +83,8 @@ def test_what_is_expected_of_a_plane_keeps_a_registration_near_it(tmp_path):
     prior = learn_deformation_prior(fields_of(2), rank=2)
     rng = np.random.default_rng(1)
     fixed, moving = (
-        Image(ndimage.gaussian_filter(rng.normal(size=grid.shape), 2).astype(np.float32), grid) for _ in range(2)
+        Image(ndimage.gaussian_filter(rng.normal(size=grid.shape), 2).astype(np.float32), grid)
+        for _ in range(2)
     )
     results = {}
     for weight in (0.0, 3.0):
@@ -102,7 +103,11 @@ def test_grids_are_one_or_brought_onto_one(call, tmp_path):
     fields = fields_of(3)
     other = Grid((13, 16, 10), lattice(3).grid2world)
     vectors = np.concatenate([fields[1].vectors_mm, fields[1].vectors_mm[..., -1:]], axis=-1)
-    mixed = [fields[0], DisplacementField(vectors, other), VelocityField(fields[2].vectors_mm / 9, lattice(3))]
+    mixed = [
+        fields[0],
+        DisplacementField(vectors, other),
+        VelocityField(fields[2].vectors_mm / 9, lattice(3)),
+    ]
     for number, field in enumerate(mixed):
         write_transform(tmp_path / f"{number}.h5", field)
     write(tmp_path / "template.nii.gz", Image(np.zeros(lattice(3).shape, np.float32), lattice(3)))
@@ -148,7 +153,11 @@ def test_what_cannot_be_learned_from_is_refused(call, tmp_path):
         with pytest.raises(FormatError, match=message):
             list_fields(tmp_path / "bad.csv")
     (tmp_path / "empty").mkdir()
-    for source, message in (("empty", "holds no fields"), ("missing", "does not exist"), ("bad.txt", "neither")):
+    for source, message in (
+        ("empty", "holds no fields"),
+        ("missing", "does not exist"),
+        ("bad.txt", "neither"),
+    ):
         (tmp_path / "bad.txt").write_text("field\n", encoding="utf-8")
         with pytest.raises(FormatError, match=message):
             list_fields(tmp_path / source)
@@ -181,7 +190,9 @@ def test_the_velocity_of_a_flow_is_converted(call, tmp_path):
     write_transform(tmp_path / "map.h5", Composite((flow, Translation.by([1.0, 2.0, 3.0], "b", "c"))))
     done = call("convert", tmp_path / "map.h5", tmp_path / "velocity.nii.gz", "--velocity", "--json")
     assert done.exit_code == 0, done.output
-    np.testing.assert_allclose(read_transform(tmp_path / "velocity.nii.gz").vectors_mm, field.vectors_mm, atol=1e-6)
+    np.testing.assert_allclose(
+        read_transform(tmp_path / "velocity.nii.gz").vectors_mm, field.vectors_mm, atol=1e-6
+    )
     done = call("convert", tmp_path / "map.h5", tmp_path / "again.h5")
     assert "(VelocityField, Translation)" in done.stdout
     assert isinstance(read_transform(tmp_path / "again.h5").flatten().transforms[0], VelocityField)

@@ -118,7 +118,12 @@ SOLVERS = {
     "diffeomorphic demons": Demons(update="diffeomorphic", field_sigma_vox=0.3),
     "adjoint": StationaryVelocity(step_vox=2.0, step_decay=1.0, update_sigma_vox=0.4, squarings=2),
     "log-symmetric": StationaryVelocity(
-        gradient="composition", symmetric=True, step_vox=2.0, step_decay=1.0, update_sigma_vox=0.4, squarings=2
+        gradient="composition",
+        symmetric=True,
+        step_vox=2.0,
+        step_decay=1.0,
+        update_sigma_vox=0.4,
+        squarings=2,
     ),
     "freeform": FreeForm(spacing_vox=2.0, max_step_vox=4.0),
     "freeform pair": FreeFormPair(spacing_vox=2.0, max_step_vox=4.0),
@@ -165,5 +170,7 @@ def test_a_start_that_folds_is_mended_before_a_guarded_level(name, rng):
     for one in (solver, guarded(solver)):
         fields = [start.copy() for _ in range(solver.parts)]
         one.admit(fields)
-        there = [one.displacement([field]) if isinstance(one, StationaryVelocity) else field for field in fields]
+        there = [
+            one.displacement([field]) if isinstance(one, StationaryVelocity) else field for field in fields
+        ]
         assert folds(*there) == (one is solver)

@@ -121,9 +121,7 @@ def test_exchanging_the_images_inverts_the_map(ndim):
     spacing = fixed.grid.spacing.min()
     assert gaps.mean() < 0.02 * spacing
     assert gaps.max() < 0.15 * spacing
-    product = (
-        there.record.measures["linear_fixed2moving"] @ back.record.measures["linear_fixed2moving"]
-    )
+    product = there.record.measures["linear_fixed2moving"] @ back.record.measures["linear_fixed2moving"]
     np.testing.assert_allclose(product, np.eye(ndim + 1), atol=1e-6)
     straight = replace(PLAN, halfway=False)
     ways = [register(one, other, straight).transform for one, other in ((fixed, moving), (moving, fixed))]
@@ -172,7 +170,9 @@ def test_guides_go_along_to_the_middle(kind):
     bodies = [Image((image.data > 0.05).astype(np.uint8), image.grid) for image in (fixed, moving)]
     guide = {
         "points": LandmarkGuide(fixed=PointSet(points), moving=PointSet(truth(points)), weight=0.2),
-        "labels": LabelGuide(fixed=LabelImage(bodies[0].data, fixed.grid), moving=LabelImage(bodies[1].data, moving.grid)),
+        "labels": LabelGuide(
+            fixed=LabelImage(bodies[0].data, fixed.grid), moving=LabelImage(bodies[1].data, moving.grid)
+        ),
         "surface": SurfaceGuide(fixed=bodies[0], moving=bodies[1], weight=0.05),
     }[kind]
     start = Translation.by(moving.grid.center_mm - fixed.grid.center_mm)
@@ -201,7 +201,9 @@ def test_guides_are_placed_and_exchanged_exactly(rng):
 
 
 def test_what_cannot_begin_halfway_is_refused():
-    with pytest.raises(PlanError, match=r"stages\.0: 'diffeomorphic' treats the fixed image as the reference"):
+    with pytest.raises(
+        PlanError, match=r"stages\.0: 'diffeomorphic' treats the fixed image as the reference"
+    ):
         Plan(stages=(DeformableStage(),), halfway=True)
     with pytest.raises(PlanError, match="'svf' treats"):
         Plan(stages=(VelocityStage(),), halfway=True)
@@ -214,8 +216,12 @@ def test_what_cannot_begin_halfway_is_refused():
     assert plan_from_dict(plan_to_dict(PLAN)) == PLAN
     _, fixed, moving = scans()
     field = DisplacementField(np.zeros((3, *fixed.grid.shape)), fixed.grid)
-    with pytest.raises(GeometryError, match="begins halfway between the images, and the initial transform bends"):
-        register(fixed, moving, replace(PLAN, stages=(SYN,)), initial=Composite((field, Translation.by([0, 0, 1]))))
+    with pytest.raises(
+        GeometryError, match="begins halfway between the images, and the initial transform bends"
+    ):
+        register(
+            fixed, moving, replace(PLAN, stages=(SYN,)), initial=Composite((field, Translation.by([0, 0, 1])))
+        )
 
 
 def test_a_symmetric_flow_begins_halfway_too():

@@ -29,7 +29,9 @@ def scans(ndim):
 def test_the_result_is_a_flow_and_its_inverse_the_flow_back(tmp_path, ndim, shrink):
     truth, fixed, moving = scans(ndim)
     linear = LinearStage(model="rigid", similarity=NCC(), shrink=(4,), steps=(10,))
-    stage = VelocityStage(similarity=SSD(), shrink=shrink, steps=(25, 15), update_sigma_vox=(2.0,), squarings=5)
+    stage = VelocityStage(
+        similarity=SSD(), shrink=shrink, steps=(25, 15), update_sigma_vox=(2.0,), squarings=5
+    )
     result = register(fixed, moving, Plan(stages=(linear, stage), start=START))
     flow, affine = result.transform.flatten().transforms
     assert isinstance(flow, VelocityField)

@@ -168,9 +168,7 @@ def test_a_plane_as_images_are_worked_on_costs_what_it_does_in_its_own_order(gri
     field[2] = 0
     gradient = np.zeros_like(field)
     value = prior.prepare(grid_2d).value_and_gradient(field, gradient)
-    across = Grid(
-        (grid_2d.shape[0], 1, grid_2d.shape[1]), grid_2d.as_3d().grid2world[:, [0, 2, 1, 3]]
-    )
+    across = Grid((grid_2d.shape[0], 1, grid_2d.shape[1]), grid_2d.as_3d().grid2world[:, [0, 2, 1, 3]])
     turned = np.ascontiguousarray(field[[0, 2, 1]].transpose(0, 1, 3, 2))
     other = np.zeros_like(turned)
     assert prior.prepare(across).value_and_gradient(turned, other) == pytest.approx(value, rel=1e-5)

@@ -143,7 +143,8 @@ def convert(
     velocity: Annotated[
         bool,
         typer.Option(
-            "--velocity", help="Write the velocity field of a flow (svf), as vectors in the form of a displacement field."
+            "--velocity",
+            help="Write the velocity field of a flow (svf), as vectors in the form of a displacement field.",
         ),
     ] = False,
     convention: Convention = None,
@@ -174,7 +175,9 @@ def convert(
     parts = _parts(thing)
     write(target, thing, **options)
     if as_json:
-        say_json({"output": str(target), "kind": found, "from": str(source), **({"parts": parts} if parts else {})})
+        say_json(
+            {"output": str(target), "kind": found, "from": str(source), **({"parts": parts} if parts else {})}
+        )
     else:
         say(f"{target}: {found} of {source}" + (f" ({', '.join(parts)})" if parts else ""), quiet=quiet)
 

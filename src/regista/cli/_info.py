@@ -283,7 +283,9 @@ def _part(part: Any) -> dict[str, Any]:
         tree["grid"] = part.grid.describe()
     if isinstance(part, VelocityField):
         speeds = np.sqrt(np.einsum("i...,i...->...", part.vectors_mm, part.vectors_mm))
-        tree["velocity (mm)"] = f"mean {speeds.mean():.3f}, largest {speeds.max():.3f}, {part.steps} squarings"
+        tree["velocity (mm)"] = (
+            f"mean {speeds.mean():.3f}, largest {speeds.max():.3f}, {part.steps} squarings"
+        )
         part = part.displacement()
     lengths = np.sqrt(np.einsum("i...,i...->...", part.vectors_mm, part.vectors_mm))
     tree["displacement (mm)"] = f"mean {lengths.mean():.3f}, largest {lengths.max():.3f}"

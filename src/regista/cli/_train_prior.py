@@ -35,7 +35,9 @@ def deformation_prior(
     ] = None,
     like: Annotated[
         Path | None,
-        typer.Option("--like", "--fixed", help="Image whose grid all fields are brought onto, such as a template."),
+        typer.Option(
+            "--like", "--fixed", help="Image whose grid all fields are brought onto, such as a template."
+        ),
     ] = None,
     moving: Moving = None,
     format: Format = None,

@@ -14,8 +14,8 @@ from regista.optimization._symmetric import SymmetricDiffeomorphic, SymmetricSta
 from regista.optimization._velocity import StationaryVelocity, VelocityState
 
 __all__ = [
-    "LEAST_DETERMINANT",
     "BFGS",
+    "LEAST_DETERMINANT",
     "BFGSState",
     "Convergence",
     "Demons",

@@ -17,7 +17,6 @@ from regista.optimization._folds import folds
 from regista.optimization._smoothing import check_sigmas, reach_of
 from regista.optimization._stopping import Convergence, shortening
 
-
 _HALVINGS = 6
 _SMOOTHINGS = 10
 _SHORTER = 0.8

@@ -20,6 +20,11 @@ _SLACK_VOX = 1e-3
 """Of a voxel that may be left over at the border: an extent of whole voxels shall not grow by rounding."""
 
 
+def inverse_of(matrix: Matrix) -> Matrix:
+    """Return the inverse of a linear map."""
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
 def mean_map(one: Matrix, other: Matrix, about_mm: Matrix) -> Matrix:
     """Return the map halfway between two linear maps from the fixed to the moving world.
 
@@ -40,7 +45,7 @@ def mean_map(one: Matrix, other: Matrix, about_mm: Matrix) -> Matrix:
     >>> float(mean_map(np.eye(4), shift, np.zeros(3))[0, 3])
     1.0
     """
-    return np.asarray(one @ root_of(np.linalg.inv(one) @ other, about_mm))
+    return np.asarray(one @ root_of(inverse_of(one) @ other, about_mm))
 
 
 def root_of(matrix: Matrix, about_mm: Matrix) -> Matrix:
@@ -85,15 +90,14 @@ class Halfway:
     def between(cls, fixed2moving: Matrix, fixed: Grid, moving: Grid) -> Halfway:
         """Return the space halfway along a linear map."""
         to_middle = root_of(fixed2moving, fixed.center_mm)
-        to_moving = fixed2moving @ np.linalg.inv(to_middle)
-        return cls(
-            to_middle, to_moving, _grid_around((to_middle, fixed), (np.linalg.inv(to_moving), moving))
-        )
+        to_moving = fixed2moving @ inverse_of(to_middle)
+        return cls(to_middle, to_moving, _grid_around((to_middle, fixed), (inverse_of(to_moving), moving)))
 
     def scans(self, fixed: Scan, moving: Scan) -> tuple[Scan, Scan]:
         """Return both scans on the grid in the middle, each interpolated once, by cubic splines."""
         first, second, third = np.maximum(fixed.thickness, moving.thickness).tolist()
-        placed = (fixed, np.linalg.inv(self.to_middle)), (moving, self.to_moving)
+        from_middle = inverse_of(self.to_middle)
+        placed = (fixed, from_middle), (moving, self.to_moving)
         one, other = (_on_grid(scan, self.grid, matrix, (first, second, third)) for scan, matrix in placed)
         return one, other
 
@@ -104,13 +108,14 @@ class Halfway:
         """
         to_voxels = (self.grid.world2grid @ self.to_middle @ fixed.grid2world)[:3]
         out = np.stack([warp(component, to_voxels, shape=fixed.shape) for component in vectors_mm])
-        back = np.linalg.inv(self.to_middle)[:3, :3].astype(np.float32)
+        back = inverse_of(self.to_middle)[:3, :3].astype(np.float32)
         return np.ascontiguousarray((back @ out.reshape(3, -1)).reshape(out.shape))
 
 
 def _grid_around(*placed: tuple[Matrix, Grid]) -> Grid:
     """Return a grid with room for grids that matrices place, between their axes, with the finest spacing of each."""
-    axes = orthonormal(sum(orthonormal(matrix[:3, :3] @ grid.direction) for matrix, grid in placed))
+    each = [orthonormal(matrix[:3, :3] @ grid.direction) for matrix, grid in placed]
+    axes = orthonormal(np.sum(each, axis=0))
     spacing = np.min([grid.spacing for _, grid in placed], axis=0)
     corners = [grid.corners_mm() @ matrix[:3, :3].T + matrix[:3, 3] for matrix, grid in placed]
     along = np.concatenate(corners) @ axes

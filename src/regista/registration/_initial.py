@@ -62,7 +62,7 @@ def find_mutual_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
     ahead, behind = (LinearCost(level, similarity, basis_for("rigid", level.fixed)) for level in levels_both)
 
     def cost(matrix: Matrix) -> float:
-        return ahead(matrix)[0] + behind(np.linalg.inv(matrix))[0]
+        return ahead(matrix)[0] + behind(np.asarray(np.linalg.inv(matrix), np.float64))[0]
 
     return min((there, np.asarray(np.linalg.inv(back))), key=cost)
 

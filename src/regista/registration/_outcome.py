@@ -53,7 +53,10 @@ def maps_both_ways(
     are forbidden and a model has some at the voxels (the nearest B-spline to a field without folds may), the
     displacement takes its place.
     """
-    vectors, lattice = _planar(found.vectors_mm, fixed.ndim), found.grid if fixed.ndim == 3 else plane(found.grid)
+    vectors, lattice = (
+        _planar(found.vectors_mm, fixed.ndim),
+        found.grid if fixed.ndim == 3 else plane(found.grid),
+    )
     dense = DisplacementField(vectors, lattice, fixed.space, fixed.space)
     grid, model = dense.grid, found.model
     if model is not None:
@@ -77,8 +80,8 @@ def maps_both_ways(
     }
     if isinstance(model, VelocityField):
         measures["velocity"] = {"squarings": model.steps, "grid": model.grid.describe()}
-        forward = reordered(model, fixed.grid)
-        return forward, forward.inverse(), measures
+        onward = reordered(model, fixed.grid)
+        return onward, onward.inverse(), measures
     forward = model if model is not None else reordered(dense, fixed.grid)
     return forward, reordered(backward, fixed.grid), measures
 
@@ -98,9 +101,10 @@ def _missed(there: DisplacementField, back: DisplacementField) -> float:
     onward, first = _voxels(there), _voxels(back)
     missed = loop_residual(first, onward, np.eye(4)[:3], np.eye(3), out=np.empty_like(first))
     inside = np.ones(first.shape[1:], bool)
-    for axis, count in enumerate(inside.shape):
-        places = np.moveaxis(first[axis], axis, -1) + np.arange(count, dtype=np.float32)
-        inside &= np.moveaxis((places >= 0) & (places <= count - 1), -1, axis)
+    for axis in range(3):
+        last = inside.shape[axis] - 1
+        places = np.moveaxis(first[axis], axis, -1) + np.arange(last + 1, dtype=np.float32)
+        inside &= np.moveaxis((places >= 0) & (places <= last), -1, axis)
     return float(np.sqrt((missed[:, inside] ** 2).sum(axis=0)).max(initial=0.0))
 
 

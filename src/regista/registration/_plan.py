@@ -122,7 +122,9 @@ class Plan:
         if self.fixed_surround != "fill":
             raise PlanError("halfway = true treats both images alike: it takes fixed_surround = 'fill'")
         if sum(isinstance(stage, DenseStage) for stage in self.stages) > 1:
-            raise PlanError("halfway = true takes one stage that bends: a second one would start from one side")
+            raise PlanError(
+                "halfway = true takes one stage that bends: a second one would start from one side"
+            )
         for number, stage in enumerate(self.stages):
             if isinstance(stage, DenseStage) and not stage.exchangeable:
                 raise PlanError(

@@ -38,7 +38,7 @@ from regista.registration._deformable import (
 )
 from regista.registration._guide_terms import Guidance
 from regista.registration._guides import Guide, check_guides, recorded_inputs
-from regista.registration._halfway import Halfway, largest_gap_mm, mean_map
+from regista.registration._halfway import Halfway, inverse_of, largest_gap_mm, mean_map
 from regista.registration._initial import find_mutual_start, find_start
 from regista.registration._inputs import (
     canonical,
@@ -321,9 +321,9 @@ class _Run:
                 fixed, moving, stage, matrix, self._reporter(stage), self._guidance, self._before()
             )
             away, back_history = run_linear(
-                moving, fixed, stage, np.linalg.inv(matrix), lambda *_: None, back_guidance, self._before()
+                moving, fixed, stage, inverse_of(matrix), lambda *_: None, back_guidance, self._before()
             )
-            back = np.asarray(np.linalg.inv(away))
+            back = inverse_of(away)
             gap = largest_gap_mm(there, back, fixed.grid)
             matrix = mean_map(there, back, fixed.grid.center_mm)
             self.history += history
@@ -339,7 +339,7 @@ class _Run:
         self.measures["halfway"] = {"grid": grid.describe(), "linear_gap_mm": gap}
         if not any(isinstance(stage, DenseStage) for stage in self.plan.stages):
             return matrix, None
-        guides = [guide.placed(half.to_middle, np.linalg.inv(half.to_moving)) for guide in self.guides]
+        guides = [guide.placed(half.to_middle, inverse_of(half.to_moving)) for guide in self.guides]
         scans = half.scans(fixed, moving)
         found = self._dense_stages(*scans, np.eye(4), None, tuple(guide.prepare() for guide in guides))
         assert found is not None

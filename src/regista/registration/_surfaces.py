@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from scipy.special import ndtri
 
@@ -14,7 +12,7 @@ _LEAST_SHARE = 1e-3
 
 
 def surface_of(
-    inside: NDArray[np.bool_], spacing_mm: Sequence[float]
+    inside: NDArray[np.bool_], spacing_mm: ArrayLike
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Return the signed distance from the surface of a mask, and places on it.
 
@@ -27,7 +25,7 @@ def surface_of(
     ----------
     inside : (I, J[, K]) bool ndarray
         The mask, with voxels of both kinds.
-    spacing_mm : sequence of float
+    spacing_mm : array_like
         Voxel size along each axis, which are taken as perpendicular.
 
     Returns
@@ -73,7 +71,9 @@ def _depth(
         if count > 1:
             slope[:, axis] = np.gradient(share, axis=axis)[tuple(at.T)] / spacing[axis]
     length = np.linalg.norm(slope, axis=1, keepdims=True)
-    normal = -slope / np.maximum(length, 1e-12)  # of a sheet or a single voxel there is none, and it is left where it is
+    normal = -slope / np.maximum(
+        length, 1e-12
+    )  # of a sheet or a single voxel there is none, and it is left where it is
     sigma = np.linalg.norm(normal * _SIGMA_VOX * spacing, axis=1)
     found = inward * sigma * ndtri(np.clip(share[tuple(at.T)], _LEAST_SHARE, 1 - _LEAST_SHARE))
     return np.clip(found, 0, 0.5 * (np.abs(normal) * spacing).sum(axis=1)), normal

@@ -294,7 +294,9 @@ def _learn(
 ) -> DeformationModel:
     if len(fields) < 2:
         raise PlanError(f"a prior is learned from 2 fields or more, got {len(fields)}")
-    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank < len(fields)):
+    if rank is not None and (
+        isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank < len(fields)
+    ):
         raise PlanError(
             f"rank is a whole number from 1 to one less than the number of fields ({len(fields)}), got {rank!r}"
         )

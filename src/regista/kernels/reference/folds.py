@@ -53,9 +53,7 @@ def smallest_corners(u: ArrayLike) -> NDArray[np.float64]:
             continue
         difference = np.diff(field, axis=axis)
         first, last = (np.take(difference, [end], axis) for end in (0, -1))
-        steps.append(
-            (np.concatenate([first, difference], axis), np.concatenate([difference, last], axis))
-        )
+        steps.append((np.concatenate([first, difference], axis), np.concatenate([difference, last], axis)))
     least = np.full(field.shape[1:], np.inf)
     for chosen in product(*steps):
         jacobian = np.stack(chosen, -1) + np.eye(3)[:, None, None, None, :]
