@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 FILES = ("model.safetensors", "model.json", "card.md", "log.csv", "checkpoint.pt")
 """What a training leaves in its folder."""
 
-train = typer.Typer(help="Train a network on your own scans.", no_args_is_help=True)
+train = typer.Typer(help="Train a network, a metric or a prior on your own data.", no_args_is_help=True)
 
 
 @train.callback()
 def _group() -> None:
-    """Train a network on your own scans."""
+    """Train a network, a metric or a prior on your own data."""
 
 
 @train.command("voxelmorph")

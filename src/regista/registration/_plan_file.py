@@ -101,6 +101,7 @@ def plan_to_toml(plan: Plan) -> str:
         "wants_masks",
         "mask_margin_mm",
         "fixed_surround",
+        "halfway",
         "clip_percentiles",
         "slice_thickness",
     )
