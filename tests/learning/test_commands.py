@@ -60,7 +60,7 @@ def trained(slices, tmp_path_factory):
 
 def test_a_model_folder_is_whole(trained):
     names = {path.name for path in trained.iterdir()} - {"tensorboard"}
-    assert names == {"model.safetensors", "model.json", "card.md", "log.csv", "checkpoint.pt"}
+    assert names == {"model.safetensors", "model.json", "card.md", "pairs.png", "log.csv", "checkpoint.pt"}
     settings = json.loads((trained / "model.json").read_text(encoding="utf-8"))
     assert settings["inputs"]["spacing_mm"] == [1.2, 1.2]
     assert len(settings["inputs"]["shape"]) == 2

@@ -9,7 +9,9 @@ from importlib import metadata
 from typing import Any
 
 from regista.core import software_versions
+from regista.learning._checkpoint import PICTURES
 from regista.learning._config import ModelConfig
+from regista.learning._pictures import COLUMNS
 from regista.learning._validation import Scores
 
 
@@ -65,6 +67,7 @@ def card_text(
     seconds: float,
     validation: Scores | None,
     test: Scores | None,
+    pictures: str = "",
 ) -> str:
     """Return the model card as Markdown."""
     network, inputs = config.network, config.inputs
@@ -110,9 +113,20 @@ Validation (used to choose the weights): {_figures(validation)}
 
 Test (never used in training): {_figures(test)}
 
-## Known failures
+{pictures}## Known failures
 
 {origin.failures or "None recorded. It has seen only images of the kind named above: others, other contrasts above all, may go wrong without a sign. Look at the result."}
+"""
+
+
+def picture_text(part: str, longest_vox: float) -> str:
+    """Return the section of the card that shows pairs of a part of the data."""
+    return f"""## Pictures
+
+![Pairs of the {part} part, one per row]({PICTURES})
+
+Pairs of the {part} part, one per row: {", ".join(COLUMNS)} (white: {longest_vox:.1f} voxels). Grey is no difference.
+
 """
 
 

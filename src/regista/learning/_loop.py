@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import json
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -142,6 +143,7 @@ class TrainingLoop(ABC, Generic[Batch]):
         self.config, self.setup, self.network, self.optimizer = config, setup, network, optimizer
         self.folder, self.progress, self.crew = folder, progress, crew
         self.step, self.stale = 0, 0
+        self.whole = True  # whether the state is that between two steps
         self.best: dict[str, Any] | None = None
         self.best_weights: dict[str, Tensor] | None = None
         self.rows: list[dict[str, Any]] = []
@@ -187,12 +189,13 @@ class TrainingLoop(ABC, Generic[Batch]):
         steps, every = self.setup.steps, self.setup.validate_every
         totals: dict[str, float] = {}
         since = self.step
-        following = ahead.submit(self.batch, self.step)
+        following = self._begun(ahead, self.step)
         try:
             while self.step < steps and not self._tired():
                 batch = following.result()
+                self.whole = False
                 if self.step + 1 < steps:
-                    following = ahead.submit(self.batch, self.step + 1)
+                    following = self._begun(ahead, self.step + 1)
                 for name, value in self._advance(batch).items():
                     totals[name] = totals.get(name, 0.0) + value
                 self.step += 1
@@ -202,14 +205,20 @@ class TrainingLoop(ABC, Generic[Batch]):
                     self._look(means, time.monotonic() - began, board)
                     totals, since = {}, self.step
                     self._save()
+                self.whole = True
                 self._report(totals, since)
                 if up:
                     break
         except BaseException:
             following.cancel()
-            if self.step:
+            # a step or a validation cut in half would be lost or done twice: the checkpoint before it stands
+            if self.step and self.whole:
                 self._save()
             raise
+
+    def _begun(self, ahead: ThreadPoolExecutor, step: int) -> Future[Batch]:
+        """Begin to make a batch in the other thread, which is to obey this thread's number of threads."""
+        return ahead.submit(contextvars.copy_context().run, self.batch, step)
 
     def _tired(self) -> bool:
         return bool(self.setup.patience) and self.stale >= self.setup.patience
