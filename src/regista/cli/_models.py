@@ -106,12 +106,11 @@ def linear_plan(settings: Mapping[str, Any]) -> Plan | None:
     wanted, loss = settings.get("alignment", "affine"), settings["loss"]
     if wanted == "none":
         return None
-    if loss["similarity_weight"] and loss["similarity"]["name"] not in ANY_CONTRAST:
+    one_contrast = loss["similarity_weight"] and loss["similarity"]["name"] not in ANY_CONTRAST
+    if wanted == "rigid" or one_contrast:  # the rigid preset takes any contrast
         return load_plan(wanted)
     plan = load_plan("multimodal")
-    kinds = ("rigid",) if wanted == "rigid" else ("rigid", "affine")
-    stages = tuple(s for s in plan.stages if isinstance(s, LinearStage) and s.model in kinds)
-    return replace(plan, stages=stages)
+    return replace(plan, stages=tuple(stage for stage in plan.stages if isinstance(stage, LinearStage)))
 
 
 def run_model(

@@ -16,6 +16,7 @@ from regista.learning._card import Provenance, card_text, picture_text, settings
 from regista.learning._checkpoint import CARD, PICTURES, WEIGHTS, file_hash, write_settings
 from regista.learning._config import ModelConfig
 from regista.learning._data import Dataset
+from regista.learning._loop import local_device
 from regista.learning._pictures import write_pictures
 from regista.learning._prepare import Align, PreparedScans, prepare_scans, reference_grid
 from regista.learning._sources import PairSource, Source
@@ -157,7 +158,7 @@ def fit(
     test : Scores or None
         Measured on the test part.
     """
-    config = parts.config
+    config, device = parts.config, local_device(device)
     if source is None:
         # labels that no term of the loss asks for are not carried along
         scans = parts.train if config.loss.dice_weight else replace(parts.train, codes=None, values=())

@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import json
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -67,6 +68,13 @@ class Crew:
         vote = torch.tensor(float(flag), device=self.device)
         distributed.all_reduce(vote)
         return bool(vote > 0)
+
+
+def local_device(device: str) -> str:
+    """Return the device of this process: of several started under ``torchrun`` each has a GPU of its own."""
+    if device == "cuda" and distributed.is_torchelastic_launched():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
 
 
 @contextlib.contextmanager

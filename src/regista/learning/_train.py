@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regista.core import PlanError, ProgressCallback, get_threads, silent
 from regista.learning._config import ModelConfig
-from regista.learning._loop import Crew, TrainingLoop, crew
+from regista.learning._loop import Crew, TrainingLoop, crew, local_device
 from regista.learning._networks import RegistrationNetwork
 from regista.learning._prepare import PreparedScans
 from regista.learning._sources import Sample, Source
@@ -98,6 +98,7 @@ def train(
             "the loss has a Dice term (dice_weight > 0) and not every scan has labels: list them, or set it to 0"
         )
     torch.set_num_threads(get_threads())
+    device = local_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     with crew(device, config.training.batch) as processes:
         training = _Training(config, source, folder, validation, progress, device, processes)
