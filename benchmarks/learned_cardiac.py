@@ -215,13 +215,12 @@ def engine(name: str) -> Plan:
 def classical() -> dict[str, Method]:
     """Return the methods that need no training."""
     plan = engine("cardiac-cine")
-    deep = {"syn_metric": "CC", "syn_sampling": 4, "reg_iterations": (100, 70, 50, 20)}
     return {
         "as stored": lambda f, m: Affine.identity(2),
         "ANTs affine": ants_method("Affine"),
         "ANTs SyN, its default (MI)": ants_method("SyN"),
         "ANTs SyN, CC": ants_method("antsRegistrationSyN[s]"),
-        "ANTs SyN without affine, CC": ants_method("SyNOnly", **deep),
+        "ANTs SyN without affine, CC": ants_method("antsRegistrationSyN[so]"),
         "Regista cardiac-cine": lambda f, m: register(f, m, plan).transform,
     }
 

@@ -23,7 +23,7 @@ Method = Callable[[Image, Image], Transform]
 Row = dict[str, object]
 
 
-def ants_method(kind: str, **settings: object) -> Method:
+def ants_method(kind: str) -> Method:
     """Return ANTsPy's `registration` of a kind, as a map fixed → moving; files are written and read for each pair."""
     import ants
 
@@ -34,7 +34,7 @@ def ants_method(kind: str, **settings: object) -> Method:
                 path = Path(place) / f"{role}.nii.gz"
                 write(path, Image(image.as_float32(), image.grid))
                 pair.append(ants.image_read(str(path)))
-            found = ants.registration(*pair, kind, outprefix=f"{place}/out", random_seed=1, **settings)
+            found = ants.registration(*pair, kind, outprefix=f"{place}/out", random_seed=1)
             parts = tuple(with_spaces(read_transform(path), None, None) for path in found["fwdtransforms"])
         return parts[0] if len(parts) == 1 else Composite(parts)
 

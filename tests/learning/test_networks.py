@@ -13,12 +13,14 @@ from regista.learning import (
     ARCHITECTURES,
     KL,
     Architecture,
+    Augmentation,
     InputConfig,
     Loss,
     ModelConfig,
     Motion,
     NetworkConfig,
     RegistrationNetwork,
+    TrainingConfig,
 )
 from regista.learning._validation import mean_dice
 from regista.regularization import Diffusion
@@ -240,6 +242,14 @@ def test_the_loss_is_the_sum_of_its_terms_and_describes_itself():
         (lambda: Loss(similarity=NMI(), bidirectional=True), "lncc or ssd"),
         (lambda: Loss(dice_weight=-1), "dice_weight"),
         (lambda: ModelConfig(inputs=InputConfig(spacing_mm=(1.0, 1.0))), "3 voxel sizes"),
+        (lambda: ModelConfig(inputs=InputConfig(spacing_mm=(1.0,) * 3, shape=(32, 32))), "sees 3 axes"),
+        (
+            lambda: ModelConfig(
+                inputs=InputConfig(spacing_mm=(1.0,) * 3),
+                training=TrainingConfig(augmentation=Augmentation(flip_axes=(0, 3))),
+            ),
+            "axes to flip",
+        ),
         (
             lambda: ModelConfig(inputs=InputConfig(spacing_mm=(1.0,) * 3), loss=Loss(bidirectional=True)),
             "diffeomorphic",

@@ -98,6 +98,9 @@ def voxelmorph(
     steps: Annotated[int, typer.Option(min=1, help="Steps of Adam.")] = 5000,
     batch: Annotated[int, typer.Option(min=1, help="Pairs per step.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 3e-4,
+    schedule: Annotated[
+        str, typer.Option(help="Of the learning rate: 'cosine', falling to nearly 0 at the last step, or 'constant'.")
+    ] = "cosine",
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 250,
     patience: Annotated[
         int, typer.Option(min=0, help="End after so many validations without a gain; 0 never does.")
@@ -134,6 +137,7 @@ def voxelmorph(
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import Provenance, fit, prepare_parts, read_dataset, split_subjects
+    from regista.learning._loop import first_process
 
     if synthesis not in (None, "labels", "shapes"):
         raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")
@@ -174,6 +178,7 @@ def voxelmorph(
             "steps": steps,
             "batch": batch,
             "learning_rate": learning_rate,
+            "schedule": schedule,
             "seed": seed,
             "validate_every": validate_every,
             "patience": patience,
@@ -181,7 +186,8 @@ def voxelmorph(
         },
         flips=None if not augment else tuple(flip_axis or ()),
     )
-    show = not (quiet or as_json)
+    speaks = first_process()
+    show = speaks and not (quiet or as_json)
     if show:
         tell_compiling()
 
@@ -216,7 +222,8 @@ def voxelmorph(
                 progress=progress,
                 device=device,
             )
-    _tell(output, result, tested, quiet, as_json)
+    if speaks:
+        _tell(output, result, tested, quiet, as_json)
     return 0
 
 

@@ -203,6 +203,13 @@ class ModelConfig:
                 f"a {self.network.ndim}-D network has {self.network.ndim} voxel sizes, got "
                 f"{list(self.inputs.spacing_mm)}"
             )
+        if self.inputs.shape and len(self.inputs.shape) != self.network.ndim:
+            raise PlanError(f"a {self.network.ndim}-D network sees {self.network.ndim} axes, got shape {list(self.inputs.shape)}")
+        pose = self.training.augmentation
+        if pose is not None and not set(pose.flip_axes) <= set(range(self.network.ndim)):
+            raise PlanError(
+                f"axes to flip are among {list(range(self.network.ndim))}, got {list(pose.flip_axes)} (--flip-axis)"
+            )
         if self.loss.bidirectional and not self.network.diffeomorphic:
             raise PlanError("a bidirectional loss needs the inverse map: make the network diffeomorphic")
         if self.loss.kl is not None and not self.network.probabilistic:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-
-import torch.distributed as distributed
 
 from regista.core import PlanError, ProgressCallback, silent
 from regista.io import write_text
@@ -16,7 +13,7 @@ from regista.learning._card import Provenance, card_text, picture_text, settings
 from regista.learning._checkpoint import CARD, PICTURES, WEIGHTS, file_hash, write_settings
 from regista.learning._config import ModelConfig
 from regista.learning._data import Dataset
-from regista.learning._loop import local_device
+from regista.learning._loop import first_process, local_device
 from regista.learning._pictures import write_pictures
 from regista.learning._prepare import Align, PreparedScans, prepare_scans, reference_grid
 from regista.learning._sources import PairSource, Source
@@ -176,7 +173,7 @@ def fit(
     test = None
     if parts.test is not None:
         test = score(result.network, parts.test, config.loss, config.inputs.spacing_mm, device=device)
-    if not _first_process():
+    if not first_process():
         return result, test
     summary = (result.steps, result.seconds, result.best, test)
     pictures = ""
@@ -189,7 +186,3 @@ def fit(
     write_settings(folder, config, file_hash(folder / WEIGHTS), settings_of(origin, *summary))
     return result, test
 
-
-def _first_process() -> bool:
-    """Tell whether this process writes the folder: under ``torchrun`` only one of them may."""
-    return not distributed.is_torchelastic_launched() or os.environ.get("RANK", "0") == "0"

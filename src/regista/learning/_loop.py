@@ -70,6 +70,11 @@ class Crew:
         return bool(vote > 0)
 
 
+def first_process() -> bool:
+    """Tell whether this process writes files and speaks: of several started under ``torchrun`` only one does."""
+    return not distributed.is_torchelastic_launched() or os.environ.get("RANK", "0") == "0"
+
+
 def local_device(device: str) -> str:
     """Return the device of this process: of several started under ``torchrun`` each has a GPU of its own."""
     if device == "cuda" and distributed.is_torchelastic_launched():
