@@ -72,7 +72,7 @@ def keep_run(
         "steps": result.steps,
         "planned": training.steps,
         "batch": training.batch,
-        "minutes": round(result.seconds / 60, 1),
+        "minutes": round(result.total_seconds / 60, 1),
         "subjects": {part: len(names) for part, names in origin.subjects.items()},
         "loss": model.config.loss.to_dict(),
     }
@@ -116,7 +116,7 @@ def budget(facts: dict) -> str:
     rest = "" if facts["steps"] == facts["planned"] else f" (of {facts['planned']} planned)"
     return (
         f"{facts['network']}, {facts['parameters']} weights, {facts['steps']} steps{rest} of {facts['batch']} pairs, "
-        f"{facts['minutes']:g} minutes in the last session; subjects: {people}. Commit {facts['commit']}, ended "
+        f"{facts['minutes']:g} minutes in all, validation included; subjects: {people}. Commit {facts['commit']}, ended "
         f"{facts['ended']}.\n\n`{facts['command']}`"
     )
 

@@ -143,6 +143,7 @@ def test_time_that_is_up_leaves_a_model_and_a_checkpoint(tmp_path):
     assert (first.steps, first.finished) == (1, False)
     second = train(config(), source, tmp_path)
     assert (second.steps, second.finished) == (8, True)
+    assert second.total_seconds > first.seconds + second.seconds - 0.05
     again = train(config(), source, tmp_path)
     assert again.steps == 8
     assert again.seconds < 60
@@ -176,6 +177,9 @@ def test_a_checkpoint_of_other_settings_or_damaged_is_refused(tmp_path):
         with pytest.raises(FormatError, match="damaged checkpoint"):
             train(config(), source, tmp_path)
     assert train(config(), source, tmp_path, resume=False).steps == 8
+    others = replace(discs(1), subjects=tuple("abcd"))
+    with pytest.raises(PlanError, match="training on other scans"):
+        train(config(), PairSource(others), tmp_path)
 
 
 def test_a_dice_term_without_labels_is_refused_before_training(tmp_path):

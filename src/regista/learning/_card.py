@@ -100,7 +100,7 @@ Voxels of {steps_mm} mm, trained at {" × ".join(map(str, inputs.shape))}; inten
 
 ## Training
 
-{steps} steps of {config.training.batch} pair{"s" * (config.training.batch > 1)}, {seconds / 60:.1f} minutes in the last session, seed
+{steps} steps of {config.training.batch} pair{"s" * (config.training.batch > 1)}, {seconds / 60:.1f} minutes in all, seed
 {config.training.seed}. Loss: {loss}.
 
     {origin.command}
@@ -147,7 +147,7 @@ def settings_of(
         "alignment": origin.alignment,
         "subjects": {part: list(names) for part, names in origin.subjects.items()},
         "steps_done": steps,
-        "seconds_last_session": round(seconds, 1),
+        "seconds": round(seconds, 1),
         "validation": plain(validation),
         "test": plain(test),
         "versions": training_versions(),

@@ -112,14 +112,15 @@ class Course:
         False where the time was up before the last step.
     best : dict or None
         Validation of the weights kept.
-    seconds : float
-        Time spent in this session.
+    seconds, total_seconds : float
+        Time spent in this session, and in all of them.
     """
 
     steps: int
     finished: bool
     best: dict[str, Any] | None
     seconds: float
+    total_seconds: float
 
 
 class TrainingLoop(ABC, Generic[Batch]):
@@ -157,6 +158,8 @@ class TrainingLoop(ABC, Generic[Batch]):
         self.folder, self.progress, self.crew = folder, progress, crew
         self.step, self.stale = 0, 0
         self.whole = True  # whether the state is that between two steps
+        self.data = ""  # tells one set of scans from another
+        self.began, self.spent = time.monotonic(), 0.0  # this session's begin, and the seconds of those before
         self.best: dict[str, Any] | None = None
         self.best_weights: dict[str, Tensor] | None = None
         self.rows: list[dict[str, Any]] = []
@@ -179,7 +182,7 @@ class TrainingLoop(ABC, Generic[Batch]):
 
     def run(self, minutes: float | None, resume: bool) -> Course:
         """Train, or go on; leave the network with its best weights, else the last."""
-        began = time.monotonic()
+        self.began = began = time.monotonic()
         if resume and (self.folder / CHECKPOINT).exists():
             self._restore()
         elif self.crew.rank == 0:
@@ -194,7 +197,8 @@ class TrainingLoop(ABC, Generic[Batch]):
             save_weights(self.folder / WEIGHTS, self.network.state_dict())
         self.network.eval()
         finished = self.step >= self.setup.steps or self._tired()
-        return Course(self.step, finished, self.best, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return Course(self.step, finished, self.best, seconds, self.spent + seconds)
 
     def _steps(
         self, ahead: ThreadPoolExecutor, began: float, deadline: float, board: Callable[..., None]
@@ -215,7 +219,7 @@ class TrainingLoop(ABC, Generic[Batch]):
                 up = self.crew.any(time.monotonic() > deadline)
                 if self.step % every == 0 or self.step == steps:
                     means = {name: value / (self.step - since) for name, value in totals.items()}
-                    self._look(means, time.monotonic() - began, board)
+                    self._look(means, self.spent + time.monotonic() - began, board)
                     totals, since = {}, self.step
                     self._save()
                 self.whole = True
@@ -294,11 +298,19 @@ class TrainingLoop(ABC, Generic[Batch]):
                 "best_weights": self.best_weights,
                 "rows": self.rows,
                 "stale": self.stale,
+                "data": self.data,
+                "seconds": self.spent + time.monotonic() - self.began,
             },
         )
 
     def _restore(self) -> None:
         state = load_checkpoint(self.folder / CHECKPOINT, self.config)
+        if state.get("data", "") != self.data:
+            raise PlanError(
+                f"{self.folder / CHECKPOINT} belongs to a training on other scans: give the same scans to go on, or another "
+                "folder (-o), or --restart"
+            )
+        self.spent = state.get("seconds", 0.0)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.stale = state["step"], state["stale"]

@@ -33,8 +33,8 @@ class TrainingResult:
         False where the time was up before the last step: call again to go on.
     best : Scores or None
         Validation of the weights kept.
-    seconds : float
-        Time spent in this session.
+    seconds, total_seconds : float
+        Time spent in this session, and in all of them, validation included.
     """
 
     network: RegistrationNetwork
@@ -42,6 +42,7 @@ class TrainingResult:
     finished: bool
     best: Scores | None
     seconds: float
+    total_seconds: float
 
 
 def train(
@@ -109,6 +110,7 @@ def train(
         finished=course.finished,
         best=None if course.best is None else Scores(**course.best),
         seconds=course.seconds,
+        total_seconds=course.total_seconds,
     )
 
 
@@ -132,6 +134,7 @@ class _Training(TrainingLoop[list[Sample]]):
             network.to(memory_format=_layout(config.network.ndim))
         optimizer = torch.optim.Adam(network.parameters(), lr=config.training.learning_rate)
         super().__init__(config, config.training, network, optimizer, folder, progress, processes)
+        self.data = source.fingerprint
 
     def batch(self, step: int) -> list[Sample]:
         setup = self.model.training
