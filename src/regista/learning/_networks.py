@@ -81,7 +81,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.ndim, self.sizes, self.half_resolution = ndim, sizes, half_resolution
-        self.folded = False
+        self.folded = True
         strided = sizes.pooling == "stride"
         levels = len(sizes.encoder)
         skips = [channels_in]
@@ -146,6 +146,16 @@ class UNet(nn.Module):
         for layer in self.after:
             x, joined = self._step(layer, x, joined), None
         return [*levels[: len(self.widths)], cast(Tensor, x)]
+
+    def _step(self, layer: nn.Module, x: Tensor, beside: Tensor | None) -> Tensor:
+        """Return a convolution of x, or of x at twice its resolution and what lies beside it there, rectified."""
+        if beside is None:
+            found = layer(x)
+        elif self.folded:
+            found = upsampled_convolution(layer, x, beside)
+        else:
+            found = layer(torch.cat([F.interpolate(x, scale_factor=2), beside], 1))
+        return F.leaky_relu(found, _SLOPE, inplace=True)
 
 
 @dataclass(frozen=True, kw_only=True)

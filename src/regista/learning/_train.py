@@ -130,8 +130,7 @@ class _Training(TrainingLoop[list[Sample]]):
         self.model, self.source, self.held_out, self.device = config, source, held_out, device
         torch.manual_seed(config.training.seed)
         network = config.network.build().to(device)
-        if device != "cpu":
-            network.to(memory_format=_layout(config.network.ndim))
+        network.to(memory_format=_layout(config.network.ndim))
         optimizer = torch.optim.Adam(network.parameters(), lr=config.training.learning_rate)
         super().__init__(config, config.training, network, optimizer, folder, progress, processes)
         self.data = source.fingerprint
