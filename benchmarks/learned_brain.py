@@ -63,7 +63,9 @@ def arguments() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--classical", action="store_true", help="only the methods that need no training")
-    parser.add_argument("--slow", action="store_true", help="with --classical: ANTs' SyN by local correlation too")
+    parser.add_argument(
+        "--slow", action="store_true", help="with --classical: ANTs' SyN by local correlation too"
+    )
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--learning-rate", type=float, default=4e-4)
@@ -188,7 +190,12 @@ def measure(data: Path, methods: Mapping[str, Timed], pairs: int) -> list[Row]:
         for method, run in methods.items():
             transform, taken = run(*images)
             folded, rough = deformation(transform, images[0].grid)
-            row: Row = {"fixed": fixed, "moving": moving, "method": method, "dice": dice_of(*labels, transform)}
+            row: Row = {
+                "fixed": fixed,
+                "moving": moving,
+                "method": method,
+                "dice": dice_of(*labels, transform),
+            }
             row |= {"folded_percent": folded, "sd_log_jacobian": rough, "network_seconds": "", **taken}
             rows.append(row)
             print(f"{fixed} {moving} {method:28s} Dice {row['dice']:.4f}  {row['seconds']:.2f} s", flush=True)

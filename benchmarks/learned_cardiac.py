@@ -264,7 +264,9 @@ def main() -> None:
     known = RESULTS / f"{CLASSICAL}.csv"
     if options.classical:
         volumes, methods = hearts(data_folder(options.data)), classical()
-        rows = [row for number in TEST[: options.patients] for row in measure(number, volumes[number], methods)]
+        rows = [
+            row for number in TEST[: options.patients] for row in measure(number, volumes[number], methods)
+        ]
         write_rows(CLASSICAL, rows)
     else:
         rows = train_and_test(options)

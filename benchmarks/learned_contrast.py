@@ -83,9 +83,7 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
             name=options.network, diffeomorphic=True, half_resolution=options.half_resolution
         ),
         inputs=InputConfig(spacing_mm=(options.spacing,) * 3),
-        loss=Loss(
-            penalties=(Diffusion(weight=options.smoothness),), similarity_weight=0.0, dice_weight=1.0
-        ),
+        loss=Loss(penalties=(Diffusion(weight=options.smoothness),), similarity_weight=0.0, dice_weight=1.0),
         training=TrainingConfig(
             steps=options.steps,
             learning_rate=options.learning_rate,
@@ -156,9 +154,7 @@ def main() -> None:
     dataset = read_dataset(folder / "maps.csv")
     subjects = {"train": dataset.subjects, "validation": [], "test": []}
     align = linear_of(load_plan("multimodal"))
-    parts = prepare_parts(
-        dataset, subjects, config_of(options), lambda f, m: register(f, m, align).transform
-    )
+    parts = prepare_parts(dataset, subjects, config_of(options), lambda f, m: register(f, m, align).transform)
     shape = parts.config.inputs.shape
     codes = stripped(parts.train) if options.maps == "labels" else random_shapes(shape, count=24)
     source = SynthesisSource(
@@ -193,7 +189,11 @@ def main() -> None:
     errors = known_maps(options, model)
     name = f"learned_contrast_{options.name}"
     keep_run(name, options, origin, result, model, [*dice, *errors], sources)
-    columns = (("mean_mm", "mean error, mm", 2), ("p95_mm", "95 %, mm", 2), ("folded_percent", "folded, %", 4))
+    columns = (
+        ("mean_mm", "mean error, mm", 2),
+        ("p95_mm", "95 %, mm", 2),
+        ("folded_percent", "folded, %", 4),
+    )
     sections = [
         budget(read_run(name)[0]),
         "## T1 to T1",

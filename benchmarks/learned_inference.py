@@ -67,7 +67,9 @@ def frozen(network: RegistrationNetwork, images: list[torch.Tensor], layout: tor
     network = copy.deepcopy(network).to(memory_format=layout)
     inputs = tuple(one.to(memory_format=layout) for one in images)
     with torch.inference_mode():
-        traced = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(Bare(network).eval(), inputs)))
+        traced = torch.jit.optimize_for_inference(
+            torch.jit.freeze(torch.jit.trace(Bare(network).eval(), inputs))
+        )
 
     def run() -> np.ndarray:
         with torch.inference_mode():

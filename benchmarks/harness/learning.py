@@ -14,7 +14,6 @@ from regista.evaluation import label_measures
 from regista.transforms import Transform, resample
 
 
-
 class Printer:
     """Prints the course of a training, a line every half minute."""
 
@@ -73,4 +72,3 @@ def write_table(path: Path, rows: Iterable[dict]) -> None:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-

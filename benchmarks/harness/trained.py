@@ -126,4 +126,3 @@ def _number(text: str) -> object:
         return float(text)
     except ValueError:
         return text
-

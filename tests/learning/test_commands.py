@@ -69,7 +69,13 @@ def test_a_model_folder_is_whole(trained):
     assert settings["licence"] == "CC0"
     assert settings["subjects"]["test"]
     card = (trained / "card.md").read_text(encoding="utf-8")
-    for words in ("](pairs.png)", "Licence: CC0", "Known failures", "Test (never used in training): 6 pairs", "velocity"):
+    for words in (
+        "](pairs.png)",
+        "Licence: CC0",
+        "Known failures",
+        "Test (never used in training): 6 pairs",
+        "velocity",
+    ):
         assert words in card
     assert len((trained / "log.csv").read_text(encoding="utf-8").splitlines()) == 3
 
@@ -79,7 +85,7 @@ def test_a_model_folder_is_whole(trained):
     across, down = settings["inputs"]["shape"]
     factor = pixels.shape[1] // (6 * (across + 4))
     assert pixels.shape == (3 * (down + 4) * factor, 6 * (across + 4) * factor)
-    tile = pixels[:: factor, :: factor][2 : 2 + down, 2 : 2 + across]
+    tile = pixels[::factor, ::factor][2 : 2 + down, 2 : 2 + across]
     assert tile.min() < 5
     assert tile.max() > 250
 

@@ -99,7 +99,10 @@ def voxelmorph(
     batch: Annotated[int, typer.Option(min=1, help="Pairs per step.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 3e-4,
     schedule: Annotated[
-        str, typer.Option(help="Of the learning rate: 'cosine', falling to nearly 0 at the last step, or 'constant'.")
+        str,
+        typer.Option(
+            help="Of the learning rate: 'cosine', falling to nearly 0 at the last step, or 'constant'."
+        ),
     ] = "cosine",
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 250,
     patience: Annotated[

@@ -204,7 +204,9 @@ class ModelConfig:
                 f"{list(self.inputs.spacing_mm)}"
             )
         if self.inputs.shape and len(self.inputs.shape) != self.network.ndim:
-            raise PlanError(f"a {self.network.ndim}-D network sees {self.network.ndim} axes, got shape {list(self.inputs.shape)}")
+            raise PlanError(
+                f"a {self.network.ndim}-D network sees {self.network.ndim} axes, got shape {list(self.inputs.shape)}"
+            )
         pose = self.training.augmentation
         if pose is not None and not set(pose.flip_axes) <= set(range(self.network.ndim)):
             raise PlanError(

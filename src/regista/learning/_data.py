@@ -62,6 +62,11 @@ class Dataset:
         return sorted({scan.subject for scan in self.scans})
 
     @property
+    def maps_alone(self) -> bool:
+        """Whether some scan is a label map without an image."""
+        return any(scan.image == scan.labels for scan in self.scans)
+
+    @property
     def labelled(self) -> bool:
         """Whether every scan has labels."""
         return all(scan.labels is not None for scan in self.scans)

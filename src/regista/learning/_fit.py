@@ -185,4 +185,3 @@ def fit(
     write_text(folder / CARD, card_text(folder.resolve().name, config, origin, *summary, pictures=pictures))
     write_settings(folder, config, file_hash(folder / WEIGHTS), settings_of(origin, *summary))
     return result, test
-

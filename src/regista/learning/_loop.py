@@ -159,7 +159,10 @@ class TrainingLoop(ABC, Generic[Batch]):
         self.step, self.stale = 0, 0
         self.whole = True  # whether the state is that between two steps
         self.data = ""  # tells one set of scans from another
-        self.began, self.spent = time.monotonic(), 0.0  # this session's begin, and the seconds of those before
+        self.began, self.spent = (
+            time.monotonic(),
+            0.0,
+        )  # this session's begin, and the seconds of those before
         self.best: dict[str, Any] | None = None
         self.best_weights: dict[str, Tensor] | None = None
         self.rows: list[dict[str, Any]] = []

@@ -161,16 +161,16 @@ class Loss:
     def _coarser(self, motion: Motion, fixed: Tensor, moving: Tensor, spacing: tuple[float, ...]) -> Tensor:
         """Return similarity and penalties at the resolutions below the finest, weighted."""
         total = motion.field.new_zeros(())
-        for depth, (shrink, field) in enumerate(motion.coarser, 1):
+        for depth, (shrink, coarse) in enumerate(motion.coarser, 1):
             factor = self.coarser_weight**depth
-            here, there = (_shrunk(one, shrink, field.shape[2:]) for one in (fixed, moving))
+            here, there = (_shrunk(one, shrink, coarse.shape[2:]) for one in (fixed, moving))
             if self.similarity_weight:
-                value = dissimilarity(self.similarity, here, warp(there, field))
+                value = dissimilarity(self.similarity, here, warp(there, coarse))
                 total = total + factor * self.similarity_weight * value
             steps = tuple(shrink * step for step in spacing)
             for one in self.penalties:
                 if one.weight:
-                    total = total + factor * penalty(one, field, steps)
+                    total = total + factor * penalty(one, coarse, steps)
         return total
 
     def to_dict(self) -> dict[str, Any]:

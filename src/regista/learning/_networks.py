@@ -266,7 +266,9 @@ class RegistrationNetwork(nn.Module):
         shape = moving.shape[2:]
         *below, features = self._features(torch.cat([moving, fixed], 1))
         coarser: list[Tensor] = []
-        for flow, level in zip(self.coarser_flows, below[len(below) - len(self.coarser_flows) :], strict=True):
+        for flow, level in zip(
+            self.coarser_flows, below[len(below) - len(self.coarser_flows) :], strict=True
+        ):
             coarser.append(self._refined(coarser, flow(level).float()))
         mean = self._refined(coarser, self.flow(features).float())
         spread = None if self.spread is None else self.spread(features).float()
