@@ -91,10 +91,7 @@ def metric_card(name: str, config: MetricConfig, told: Mapping[str, Any]) -> str
     found = told["validation"]
     figures = "not measured: no pairs were held out."
     if found is not None:
-        figures = (
-            f"{100 * found['accuracy']:.1f} % of {found['patches']} patches of held-out pairs, which chose the weights, told right (half "
-            f"of them aligned, half shifted by 2 to {patches.farthest_vox:g} voxels); mean hinge loss {found['loss']:.3f}."
-        )
+        figures = _figures(config, found)
     people = "\n".join(f"- {part}: {', '.join(names)}" for part, names in told["subjects"].items() if names)
     versions = ", ".join(f"{key} {value}" for key, value in told["versions"].items())
     return f"""# {name}
@@ -119,7 +116,8 @@ Voxels as wide as those it was trained on, at the levels {list(patches.shrinks)}
 
 ## Training
 
-{told["steps_done"]} steps of {config.batch} pairs of patches, seed {config.seed}; filters per layer {list(config.channels)}.
+{told["steps_done"]} steps of {config.batch} pairs of patches, seed {config.seed}; {config.architecture}, filters per layer
+{list(config.channels)}.
 
     {told["command"]}
 
@@ -134,3 +132,17 @@ Versions: {versions}.
 It has seen only images of the kind named above, healthy or ill as those were. On others it may have its best value away
 from the alignment: look at it first with `regista metric-landscape`.
 """
+
+
+def _figures(config: MetricConfig, found: Mapping[str, Any]) -> str:
+    """Return what was found on held-out pairs, which chose the weights."""
+    share, count, farthest = 100 * found["accuracy"], found["patches"], config.patches.farthest_vox
+    if config.architecture == "features":
+        return (
+            f"{share:.1f} % of {count // 2} patches of held-out pairs, which chose the weights, were more alike to their own place "
+            f"than to one 2 to {farthest:g} voxels away; contrastive loss {found['loss']:.3f}."
+        )
+    return (
+        f"{share:.1f} % of {count} patches of held-out pairs, which chose the weights, told right (half of them aligned, half "
+        f"shifted by 2 to {farthest:g} voxels); mean hinge loss {found['loss']:.3f}."
+    )
