@@ -21,6 +21,7 @@ NAME_trainings.csv and NAME.md.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -376,9 +377,11 @@ def draw(data: Path, metrics: dict[str, Similarity]) -> None:
     words += [str(data / "t1t2_slices_2d" / f"{TEST[0]}_{contrast}.nii.gz") for contrast in ("t1", "t2")]
     words += ["-o", str(RESULTS / "deep_metric_landscape"), "--reach", "30", "--points", "61", "--shrink", "2"]
     shown = ["mi", "nmi", "mind", "ngf", "{lncc = {radius = 3}}"]
-    shown += [f"{{deep = '{one.model}'}}" for one in metrics.values() if isinstance(one, DeepMetric)][:3]
+    deep = [one.model for one in metrics.values() if isinstance(one, DeepMetric)]
+    shown += [f"{{deep = '{Path(model).name}'}}" for model in deep[:3]]
     words += [word for one in shown for word in ("--metric", one)]
-    subprocess.run([*words, "--along", "tx,ty,rz", "--threads", "1", "--quiet"], check=True)
+    words += ["--along", "tx,ty,rz", "--threads", "1", "--quiet"]
+    subprocess.run(words, check=True, env={**os.environ, "REGISTA_MODELS": str(RESULTS / "models")})
 
 
 def look_at_trainings(options: argparse.Namespace, data: Path, metrics: Sequence[Arm], path: Path) -> None:
@@ -446,7 +449,8 @@ def main() -> None:
                     row = measure(case, experiment, arm, options)
                     append(path, row, COLUMNS)
                     print(row, flush=True)
-    tables = [trainings(read_rows(learned))]
+    without = ("data", "publish", "session", "minutes")
+    tables = [f"`{command_line('deep_metric_experiments.py', options, without)}`", trainings(read_rows(learned))]
     tables += [comparison(read_rows(path), section) for section in sections(UNIT[options.set])]
     tables = [one for one in [*tables, landscapes(read_rows(around))] if one]
     summary = write_summary(name, f"Trained metrics: {options.set}", options.threads, tables)

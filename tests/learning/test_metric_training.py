@@ -121,6 +121,8 @@ def test_pairs_that_cannot_teach_are_refused(tmp_path):
     turned = rotate(second.data, 6, reshape=False, order=1, mode="nearest")
     with pytest.raises(GeometryError, match="not aligned: turned by [+-]6° in the plane"):
         prepare_pair(first, Image(turned, first.grid), config)
+    with pytest.raises(GeometryError, match="too little is left"):
+        prepare_pair(*contrasts((6, 50)), config)
     with pytest.raises(PlanError, match="k = 0"):
         train_metric(config, [], tmp_path)
     with pytest.raises(PlanError, match="k = 0"):
@@ -198,7 +200,9 @@ def test_a_trained_metric_tells_held_out_patches(trained):
     assert {"model.safetensors", "model.json", "card.md", "log.csv"} <= {
         file.name for file in folder.iterdir()
     }
-    assert "a (first)" in (folder / "card.md").read_text(encoding="utf-8")
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    assert "a (first)" in card
+    assert "1 × 1 mm" in card
 
 
 def test_it_is_best_where_unseen_images_are_aligned(trained):

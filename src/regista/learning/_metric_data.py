@@ -159,10 +159,11 @@ class PairLevel:
 
 @dataclass(frozen=True, eq=False)
 class AlignedPair:
-    """An aligned pair at the levels that patches are drawn from."""
+    """An aligned pair at the levels that patches are drawn from; its voxels were `spacing_mm` wide."""
 
     subject: str
     levels: tuple[PairLevel, ...]
+    spacing_mm: tuple[float, ...] = ()
 
 
 def prepare_pair(
@@ -223,9 +224,15 @@ def prepare_pair(
         raise GeometryError(f"{told}: no voxel is left to draw patches from: its mask is empty")
     grid = steps[0].image.grid
     volumes = [_volume(one) for one in (a, b, tissue.astype(np.float32))]
+    found = tuple(_levels(volumes, grid, config.patches.shrinks))
+    if not found:
+        raise GeometryError(
+            f"{told}: at the levels {list(config.patches.shrinks)} too little is left of {grid.shape} voxels to draw patches from: "
+            "8 along each axis, and some of the mask; take finer levels (--shrinks), or leave the pair out"
+        )
     if check_alignment:
         _check_aligned(volumes[0], volumes[1], volumes[2], _turns(grid), told)
-    return AlignedPair(subject, tuple(_levels(volumes, grid, config.patches.shrinks)))
+    return AlignedPair(subject, found, tuple(float(step) for step in grid.spacing))
 
 
 def _volume(image: NDArray[np.float32]) -> Volume:
@@ -254,7 +261,9 @@ def _levels(volumes: Sequence[Volume], grid: Grid, shrinks: Sequence[int]) -> It
             one if max(three) == 1 else np.asarray(warp(_smooth(one, sigma), to_fine, shape=shape))
             for one in volumes
         )
-        yield PairLevel(first, second, np.flatnonzero(tissue > 0.5))
+        centres = np.flatnonzero(tissue > 0.5)
+        if centres.size:
+            yield PairLevel(first, second, centres)
 
 
 def _smooth(volume: Volume, sigma: Sequence[float]) -> Volume:

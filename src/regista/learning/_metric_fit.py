@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from regista.core import ProgressCallback, silent
 from regista.io import write_text
 from regista.learning._card import training_versions
@@ -73,6 +75,7 @@ def fit_metric(
         "licence": origin.licence,
         "command": origin.command,
         "pairs": len(pairs),
+        "spacing_mm": np.median([pair.spacing_mm for pair in pairs], axis=0).round(4).tolist(),
         "subjects": subjects,
         "steps_done": result.steps,
         "seconds_last_session": round(result.seconds, 1),
@@ -92,6 +95,7 @@ def metric_card(name: str, config: MetricConfig, told: Mapping[str, Any]) -> str
     figures = "not measured: no pairs were held out."
     if found is not None:
         figures = _figures(config, found)
+    spacing = " × ".join(f"{step:g}" for step in told["spacing_mm"])
     people = "\n".join(f"- {part}: {', '.join(names)}" for part, names in told["subjects"].items() if names)
     versions = ", ".join(f"{key} {value}" for key, value in told["versions"].items())
     return f"""# {name}
@@ -105,7 +109,7 @@ Where the fixed image is {second} and the moving one {first}: `similarity = {{de
 
 ## Images it wants
 
-Voxels as wide as those it was trained on, at the levels {list(patches.shrinks)}; intensities between the percentiles
+Voxels as wide as those it was trained on ({spacing} mm), at the levels {list(patches.shrinks)}; intensities between the percentiles
 {list(config.percentiles)} of the foreground scaled to 0 … 1, which the engine does.
 
 ## Data
