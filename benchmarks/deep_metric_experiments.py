@@ -108,7 +108,16 @@ COLUMNS = (
     "experiment", "case", "metric", "error", "error_before", "error_lesions", "dice", "jaccard", "dice_before",
     "silver_dice", "silver_jaccard", "silver_mm", "silver_dice_before", "seconds",
 )  # fmt: skip
-LANDSCAPE = ("case", "metric", "parameter", "unit", "optimum", "capture_below", "capture_above", "local_minima")
+LANDSCAPE = (
+    "case",
+    "metric",
+    "parameter",
+    "unit",
+    "optimum",
+    "capture_below",
+    "capture_above",
+    "local_minima",
+)
 TRAININGS = (
     "metric", "pairs", "steps", "batch", "weights", "seconds",
     "own_accuracy", "own_loss", "other_accuracy", "other_loss",
@@ -223,7 +232,11 @@ def arms(options: argparse.Namespace, data: Path) -> list[Arm]:
         found.append(Arm(name="deep, brain-t1-t2", similarity=DeepMetric(model="brain-t1-t2")))
     for kind, counts in (("deep", options.k), ("features", options.features), ("wide", options.wide)):
         for count in counts:
-            own = stained_arm(options, data, kind) if options.set == "histology" else learned_arm(options, data, kind, count)
+            own = (
+                stained_arm(options, data, kind)
+                if options.set == "histology"
+                else learned_arm(options, data, kind, count)
+            )
             if own is not None and own.name not in {one.name for one in found}:
                 found.append(own)
                 if options.masked and options.set != "histology":
@@ -335,7 +348,9 @@ def overlaps(case: Case, found: Transform) -> dict[str, float]:
     )
     row = dict(zip(("silver_dice", "silver_jaccard"), overlap(silver, carried), strict=True))
     row["silver_dice_before"] = overlap(silver, before)[0]
-    points = case.fixed.grid.index2world(np.argwhere(case.fixed_mask.data > 0)[:: 7 if case.fixed.ndim == 2 else 97])
+    points = case.fixed.grid.index2world(
+        np.argwhere(case.fixed_mask.data > 0)[:: 7 if case.fixed.ndim == 2 else 97]
+    )
     row["silver_mm"] = float(
         np.linalg.norm(found.map_points(points) - case.silver.map_points(points), axis=1).mean()
     )
@@ -375,7 +390,16 @@ def draw(data: Path, metrics: dict[str, Similarity]) -> None:
     """Draw the landscapes of one test pair by the command that users have."""
     words = [sys.executable, "-m", "regista", "metric-landscape"]
     words += [str(data / "t1t2_slices_2d" / f"{TEST[0]}_{contrast}.nii.gz") for contrast in ("t1", "t2")]
-    words += ["-o", str(RESULTS / "deep_metric_landscape"), "--reach", "30", "--points", "61", "--shrink", "2"]
+    words += [
+        "-o",
+        str(RESULTS / "deep_metric_landscape"),
+        "--reach",
+        "30",
+        "--points",
+        "61",
+        "--shrink",
+        "2",
+    ]
     shown = ["mi", "nmi", "mind", "ngf", "{lncc = {radius = 3}}"]
     deep = [one.model for one in metrics.values() if isinstance(one, DeepMetric)]
     shown += [f"{{deep = '{Path(model).name}'}}" for model in deep[:3]]
@@ -450,7 +474,10 @@ def main() -> None:
                     append(path, row, COLUMNS)
                     print(row, flush=True)
     without = ("data", "publish", "session", "minutes")
-    tables = [f"`{command_line('deep_metric_experiments.py', options, without)}`", trainings(read_rows(learned))]
+    tables = [
+        f"`{command_line('deep_metric_experiments.py', options, without)}`",
+        trainings(read_rows(learned)),
+    ]
     tables += [comparison(read_rows(path), section) for section in sections(UNIT[options.set])]
     tables = [one for one in [*tables, landscapes(read_rows(around))] if one]
     summary = write_summary(name, f"Trained metrics: {options.set}", options.threads, tables)

@@ -248,9 +248,7 @@ def stained_cases(data: Path, name: str) -> Iterator[Case]:
     """Yield a pair of stains both ways round, from where rigid and affine stages by mutual information leave it."""
     images, points = stained(data, name)
     plan = load_plan("histology")
-    linear = replace(
-        plan, stages=tuple(stage for stage in plan.stages if not isinstance(stage, DenseStage))
-    )
+    linear = replace(plan, stages=tuple(stage for stage in plan.stages if not isinstance(stage, DenseStage)))
     for here, there in ((0, 1), (1, 0)):
         yield Case(
             name=f"{name}_{STAINS[name][here].rpartition('_')[2]}",
@@ -325,7 +323,10 @@ def _lesion_shapes(data: Path, spacing: np.ndarray, least_mm2: float = 30.0) -> 
                     continue
                 rows, columns = (np.flatnonzero(piece.any(axis=axis)) for axis in (1, 0))
                 small = piece[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-                index = [np.arange(int(n * s / p)) * p / s for n, s, p in zip(small.shape, sizes, spacing, strict=True)]
+                index = [
+                    np.arange(int(n * s / p)) * p / s
+                    for n, s, p in zip(small.shape, sizes, spacing, strict=True)
+                ]
                 shapes.append(small[np.ix_(*(one.astype(int) for one in index))])
     return shapes
 

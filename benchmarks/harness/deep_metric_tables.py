@@ -97,7 +97,9 @@ def comparison(rows: Rows, section: Section) -> str:
     cases = [case for case in by_name[names[0]] if all(case in found for found in by_name.values())]
     if not cases:
         return ""
-    values = {name: {case: float(found[case][section.tested]) for case in cases} for name, found in by_name.items()}
+    values = {
+        name: {case: float(found[case][section.tested]) for case in cases} for name, found in by_name.items()
+    }
     people = {name: _by_person(found) for name, found in values.items()}
     references = [name for name in REFERENCES if name in names]
     tests = {
@@ -116,8 +118,10 @@ def comparison(rows: Rows, section: Section) -> str:
     for name in names:
         found = [by_name[name][case] for case in cases]
         cells = [name, *(spread([float(row[column]) for row in found], section.digits) for column in shown)]
-        for reference in references:
-            cells.append("–" if name == reference else _told(*(test[name] for test in tests[reference])))
+        cells += [
+            "–" if name == reference else _told(*(test[name] for test in tests[reference]))
+            for reference in references
+        ]
         lines.append([*cells, spread([float(row["seconds"]) for row in found], 1)])
     header = ["metric", *shown.values(), *(f"against {name}" for name in references), "s"]
     count = len(people[names[0]])

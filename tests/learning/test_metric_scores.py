@@ -149,9 +149,7 @@ def test_features_of_whole_images_are_those_of_patches_and_their_gradient_is_exa
     value = prepared.value_and_gradient(warped, weight, out)
     assert value == pytest.approx(_by_patches(network, fixed, warped, weight, stride), abs=1e-4)
     along, step = np.sign(out) * rng.uniform(0.5, 1, shape), 1e-6
-    ahead, behind = (
-        _exact(network, fixed, warped + size * along, weight, stride) for size in (step, -step)
-    )
+    ahead, behind = (_exact(network, fixed, warped + size * along, weight, stride) for size in (step, -step))
     slope = float((out.astype(np.float64) * along).sum())
     assert slope == pytest.approx((ahead - behind) / (2 * step), rel=2e-3)
     other = DeepMetric(model=str(tmp_path), stride=stride, fixed="second").prepare(fixed, None)
@@ -259,7 +257,12 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         ("{", "cannot read"),
         ('{"kind": "voxelmorph"}', "no trained metric"),
         (json.dumps({"kind": "deep-metric", "network": {"ndim": 2, "channels": [4, 4, 4, 4]}}), "weights"),
-        (json.dumps({"kind": "deep-metric", "network": {"architecture": "tree", "ndim": 2, "channels": [4] * 4}}), "tree"),
+        (
+            json.dumps(
+                {"kind": "deep-metric", "network": {"architecture": "tree", "ndim": 2, "channels": [4] * 4}}
+            ),
+            "tree",
+        ),
     ]:
         (tmp_path / "model.json").write_text(text, encoding="utf-8")
         with pytest.raises(FormatError, match=word):

@@ -19,6 +19,7 @@ from regista.learning import (
     MetricOrigin,
     PatchConfig,
     PatchSource,
+    _metric_training,
     fit_metric,
     measure_metric,
     prepare_pair,
@@ -26,7 +27,6 @@ from regista.learning import (
     split_pairs,
     train_metric,
 )
-from regista.learning import _metric_training
 from regista.learning._loop import Crew
 from regista.learning._metric_training import _Training
 from regista.registration import (
@@ -119,7 +119,7 @@ def test_pairs_that_cannot_teach_are_refused(tmp_path):
         prepare_pair(*contrasts((60, 50), shift=(4, 0)), config, check_alignment=False), AlignedPair
     )
     turned = rotate(second.data, 6, reshape=False, order=1, mode="nearest")
-    with pytest.raises(GeometryError, match="not aligned: turned by [+-]6° in the plane"):
+    with pytest.raises(GeometryError, match=r"not aligned: turned by [+-]6° in the plane"):
         prepare_pair(first, Image(turned, first.grid), config)
     with pytest.raises(GeometryError, match="too little is left"):
         prepare_pair(*contrasts((6, 50)), config)

@@ -122,9 +122,7 @@ def deep_metric(
                 device=device,
             )
     best = result.best
-    told = (
-        [f"held-out pairs: {100 * best.accuracy:.1f} % of patches told right"] if best else []
-    )
+    told = [f"held-out pairs: {100 * best.accuracy:.1f} % of patches told right"] if best else []
     tell_trained(output, result, {"validation": best}, told, quiet, as_json)
     return 0
 

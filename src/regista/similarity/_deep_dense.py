@@ -38,9 +38,7 @@ class DenseScore:
         Where the network is.
     """
 
-    def __init__(
-        self, network: Network, fixed: Volume, stride: int, fixed_first: bool, device: str
-    ) -> None:
+    def __init__(self, network: Network, fixed: Volume, stride: int, fixed_first: bool, device: str) -> None:
         self._network, self._stride, self._device = network, stride, device
         self._order = (0, 1) if fixed_first else (1, 0)
         self._shape = fixed.shape
