@@ -32,11 +32,11 @@ def command_line(script: str, options: argparse.Namespace, without: Sequence[str
     """Return the command that repeats a run, every option written out but the folder of images."""
     words = ["python", f"benchmarks/{script}"]
     for name, value in vars(options).items():
-        if name in without or value is None or value is False:
+        if name in without or value is None or value is False or value == []:
             continue
         words.append(f"--{name.replace('_', '-')}")
         if value is not True:
-            words += [str(one) for one in (value if isinstance(value, list) else [value])]
+            words += map(str, value) if isinstance(value, list | tuple) else [str(value)]
     return shlex.join(words)
 
 
