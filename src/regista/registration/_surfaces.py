@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from scipy.special import ndtri
 
-_SIGMA_VOX = 0.7
+_SIGMA_VOX = 0.5
 _LEAST_SHARE = 1e-3
 
 
@@ -18,7 +18,7 @@ def surface_of(
 
     The centres of border voxels lie within the surface, by up to half a voxel and by more where voxels are larger:
     two masks of one organ on different grids would not meet at the truth. How deep a voxel at the border lies follows
-    from the mask smoothed by a Gaussian of 0.7 voxels: across a plane surface that is its cumulative distribution.
+    from the mask smoothed by a Gaussian of half a voxel: across a plane surface that is its cumulative distribution.
     Where the mask ends at the edge of the image, it counts as going on.
 
     Parameters
