@@ -73,7 +73,9 @@ def write_pictures(
         shown = (fixed[0, 0], moving[0, 0], warp(moving, field)[0, 0], field[0].norm(dim=0))
         found.append([_plane(one.numpy()) for one in shown])
     longest = max(float(planes[-1].max()) for planes in found)
-    rows = [_row(*planes[:-1], planes[-1] / np.float32(max(longest, 1e-6))) for planes in found]
+    for planes in found:
+        planes[-1] /= np.float32(max(longest, 1e-6))  # one scale for all rows
+    rows = [_row(*planes) for planes in found]
     pixels = np.rint(255 * np.clip(np.vstack(rows), 0, 1)).astype(np.uint8)
     factor = max(1, -(-_LEAST // max(found[0][0].shape)))
     with replacing(path) as temporary:
