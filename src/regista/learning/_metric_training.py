@@ -221,8 +221,8 @@ def _tensors(patches: Patches, device: str) -> tuple[Tensor, Tensor]:
     return images, target
 
 
-@torch.no_grad()
 def _scores(network: torch.nn.Module, patches: Patches, device: str) -> MetricScores:
     images, target = _tensors(patches, device)
-    loss, right = objective(network, images, target)
+    with torch.no_grad():
+        loss, right = objective(network, images, target)
     return MetricScores(accuracy=float(right.mean()), loss=float(loss), patches=len(target))
