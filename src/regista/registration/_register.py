@@ -29,7 +29,13 @@ from regista.registration._bases import base_from, parts_of, planar, product_of,
 from regista.registration._channels import Channels, check_metrics, flat_warning
 from regista.registration._control_points import fit_control_points
 from regista.registration._convex import run_convex
-from regista.registration._deformable import Base, VoxelField, run_deformable, voxel_sizes
+from regista.registration._deformable import (
+    Base,
+    VoxelField,
+    check_levels_of,
+    run_deformable,
+    voxel_sizes,
+)
 from regista.registration._guide_terms import Guidance
 from regista.registration._guides import Guide, check_guides, recorded_inputs
 from regista.registration._initial import find_start
@@ -242,6 +248,7 @@ class _Run:
         self.warnings += channels.warning()
         if region is not None:
             scans[0] = replace(scans[0], region=region_on(region, scans[0].grid))
+        check_levels_of(self.plan, scans[0])
         fixed, moving = hide(scans[0], scans[1], self.plan)
         self.measures["predicted_memory_bytes"] = check_memory(fixed, moving, self.plan, len(self.guides))
         self._time("prepare", began)
