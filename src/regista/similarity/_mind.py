@@ -93,7 +93,8 @@ class _PreparedMIND(Prepared):
         """Tell whether some voxel is shown with enough of the patches around it."""
         if not self.hides or not len(self._coefficients):
             return super().sees(weight)
-        return weighted_mind_total(pad_nearest(weight, self._margin), self._radius, self._dilation) > 0
+        total = weighted_mind_total(pad_nearest(weight, self._margin), self._radius, self._dilation)
+        return bool(total > 0)
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         if self.hides and weight is not None:
