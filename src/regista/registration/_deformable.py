@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from regista.core import GeometryError, Grid, LevelHistory, Status
+from regista.core import GeometryError, Grid, LevelHistory, PlanError, Status
 from regista.kernels.cpu.warp import warp
 from regista.optimization import unfold
 from regista.registration._channels import in_use
@@ -18,6 +18,7 @@ from regista.registration._cost import LevelCost
 from regista.registration._guide_terms import Guidance
 from regista.registration._levels import Level, Matrix, Scan, Volume, levels
 from regista.registration._pair_cost import PairCost
+from regista.registration._plan import Plan
 from regista.registration._sampled_cost import SampledCost
 from regista.registration._stages import IterativeStage, VelocityStage
 
@@ -113,6 +114,18 @@ def without_folds(field: VoxelField, grid: Grid) -> tuple[VoxelField, float]:
     if not unfold(mended):
         return field, 0.0
     return VoxelField(mended, grid, field.back_vox), float(np.abs(mended - vectors).max())
+
+
+def check_levels_of(plan: Plan, fixed: Scan) -> None:
+    """Refuse a plan whose stages cannot run on the voxels that the levels of this image have, naming the stage."""
+    for number, stage in enumerate(plan.stages):
+        if not isinstance(stage, IterativeStage):
+            continue
+        for index, factor in enumerate(stage.shrink):
+            try:
+                stage.solver(index, voxel_sizes(fixed.grid_at(factor * fixed.finest_mm)))
+            except PlanError as error:
+                raise PlanError(f"stages.{number}: {error}") from None
 
 
 def voxel_sizes(grid: Grid) -> list[float]:

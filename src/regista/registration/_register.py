@@ -32,6 +32,7 @@ from regista.registration._convex import run_convex
 from regista.registration._deformable import (
     Base,
     VoxelField,
+    check_levels_of,
     run_deformable,
     voxel_sizes,
     without_folds,
@@ -243,6 +244,7 @@ class _Run:
         self.warnings += channels.warning()
         if region is not None:
             scans[0] = replace(scans[0], region=region_on(region, scans[0].grid))
+        check_levels_of(self.plan, scans[0])
         fixed, moving = hide(scans[0], scans[1], self.plan)
         self.measures["predicted_memory_bytes"] = check_memory(fixed, moving, self.plan, len(self.guides))
         self._time("prepare", began)
