@@ -26,7 +26,7 @@ _RIM = 33
 """Percentile of the outermost voxels that must be bright for a bright background: a crop cuts through what it shows."""
 _CONTENT = 0.6
 """Content begins at this share of the way from the background to the intensity that splits the image."""
-_MIRROR_POINTS = 5_000
+_MIRROR_POINTS = 4_000
 """Places at which mirror images are compared while they are aligned."""
 _SHIFT = 0.06
 """Share of the extent of what is shown by which the warped image is moved for comparison."""
@@ -351,16 +351,25 @@ class _Likeness:
 
 def _information(a: Volume, b: Volume) -> float:
     """Return mutual information as a share of the smaller entropy, less what chance gives."""
-    codes = []
-    for values in (a, b):
-        rims = np.percentile(values, np.linspace(0, 100, _BINS + 1)[1:-1])
-        codes.append(np.searchsorted(np.unique(rims), values, side="right"))
-    joint = np.bincount(codes[0] * _BINS + codes[1], minlength=_BINS * _BINS).astype(float)
+    return _shared(_coded(a, _rims(a)), _coded(b, _rims(b)))
+
+
+def _rims(values: Volume) -> NDArray[np.float32]:
+    """Return the borders between bins that hold as many values each."""
+    return np.unique(np.percentile(values, np.linspace(0, 100, _BINS + 1)[1:-1]).astype(np.float32))
+
+
+def _coded(values: Volume, rims: NDArray[np.float32]) -> NDArray[np.intp]:
+    return np.asarray(np.searchsorted(rims, values, side="right"))
+
+
+def _shared(one: NDArray[np.intp], other: NDArray[np.intp]) -> float:
+    joint = np.bincount(one * _BINS + other, minlength=_BINS * _BINS).astype(float)
     joint /= joint.sum()
     table = joint.reshape(_BINS, _BINS)
     entropies = [_entropy(table.sum(axis=0)), _entropy(table.sum(axis=1))]
     found = sum(entropies) - _entropy(joint)
-    chance = (np.count_nonzero(table.sum(0)) - 1) * (np.count_nonzero(table.sum(1)) - 1) / (2 * a.size)
+    chance = (np.count_nonzero(table.sum(0)) - 1) * (np.count_nonzero(table.sum(1)) - 1) / (2 * one.size)
     return float(max(found - chance, 0.0) / max(min(entropies), 1e-6))
 
 
@@ -399,6 +408,7 @@ class _Frame:
         self.axes = [a for a, size in enumerate(scene.grid.shape) if size > 2]
         self.planes = list(itertools.combinations(self.axes, 2))
         self._direction = scene.grid.direction
+        self._back = np.linalg.inv(self._direction)
         box = np.argwhere(scene.seen if scene.seen.any() else np.ones_like(scene.seen))
         self._center = scene.grid.index2world((box.min(axis=0) + box.max(axis=0)) / 2)
         self._extent = float(((np.ptp(box, axis=0) + 1) * scene.grid.spacing).max())
@@ -408,8 +418,8 @@ class _Frame:
         """Number of amounts of `push`."""
         return len(self.axes) + len(self.planes)
 
-    def push(self, amounts: NDArray[np.float64]) -> Affine:
-        """Return a rigid map: shifts, and turns by how far they move the rim, as shares of the extent."""
+    def push(self, amounts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the matrix of a rigid map: shifts, and turns by how far they move the rim, as shares of the extent."""
         n = len(self._center)
         turn = np.eye(n)
         for (one, other), amount in zip(self.planes, amounts[len(self.axes) :], strict=True):
@@ -425,21 +435,21 @@ class _Frame:
     def pushes(self, amount: float) -> Iterator[Affine]:
         """Return the maps of one amount alone, to and fro."""
         for sign, unit in itertools.product((-1.0, 1.0), np.eye(self.count)):
-            yield self.push(sign * amount * unit)
+            yield Affine(self.push(sign * amount * unit))
 
-    def mirror(self, axis: int) -> Affine:
-        """Return the mirror across an axis of the lattice."""
+    def mirror(self, axis: int) -> NDArray[np.float64]:
+        """Return the matrix of the mirror across an axis of the lattice."""
         n = len(self._center)
         flip = np.eye(n)
         flip[axis, axis] = -1
         return self._about(flip, np.zeros(n))
 
-    def _about(self, linear: NDArray[np.float64], shift: NDArray[np.float64]) -> Affine:
-        """Return a map in the lattice's directions about the middle."""
+    def _about(self, linear: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the matrix of a map in the lattice's directions about the middle."""
         matrix = np.eye(len(linear) + 1)
-        matrix[:-1, :-1] = self._direction @ linear @ np.linalg.inv(self._direction)
+        matrix[:-1, :-1] = self._direction @ linear @ self._back
         matrix[:-1, -1] = self._center + self._direction @ shift - matrix[:-1, :-1] @ self._center
-        return Affine(matrix)
+        return matrix
 
 
 def _nudged(scene: Scene, likeness: _Likeness, base: dict[str, float]) -> float:
@@ -474,14 +484,14 @@ def _over_mirror(scene: Scene, likeness: _Likeness, straight: dict[str, float]) 
         return dict.fromkeys(straight, 0.0)
     start, mirror = max(tried, key=lambda found: found[0][1])
     steps = (_NUDGE, _NUDGE / 2, _NUDGE / 4)
-    same = Affine.identity(scene.grid.ndim)
+    same = np.eye(scene.grid.ndim + 1)
     found = []
     for side, first in ((same, np.zeros(frame.count)), (mirror, start[0])):
         amounts, _ = _climbed(frame, information, side, steps, first)
         if side is same and not amounts.any():
             found.append(straight)
             continue
-        map_ = Affine(scene.linear.matrix @ frame.push(amounts).matrix @ side.matrix)
+        map_ = Affine(scene.linear.matrix @ frame.push(amounts) @ side)
         inside = scene.there.grid.contains(map_.map_points(scene.places_mm)).reshape(scene.grid.shape)
         data = resample(scene.there, scene.grid, map_).as_float32()
         found.append(likeness.measured(data, _region(scene, scene.content.of(data) & inside, inside)))
@@ -501,40 +511,39 @@ class _Information:
         region = binary_dilation(scene.seen) if scene.seen.any() else np.ones_like(scene.seen)
         kept = np.flatnonzero(region)
         kept = kept[:: max(1, len(kept) // _MIRROR_POINTS)]
-        self._places, self._values = scene.places_mm[kept], scene.fixed.ravel()[kept]
-        self._linear, self._there = scene.linear.matrix, scene.there
+        self._places = np.concatenate([scene.places_mm[kept].T, np.ones((1, len(kept)))])
+        self._to_index = scene.there.grid.world2grid @ scene.linear.matrix
+        self._there = scene.there.data
+        self._last = np.array(self._there.shape)[:, None] - 0.5
         self._least = max(64, int(0.8 * scene.inside_straight.ravel()[kept].sum()))
+        values, other = scene.fixed.ravel()[kept], scene.straight.ravel()[kept]
+        self._codes, self._rims = _coded(values, _rims(values)), _rims(other)
 
-    def __call__(self, first: Affine) -> float:
-        points = Affine(self._linear @ first.matrix).map_points(self._places)
-        inside = self._there.grid.contains(points)
+    def __call__(self, first: NDArray[np.float64]) -> float:
+        index = (self._to_index @ first @ self._places)[:-1]
+        inside = ((index >= -0.5) & (index <= self._last)).all(axis=0)
         if inside.sum() < self._least:
             return -1.0
-        index = self._there.grid.world2index(points[inside]).T
-        found = map_coordinates(self._there.data, index, output=np.float32, order=1, mode="nearest")
-        return _information(self._values[inside], found)
+        found = map_coordinates(self._there, index[:, inside], output=np.float32, order=1, mode="nearest")
+        return _shared(self._codes[inside], _coded(found, self._rims))
 
 
 def _climbed(
     frame: _Frame,
-    score: Callable[[Affine], float],
-    side: Affine,
+    score: Callable[[NDArray[np.float64]], float],
+    side: NDArray[np.float64],
     steps: Sequence[float],
     first: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], float]:
     """Return the amounts of the push that scores best after a mirror, and the score, by steps along one at a time."""
-
-    def of(amounts: NDArray[np.float64]) -> float:
-        return score(Affine(frame.push(amounts).matrix @ side.matrix))
-
     found = np.zeros(frame.count) if first is None else first
-    best = of(found)
+    best = score(frame.push(found) @ side)
     for step in steps:
-        for _ in range(3):
+        for _ in range(2):
             before = best
             for sign, unit in itertools.product((-1.0, 1.0), np.eye(frame.count)):
                 trial = found + sign * step * unit
-                value = of(trial)
+                value = score(frame.push(trial) @ side)
                 if value > best:
                     found, best = trial, value
             if best == before:
