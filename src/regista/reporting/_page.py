@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from regista.core import Image, LabelImage, PointSet
+from regista.core import GeometryError, Image, LabelImage, PointSet
 from regista.io import write_text
 from regista.registration import Result
 from regista.reporting._colours import FOLD_COLOUR, RGB, data_uri, thumbnail
@@ -92,7 +92,7 @@ def make_report(
     Raises
     ------
     GeometryError
-        If images and transform do not fit together.
+        If images and transform, or labels or landmarks, do not fit together.
 
     Examples
     --------
@@ -104,6 +104,12 @@ def make_report(
     >>> "<b>" in page.html, "&lt;b&gt;" in page.html
     (False, True)
     """
+    for given, what in ((labels, "labels"), (landmarks, "landmarks")):
+        if given is not None and {one.ndim for one in given} != {fixed.ndim}:
+            raise GeometryError(
+                f"the images are {fixed.ndim}-D, the {what} {' and '.join(f'{one.ndim}-D' for one in given)}: give {what} of "
+                "the same images"
+            )
     scene = make_scene(fixed, moving, result.transform) if scene is None else scene
     if judged and verdict is None:
         verdict = judge(fixed, moving, result, scene=scene)
