@@ -26,7 +26,7 @@ def scans(ndim):
 
 @pytest.mark.parametrize("shrink", [(2, 1), (4, 2)], ids=str)
 @pytest.mark.parametrize("ndim", [3, 2])
-def test_the_result_is_a_flow_and_its_inverse_the_flow_back(tmp_path, ndim, shrink):
+def test_the_result_is_a_flow_and_the_flow_back_its_inverse(tmp_path, ndim, shrink):
     truth, fixed, moving = scans(ndim)
     linear = LinearStage(model="rigid", similarity=NCC(), shrink=(4,), steps=(10,))
     stage = VelocityStage(
@@ -42,15 +42,20 @@ def test_the_result_is_a_flow_and_its_inverse_the_flow_back(tmp_path, ndim, shri
     assert result.record.measures["velocity"]["squarings"] == 5
     assert (flow.fixed_space, result.transform.moving_space) == ("here", "there")
     before, backward = result.inverse.flatten().transforms
-    np.testing.assert_array_equal(backward.vectors_mm, -flow.vectors_mm)
+    assert isinstance(backward, DisplacementField)
     np.testing.assert_allclose(before.matrix @ affine.matrix, np.eye(ndim + 1), atol=1e-10)
     still = Affine(np.eye(ndim + 1))
     errors = [error_vox(one, truth, fixed, moving).mean() for one in (still, result.transform)]
     assert errors[1] < 0.5 * errors[0]
     points = inside(fixed)
-    loop = np.linalg.norm(result.inverse.map_points(result.transform.map_points(points)) - points, axis=1)
-    assert loop.mean() < 0.1 * fixed.grid.spacing.min()  # flows are integrated by linear interpolation
-    assert result.record.measures["inverse_residual_vox"] < 1.0
+    there = result.transform.map_points(points)
+    assert (
+        np.linalg.norm(result.inverse.map_points(there) - points, axis=1).mean()
+        < 0.1 * fixed.grid.spacing.min()
+    )
+    assert result.record.measures["inverse_residual_vox"] < 0.01
+    back = flow.inverse().map_points(flow.map_points(points))  # integrated by linear interpolation
+    assert np.linalg.norm(back - points, axis=1).mean() < 0.1 * fixed.grid.spacing.min()
     write_transform(tmp_path / "map.h5", result.transform)
     again = read_transform(tmp_path / "map.h5")
     stored, _ = again.flatten().transforms
