@@ -75,9 +75,10 @@ def maps_both_ways(
         "inverse_residual_vox": float(residual),
         "inverse_folded_percent": 100 * float(np.mean(jacobian_determinant(backward, grid) <= 0)),
     }
-    forward = model if isinstance(model, BSplineField) else reordered(model or dense, fixed.grid)
+    forward: Transform = model if isinstance(model, BSplineField) else reordered(dense, fixed.grid)
     if isinstance(model, VelocityField):
         measures["velocity"] = {"squarings": model.steps, "grid": model.grid.describe()}
+        forward = reordered(model, fixed.grid)
     return forward, reordered(backward, fixed.grid), measures
 
 
