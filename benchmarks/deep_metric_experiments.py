@@ -1,135 +1,290 @@
-"""A trained metric against MI, NMI and MIND: people of different contrasts, and maps that are known.
+"""Trained metrics against MI, NMI and MIND: people of different contrasts, maps that are known, spoilt images.
 
-python benchmarks/deep_metric_experiments.py [--set slices|photographs|volumes] [--experiment known people] [--k 1 3 6]
-    [--minutes 20] [--steps 4000] [--maps 4] [--limit N] [--threads 2] [--data DIR] [--name NAME]
+python benchmarks/deep_metric_experiments.py [--set slices|photographs|volumes|histology] [--experiment people known …]
+    [--k 1 3 6 11 all] [--features 3] [--wide 3] [--shipped] [--steps 1000] [--minutes 20] [--session 60] [--publish PAGE]
 
-Metrics are trained on k people and compared on others: 6 subjects of `t1t2_slices_2d` to train, 5 to test; 40 and 10
-photographs; one patient of `brain_multicontrast` to train and the other to test. All metrics go through the same stages.
-'known': the error in mm of the map that an image was moved by. 'people': Dice and Jaccard of three classes of T1
-intensity of two people, which stand in for labels (there are none; the same rule draws them in everyone).
+Sets, and what metrics are trained on; all are compared on other people or pictures:
 
-The same command goes on where it stopped, in training and in registering. Results: results/NAME.csv and .md.
+slices       T1 and T2 of `t1t2_slices_2d`: the first six people; beyond them coronal slices of the two patients of
+             `brain_multicontrast` (18 pairs in all). Compared on the other five people.
+photographs  visible and infrared: the first 40; compared on the ten after them
+volumes      `brain_multicontrast`: one patient; compared on the other one and on the people of `brain_t1`
+histology    two pairs of stains: each pair by the metric that the other was trained on
+
+Experiments: 'people' (T1 of one person, T2 of another), 'known' (a map that one image was moved by), 'bias', 'noise',
+'lesions' (the same with spoilt images), 'stains' (landmarks), 'landscape', 'trainings' (patches told right, of the
+pairs trained on and of others). All metrics go through the same stages from the same start; weights are the last ones of
+a training, so that no test case chooses them.
+
+The same command goes on where it stopped, in training and in registering. Results: results/NAME.csv, NAME_landscape.csv,
+NAME_trainings.csv and NAME.md.
 """
 
 import argparse
-import csv
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from harness.deep_metric import (
+    CORONAL,
     PATIENTS,
+    SPOILT,
+    STAINS,
     SUBJECTS,
     Case,
+    aligned_stains,
+    labelled_cases,
     moved_case,
+    near_lesions,
+    patient_slices,
     people_cases,
     photographs,
     slices,
+    spoilt,
+    stained_cases,
     volumes,
 )
-from harness.learning import Printer
+from harness.deep_metric_tables import (
+    append,
+    comparison,
+    landscapes,
+    publish,
+    read_rows,
+    sections,
+    trainings,
+)
+from harness.learning import Printer, command_line
 from harness.machine import RESULTS, data_folder
-from harness.tables import markdown, spread, write_summary
+from harness.tables import write_summary
 from regista.core import Image, LabelImage, set_threads
-from regista.evaluation import compare_methods, label_measures
-from regista.learning import AlignedPair, MetricConfig, MetricOrigin, PatchConfig, fit_metric, prepare_pair
-from regista.registration import DeformableStage, LinearStage, Plan, Start, register
-from regista.similarity import MI, MIND, NMI, DeepMetric, Similarity
-from regista.transforms import resample
+from regista.evaluation import label_measures
+from regista.learning import (
+    AlignedPair,
+    MetricConfig,
+    MetricOrigin,
+    PatchConfig,
+    fit_metric,
+    measure_metric,
+    prepare_pair,
+)
+from regista.registration import DeformableStage, LinearStage, Plan, Start, metric_landscape, register
+from regista.similarity import (
+    LNCC,
+    MI,
+    MIND,
+    NGF,
+    NMI,
+    CorrelationRatio,
+    DeepMetric,
+    Similarity,
+    exchanged,
+    load_metric_model,
+)
+from regista.transforms import Transform, resample_labels
 
 TRAIN, TEST = SUBJECTS[:6], SUBJECTS[6:]
 PHOTOGRAPHS = 40
-COLUMNS = (
-    "experiment",
-    "case",
-    "metric",
-    "error",
-    "error_before",
-    "dice",
-    "jaccard",
-    "dice_before",
-    "seconds",
-)
-SHRINKS = {"slices": (4, 2, 1), "photographs": (4, 2, 1), "volumes": (4, 2)}
+SHRINKS = {"slices": (4, 2, 1), "photographs": (4, 2, 1), "volumes": (4, 2), "histology": (16, 8, 4)}
 MAPS = {"slices": (6.0, 18.0), "photographs": (10.0, 40.0), "volumes": (8.0, 20.0)}
 """Largest displacement of known maps and their smoothness, mm (pixels of photographs)."""
+UNIT = {"slices": "mm", "photographs": "px", "volumes": "mm", "histology": "px"}
+CONTRASTS = {"photographs": ("visible", "infrared"), "histology": ("HE", "immunohistochemistry")}
+WIDE = (32, 64, 128, 256)
+EXPERIMENTS = ("trainings", "people", "known", *SPOILT, "stains", "landscape")
+OWN = {
+    "slices": ("trainings", "people", "known", *SPOILT, "landscape"),
+    "photographs": ("trainings", "known", "landscape"),
+    "volumes": ("trainings", "people", "known", "landscape"),
+    "histology": ("trainings", "stains"),
+}
+"""What can be done with each set."""
+COLUMNS = (
+    "experiment", "case", "metric", "error", "error_before", "error_lesions", "dice", "jaccard", "dice_before",
+    "silver_dice", "silver_jaccard", "silver_mm", "silver_dice_before", "seconds",
+)  # fmt: skip
+LANDSCAPE = (
+    "case",
+    "metric",
+    "parameter",
+    "unit",
+    "optimum",
+    "capture_below",
+    "capture_above",
+    "local_minima",
+)
+TRAININGS = (
+    "metric", "pairs", "steps", "batch", "weights", "seconds",
+    "own_accuracy", "own_loss", "other_accuracy", "other_loss",
+)  # fmt: skip
+Pair = tuple[str, Image, Image]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A metric: what it is called, whether it is given masks, and, where that depends on the case, which for which."""
+
+    name: str
+    similarity: Similarity | dict[str, Similarity]
+    masked: bool = False
+
+    def of(self, case: Case) -> Similarity:
+        """Return the metric for a case."""
+        found = self.similarity
+        if isinstance(found, dict):
+            found = found[case.name.rpartition("_")[0]]
+        return exchanged(found) if case.swapped else found
 
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", choices=list(SHRINKS), default="slices")
-    parser.add_argument("--experiment", nargs="+", choices=("known", "people"), default=["known", "people"])
-    parser.add_argument("--k", nargs="+", type=int, default=[1, 3, 6])
+    parser.add_argument("--experiment", nargs="+", choices=EXPERIMENTS, help="default: all that the set has")
+    parser.add_argument("--k", nargs="*", default=["3"], metavar="K", help="pairs to train on, or 'all'")
+    parser.add_argument("--features", nargs="*", default=[], metavar="K", help="the same for the features")
+    parser.add_argument("--wide", nargs="*", default=[], metavar="K", help=f"the same with {WIDE} filters")
+    parser.add_argument("--shipped", action="store_true", help="the metric in the package, for volumes")
+    parser.add_argument("--masked", action="store_true", help="trained metrics with masks too")
     parser.add_argument("--minutes", type=float, default=20, help="training of each metric, this session")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--maps", type=int, default=4, help="known maps per test subject")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--maps", type=int, default=2, help="known maps per test subject")
     parser.add_argument("--limit", type=int, help="cases of each experiment")
-    parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--session", type=float, help="minutes after which no other case is begun")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--name")
     parser.add_argument("--data")
+    parser.add_argument("--publish", type=Path, metavar="PAGE", help="put the tables on a page")
     return parser.parse_args()
 
 
-def training_pairs(options: argparse.Namespace, data: Path, k: int) -> list[tuple[str, Image, Image]]:
-    """Return the first k pairs to train on."""
-    if options.set == "slices":
-        found = [(name, *slices(data, name)) for name in TRAIN[:k]]
-    elif options.set == "photographs":
-        found = [(f"photograph {n}", *photographs(data, n)) for n in range(min(k, PHOTOGRAPHS))]
-    else:
-        found = [(PATIENTS[0], *volumes(data, PATIENTS[0]))]
-    if len(found) < k:
-        raise SystemExit(f"--k {k}: {options.set} has {len(found)} pairs to train on")
-    return found
+def training_pairs(name: str, data: Path) -> Sequence[Callable[[], Pair]]:
+    """Return what there is to train on, each pair read when it is called for."""
+    if name == "slices":
+        people = [lambda who=who: (who, *slices(data, who)) for who in TRAIN]
+        return [*people, *(lambda n=n: patient_slices(data)[n] for n in range(len(PATIENTS) * len(CORONAL)))]
+    if name == "photographs":
+        return [lambda n=n: (f"photograph {n}", *photographs(data, n)) for n in range(PHOTOGRAPHS)]
+    return [lambda: (PATIENTS[0], *volumes(data, PATIENTS[0]))]
 
 
-def trained(options: argparse.Namespace, data: Path, k: int) -> DeepMetric:
-    """Train a metric on k pairs, or go on, and return it."""
-    ndim = 3 if options.set == "volumes" else 2
-    config = MetricConfig(
-        ndim=ndim,
-        patches=PatchConfig(shrinks=(1, 2, 4)),
+def test_pairs(name: str, data: Path) -> Iterator[Pair]:
+    """Yield aligned pairs that nothing was trained on."""
+    if name == "slices":
+        yield from ((who, *slices(data, who)) for who in TEST)
+    elif name == "photographs":
+        yield from ((f"photograph{n}", *photographs(data, n)) for n in range(PHOTOGRAPHS, PHOTOGRAPHS + 10))
+    elif name == "volumes":
+        yield (PATIENTS[1], *volumes(data, PATIENTS[1]))
+
+
+def settings(options: argparse.Namespace, kind: str) -> MetricConfig:
+    """Return how a metric of a kind ('deep', 'features', 'wide') is trained."""
+    return MetricConfig(
+        architecture="features" if kind == "features" else "two-channel",
+        ndim=3 if options.set == "volumes" else 2,
+        channels=WIDE if kind == "wide" else MetricConfig.channels,
+        patches=PatchConfig(shrinks=(4, 8, 16) if options.set == "histology" else (1, 2, 4)),
         steps=options.steps,
         batch=options.batch,
         learning_rate=2e-3,
     )
-    pairs: list[AlignedPair] = [
-        prepare_pair(a, b, config, subject=name, check_alignment=options.set != "photographs")
-        for name, a, b in training_pairs(options, data, k)
-    ]
-    folder = RESULTS / "models" / f"deep_{options.set}_k{k}"
+
+
+def prepared(options: argparse.Namespace, config: MetricConfig, pairs: Sequence[Pair]) -> list[AlignedPair]:
+    """Return pairs at the levels that patches are drawn from; only scans of one head are checked for alignment."""
+    check = options.set in ("slices", "volumes")
+    return [prepare_pair(a, b, config, subject=name, check_alignment=check) for name, a, b in pairs]
+
+
+def trained(options: argparse.Namespace, kind: str, label: str, pairs: Sequence[Pair]) -> DeepMetric | None:
+    """Train a metric, or go on; return it where the training has come to its end."""
+    config = settings(options, kind)
+    folder = RESULTS / "models" / f"{kind}_{options.set}_{label}"
     origin = MetricOrigin(
-        contrasts=("visible", "infrared") if options.set == "photographs" else ("t1", "t2"),
-        data=f"{options.set}, {k} pairs",
-        command="python benchmarks/deep_metric_experiments.py",
+        contrasts=CONTRASTS.get(options.set, ("t1", "t2")),
+        data=f"{options.set}, {len(pairs)} pairs",
+        command=command_line("deep_metric_experiments.py", options, without=("data", "name", "publish")),
     )
-    # the weights are the last ones: no test case may choose them
-    done = fit_metric(config, pairs, folder, origin, minutes=options.minutes, progress=Printer())
+    done = fit_metric(
+        config, prepared(options, config, pairs), folder, origin, minutes=options.minutes, progress=Printer()
+    )
     print(f"{folder.name}: {done.steps} steps, {done.seconds:.0f} s in this session", flush=True)
+    if not done.finished:
+        print(f"{folder.name} has not come to its end: run the same command again", flush=True)
+        return None
     return DeepMetric(model=str(folder))
+
+
+def arms(options: argparse.Namespace, data: Path) -> list[Arm]:
+    """Return all metrics, trained ones last."""
+    found = [Arm(name="MI", similarity=MI())]
+    if options.set != "histology":
+        found.append(Arm(name="MI with mask", similarity=MI(), masked=True))
+    found += [Arm(name="NMI", similarity=NMI()), Arm(name="MIND", similarity=MIND())]
+    if options.shipped:
+        found.append(Arm(name="deep, brain-t1-t2", similarity=DeepMetric(model="brain-t1-t2")))
+    for kind, counts in (("deep", options.k), ("features", options.features), ("wide", options.wide)):
+        for count in counts:
+            own = (
+                stained_arm(options, data, kind)
+                if options.set == "histology"
+                else learned_arm(options, data, kind, count)
+            )
+            if own is not None and own.name not in {one.name for one in found}:
+                found.append(own)
+                if options.masked and options.set != "histology":
+                    found.append(replace(own, name=f"{own.name}, with mask", masked=True))
+    return found
+
+
+def learned_arm(options: argparse.Namespace, data: Path, kind: str, count: str) -> Arm | None:
+    """Return a metric trained on the first so many pairs."""
+    there = training_pairs(options.set, data)
+    k = len(there) if count == "all" else int(count)
+    if not 1 <= k <= len(there):
+        raise SystemExit(f"k is from 1 to {len(there)} for {options.set}, got {count}")
+    metric = trained(options, kind, f"k{k}", [load() for load in there[:k]])
+    return None if metric is None else Arm(name=f"{kind}, k = {k}", similarity=metric)
+
+
+def stained_arm(options: argparse.Namespace, data: Path, kind: str) -> Arm | None:
+    """Return metrics trained on one pair of stains each, for the other pair."""
+    found: dict[str, Similarity] = {}
+    for name in STAINS:
+        other = next(one for one in STAINS if one != name)
+        metric = trained(options, kind, other, [(other, *aligned_stains(data, other))])
+        if metric is None:
+            return None
+        found[name] = metric
+    return Arm(name=f"{kind}, k = 1 (the other pair)", similarity=found)
 
 
 def cases(options: argparse.Namespace, data: Path, experiment: str) -> Iterator[Case]:
     """Yield the test cases of an experiment."""
-    largest, smoothness = MAPS[options.set]
     if experiment == "people":
-        if options.set == "slices":
-            yield from people_cases(data, TEST)
-        return
-    for number in range(options.maps):
-        if options.set == "slices":
-            tests = [(name, *slices(data, name)) for name in TEST]
-        elif options.set == "photographs":
-            tests = [(f"photograph{n}", *photographs(data, n)) for n in range(PHOTOGRAPHS, PHOTOGRAPHS + 10)]
-        else:
-            tests = [(PATIENTS[1], *volumes(data, PATIENTS[1]))]
-        for place, (name, first, second) in enumerate(tests):
-            yield moved_case(f"{name}_map{number}", first, second, 100 * number + place, largest, smoothness)
+        yield from labelled_cases(data, PATIENTS[1]) if options.set == "volumes" else people_cases(data, TEST)
+    elif experiment == "stains":
+        for name in STAINS:
+            yield from stained_cases(data, name)
+    else:
+        largest, smoothness = MAPS[options.set]
+        maps = range(1 if experiment in SPOILT else options.maps)
+        for number in maps:
+            for place, (name, first, second) in enumerate(test_pairs(options.set, data)):
+                seed = 100 * number + place
+                case = moved_case(f"{name}_map{number}", first, second, seed, largest, smoothness)
+                if experiment in SPOILT:
+                    case = spoilt(case, experiment, data, seed)
+                elif options.set == "volumes":
+                    case = replace(case, region=near_lesions(data, PATIENTS[1]))
+                yield case
 
 
 def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool) -> Plan:
@@ -147,101 +302,146 @@ def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool) -> Plan
     return Plan(stages=(linear, dense) if affine else (dense,), start=Start(search="none"))
 
 
-def measure(
-    case: Case, experiment: str, name: str, similarity: Similarity, options: argparse.Namespace
-) -> dict:
+def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) -> dict:
     """Register one case by one metric; return its row."""
-    masks = {}
-    if name.endswith("with mask"):
-        masks = {"fixed_mask": case.fixed_mask, "moving_mask": case.moving_mask}
+    masks = {"fixed_mask": case.fixed_mask, "moving_mask": case.moving_mask} if arm.masked else {}
+    staged = plan(arm.of(case), SHRINKS[options.set], case.truth is not None)
     began = time.perf_counter()
-    result = register(
-        case.fixed, case.moving, plan(similarity, SHRINKS[options.set], case.truth is not None), **masks
-    )
+    found = register(case.fixed, case.moving, staged, initial=case.start, **masks).transform
     row = {
         "experiment": experiment,
         "case": case.name,
-        "metric": name,
+        "metric": arm.name,
         "seconds": round(time.perf_counter() - began, 2),
     }
-    if case.truth is not None:
-        index = np.argwhere(case.fixed_mask.data > 0)[:: 7 if case.fixed.ndim == 2 else 97]
-        points = case.fixed.grid.index2world(index)
-        true = case.truth.map_points(points)
-        inside = case.moving.grid.contains(true)
-        row["error"] = float(
-            np.linalg.norm(result.transform.map_points(points) - true, axis=1)[inside].mean()
-        )
-        row["error_before"] = float(np.linalg.norm(points - true, axis=1)[inside].mean())
-        return row
-    there = case.moving_classes
-    warped = resample(there, case.fixed.grid, result.transform, interpolation="nearest")
-    row["dice"], row["jaccard"] = overlap(case.fixed_classes, warped)
-    row["dice_before"] = overlap(case.fixed_classes, there)[0]
+    if case.landmarks is not None:
+        here, there = case.landmarks
+        row["error"] = float(np.linalg.norm(found.map_points(here) - there, axis=1).mean())
+        row["error_before"] = float(np.linalg.norm(case.start.map_points(here) - there, axis=1).mean())
+    elif case.truth is not None:
+        row |= errors(case, found)
+    else:
+        row |= overlaps(case, found)
     return row
 
 
-def overlap(fixed: LabelImage, moving: Image) -> tuple[float, float]:
-    """Return mean Dice and Jaccard of the classes."""
-    found = label_measures(fixed, LabelImage(moving.data.astype(np.uint8), fixed.grid), surface=None).labels
+def errors(case: Case, found: Transform) -> dict[str, float]:
+    """Return the mean error of a map over the head, and near lesions where they are marked."""
+    row = {}
+    for name, region in (("error", case.fixed_mask), ("error_lesions", case.region)):
+        if region is None:
+            continue
+        index = np.argwhere(region.data > 0)[:: 7 if case.fixed.ndim == 2 else 97]
+        points = case.fixed.grid.index2world(index)
+        true = case.truth.map_points(points)
+        inside = case.moving.grid.contains(true)
+        row[name] = float(np.linalg.norm(found.map_points(points) - true, axis=1)[inside].mean())
+        if name == "error":
+            row["error_before"] = float(np.linalg.norm(points - true, axis=1)[inside].mean())
+    return row
+
+
+def overlaps(case: Case, found: Transform) -> dict[str, float]:
+    """Return how well carried labels agree with the fixed image's own, and with those that `Case.silver` carries."""
+    carried, silver, before = (
+        resample_labels(case.moving_classes, case.fixed.grid, one) for one in (found, case.silver, case.start)
+    )
+    row = dict(zip(("silver_dice", "silver_jaccard"), overlap(silver, carried), strict=True))
+    row["silver_dice_before"] = overlap(silver, before)[0]
+    points = case.fixed.grid.index2world(
+        np.argwhere(case.fixed_mask.data > 0)[:: 7 if case.fixed.ndim == 2 else 97]
+    )
+    row["silver_mm"] = float(
+        np.linalg.norm(found.map_points(points) - case.silver.map_points(points), axis=1).mean()
+    )
+    if case.fixed_classes is not None:
+        row |= dict(zip(("dice", "jaccard"), overlap(case.fixed_classes, carried), strict=True))
+        row["dice_before"] = overlap(case.fixed_classes, before)[0]
+    return row
+
+
+def overlap(fixed: LabelImage, moving: LabelImage) -> tuple[float, float]:
+    """Return mean Dice and Jaccard of the labels."""
+    found = label_measures(fixed, moving, surface=None).labels
     dice = np.array([one.dice for one in found])
     return float(dice.mean()), float((dice / (2 - dice)).mean())
 
 
-def tables(rows: list[dict]) -> list[str]:
-    """Return the summaries: mean and deviation, and the paired signed-rank test against MI."""
-    parts = []
-    for experiment, measure_name, better in (("known", "error", "lower"), ("people", "dice", "higher")):
-        own = [row for row in rows if row["experiment"] == experiment]
-        names = list(dict.fromkeys(row["metric"] for row in own))
-        if not own:
+def look_at_landscapes(options: argparse.Namespace, data: Path, metrics: Sequence[Arm], path: Path) -> None:
+    """Evaluate every metric around the alignment of each test pair, and draw the first."""
+    known = {(row["case"], row["metric"]) for row in read_rows(path)}
+    along = ["tx", "ty", "rz"] if options.set != "volumes" else ["tx", "ty", "tz", "rx", "ry", "rz"]
+    every = {one.name: one.similarity for one in metrics if not one.masked}
+    every |= {"CR": CorrelationRatio(), "NGF": NGF(), "LNCC": LNCC(radius=3)}
+    for place, (name, first, second) in enumerate(test_pairs(options.set, data)):
+        if options.limit is not None and place >= options.limit:
+            break
+        left = {metric: one for metric, one in every.items() if (name, metric) not in known}
+        if not left:
             continue
-        values = {
-            name: {row["case"]: float(row[measure_name]) for row in own if row["metric"] == name}
-            for name in names
+        shrink, points = (4, 21) if options.set == "volumes" else (2, 41)
+        for one in metric_landscape(first, second, left, along, reach=30, points=points, shrink=shrink):
+            append(path, {"case": name, **one.summary()}, LANDSCAPE)
+    if options.set == "slices":
+        draw(data, every)
+
+
+def draw(data: Path, metrics: dict[str, Similarity]) -> None:
+    """Draw the landscapes of one test pair by the command that users have."""
+    words = [sys.executable, "-m", "regista", "metric-landscape"]
+    words += [str(data / "t1t2_slices_2d" / f"{TEST[0]}_{contrast}.nii.gz") for contrast in ("t1", "t2")]
+    words += [
+        "-o",
+        str(RESULTS / "deep_metric_landscape"),
+        "--reach",
+        "30",
+        "--points",
+        "61",
+        "--shrink",
+        "2",
+    ]
+    shown = ["mi", "nmi", "mind", "ngf", "{lncc = {radius = 3}}"]
+    deep = [one.model for one in metrics.values() if isinstance(one, DeepMetric)]
+    shown += [f"{{deep = '{Path(model).name}'}}" for model in deep[:3]]
+    words += [word for one in shown for word in ("--metric", one)]
+    words += ["--along", "tx,ty,rz", "--threads", "1", "--quiet"]
+    subprocess.run(words, check=True, env={**os.environ, "REGISTA_MODELS": str(RESULTS / "models")})
+
+
+def look_at_trainings(options: argparse.Namespace, data: Path, metrics: Sequence[Arm], path: Path) -> None:
+    """Measure patches of the pairs trained on, and of others."""
+    known = {row["metric"] for row in read_rows(path)}
+    there = None if options.set == "histology" else training_pairs(options.set, data)
+    for arm in metrics:
+        metric = arm.similarity
+        if arm.masked or arm.name in known or not isinstance(metric, DeepMetric) or there is None:
+            continue
+        model = load_metric_model(metric.model)
+        told, config = model.configuration, MetricConfig.from_dict(model.configuration)
+        own = prepared(options, config, [load() for load in there[: told["pairs"]]])
+        others = prepared(options, config, list(test_pairs(options.set, data)))
+        scores = {"own": measure_metric(metric.model, own), "other": measure_metric(metric.model, others)}
+        row = {
+            "metric": arm.name,
+            "pairs": told["pairs"],
+            "steps": told["steps_done"],
+            "batch": config.batch,
+            "weights": sum(array.size for array in model.weights.values()),
+            "seconds": sum_of_seconds(metric.model),
         }
-        lines = []
-        tests = {
-            reference: {one.method: one for one in compare_methods(values, reference=reference)}
-            for reference in ("MI", "MI with mask")
-            if reference in values
-        }
-        for name in names:
-            mine = [row for row in own if row["metric"] == name]
-            cells = [name, len(mine), spread([float(row[measure_name]) for row in mine])]
-            if experiment == "people":
-                cells.append(spread([float(row["jaccard"]) for row in mine]))
-            for reference in ("MI", "MI with mask"):
-                test = tests.get(reference, {}).get(name)
-                same = test is None or name == reference or not np.isfinite(test.p_wilcoxon)
-                cells.append("–" if same else f"{test.difference:+.3f}, p = {test.p_wilcoxon:.2g}")
-            cells.append(spread([float(row["seconds"]) for row in mine], 1))
-            lines.append(cells)
-        before = spread([float(row[f"{measure_name}_before"]) for row in own if row["metric"] == names[0]])
-        header = ["metric", "n", f"{measure_name} ({better} is better)"]
-        header += ["Jaccard"] if experiment == "people" else []
-        header += ["against MI", "against MI with mask", "s per pair"]
-        parts.append(f"## {experiment}\n\nBefore: {before}.\n\n{markdown(header, lines)}")
-    return parts
+        for part, found in scores.items():
+            row |= {f"{part}_accuracy": found.accuracy, f"{part}_loss": found.loss}
+        append(path, row, TRAININGS)
+        print(row, flush=True)
 
 
-def read_rows(path: Path) -> list[dict]:
-    """Return the rows of an earlier session."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def append(path: Path, row: dict) -> None:
-    """Add a row to the table, so that nothing is lost when the session ends."""
-    fresh = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
+def sum_of_seconds(model: str) -> float:
+    """Return the seconds of a training over all its sessions, from its log: they count from 0 in each."""
+    log = Path(model) / "log.csv"
+    if not log.is_file():
+        return float(load_metric_model(model).configuration["seconds_last_session"])
+    seconds = [float(row["seconds"]) for row in read_rows(log)]
+    return sum(now for now, after in zip(seconds, [*seconds[1:], 0.0], strict=True) if after < now)
 
 
 def main() -> None:
@@ -249,25 +449,43 @@ def main() -> None:
     options = arguments()
     set_threads(options.threads)
     data = data_folder(options.data)
+    began = time.monotonic()
     name = options.name or f"deep_metric_{options.set}"
-    path = RESULTS / f"{name}.csv"
-    metrics: dict[str, Similarity] = {"MI": MI(), "MI with mask": MI(), "NMI": NMI(), "MIND": MIND()}
-    for k in [1] if options.set == "volumes" else options.k:
-        metrics[f"deep, k = {k}"] = metrics[f"deep, k = {k}, with mask"] = trained(options, data, k)
-    if options.train_only:
-        return
-    done = {(row["experiment"], row["case"], row["metric"]) for row in read_rows(path)}
-    for experiment in options.experiment:
+    path, around, learned = (RESULTS / f"{name}{part}.csv" for part in ("", "_landscape", "_trainings"))
+    metrics = arms(options, data)
+    wanted = [one for one in OWN[options.set] if options.experiment is None or one in options.experiment]
+    late = False
+    for experiment in wanted:
+        if experiment == "trainings":
+            look_at_trainings(options, data, metrics, learned)
+            continue
+        if experiment == "landscape":
+            if not late:
+                look_at_landscapes(options, data, metrics, around)
+            continue
+        done = {(row["experiment"], row["case"], row["metric"]) for row in read_rows(path)}
         for number, case in enumerate(cases(options, data, experiment)):
-            if options.limit is not None and number >= options.limit:
+            late = options.session is not None and time.monotonic() - began > 60 * options.session
+            if late or (options.limit is not None and number >= options.limit):
                 break
-            for metric, similarity in metrics.items():
-                if (experiment, case.name, metric) not in done:
-                    row = measure(case, experiment, metric, similarity, options)
-                    append(path, row)
+            for arm in metrics:
+                if (experiment, case.name, arm.name) not in done:
+                    row = measure(case, experiment, arm, options)
+                    append(path, row, COLUMNS)
                     print(row, flush=True)
-    title = f"A trained metric against others: {options.set}"
-    print(write_summary(name, title, options.threads, tables(read_rows(path))).read_text(encoding="utf-8"))
+    without = ("data", "publish", "session", "minutes")
+    tables = [
+        f"`{command_line('deep_metric_experiments.py', options, without)}`",
+        trainings(read_rows(learned)),
+    ]
+    tables += [comparison(read_rows(path), section) for section in sections(UNIT[options.set])]
+    tables = [one for one in [*tables, landscapes(read_rows(around))] if one]
+    summary = write_summary(name, f"Trained metrics: {options.set}", options.threads, tables)
+    print(summary.read_text(encoding="utf-8"))
+    if options.publish:
+        text = summary.read_text(encoding="utf-8").partition("\n")[2].strip()
+        picture = RESULTS / "deep_metric_landscape" / "landscape.png" if options.set == "slices" else None
+        publish(options.publish, name, text, picture)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,27 @@
-"""Train on brains at 2 mm and register three people it has not seen: affine, model, model refined, brain-t1.
+"""Train on brains at 2 mm and register three people it has not seen, beside ANTs and the engine.
 
+python benchmarks/learned_brain.py --classical [--slow] [--threads 2] [--data DIR]
 python benchmarks/learned_brain.py [--minutes 40] [--steps 4000] [--network voxelmorph-2] [--diffeomorphic]
                                    [--probabilistic] [--half-resolution] [--subjects 11] [--name NAME] [--data DIR]
 
-The same command goes on with a training that the minutes cut short. 11 people train, one validates (in pairs with some of
-them), three test: every ordered pair of the three. Figures are on the native 1 mm images, labels carried once.
-Results: results/learned_brain_NAME.csv and .md.
+The first runs what needs no training, once (`--slow` adds ANTs' SyN by local correlation, a quarter of an hour a pair); the
+second trains a network, goes on with a training that the minutes cut short, and sets it beside those. 11 people train, one
+validates (in pairs with some of them), three test: every ordered pair of the three. Figures are on the native 1 mm
+images, labels carried once. Results: results/learned_brain_NAME.csv and .json; `publish_learned.py` puts them on their
+page.
 """
 
 import argparse
 import itertools
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from harness.learning import Printer, command_line, dice_of, folded, report_training, timed, write_table
+from harness.learning import Printer, command_line, dice_of, timed, write_table
 from harness.machine import RESULTS, data_folder
-from regista.core import set_threads
+from harness.tables import write_rows
+from harness.trained import Method, Row, ants_method, deformation, keep_run, read_rows, table
+from regista.core import Image, set_threads
 from regista.io import read, read_labels
 from regista.learning import (
     KL,
@@ -24,6 +31,7 @@ from regista.learning import (
     ModelConfig,
     NetworkConfig,
     Provenance,
+    RegistrationModel,
     TrainingConfig,
     fit,
     load_model,
@@ -31,17 +39,33 @@ from regista.learning import (
     read_dataset,
     split_subjects,
 )
-from regista.registration import load_plan, register
+from regista.registration import register
 from regista.regularization import Diffusion
 from regista.similarity import LNCC
+from regista.transforms import Transform
+from side_by_side import commit
 
 TEST = ("1010", "1013", "1036")
 VALIDATION = ("1008",)
+CLASSICAL = "learned_brain_classical"
+COLUMNS = (
+    ("dice", "Dice", 3),
+    ("folded_percent", "folded, %", 4),
+    ("sd_log_jacobian", "SD log J", 3),
+    ("seconds", "s per pair", 1),
+    ("network_seconds", "of it the network", 2),
+)
+Timed = Callable[[Image, Image], tuple[Transform, dict[str, float]]]
+"""Gives a map fixed → moving, and the seconds that parts of it took."""
 
 
-def arguments() -> argparse.Namespace:
-    """Parse the command line."""
+def arguments() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--classical", action="store_true", help="only the methods that need no training")
+    parser.add_argument(
+        "--slow", action="store_true", help="with --classical: ANTs' SyN by local correlation too"
+    )
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--learning-rate", type=float, default=4e-4)
@@ -51,6 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--diffeomorphic", action="store_true")
     parser.add_argument("--probabilistic", action="store_true")
     parser.add_argument("--half-resolution", action="store_true")
+    parser.add_argument("--resolutions", type=int, default=1)
     parser.add_argument("--smoothness", type=float, default=0.5)
     parser.add_argument("--prior", type=float, default=20.0)
     parser.add_argument("--kl-weight", type=float, default=0.01)
@@ -60,11 +85,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--refine", default="deformable")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pairs", type=int, default=6, help="how many of the test pairs")
     parser.add_argument("--name", default="unsupervised")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data", help="folder of images; default REGISTA_DATA or ../shared/data")
-    return parser.parse_args()
+    return parser
 
 
 def write_list(data: Path, folder: Path, count: int) -> Path:
@@ -97,6 +123,7 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
             diffeomorphic=options.diffeomorphic or probabilistic,
             probabilistic=probabilistic,
             half_resolution=options.half_resolution,
+            resolutions=options.resolutions,
         ),
         inputs=InputConfig(spacing_mm=(options.spacing,) * 3),
         loss=Loss(
@@ -117,40 +144,67 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
     )
 
 
-def measure(data: Path, fixed: str, moving: str, model, refine: str, name: str) -> list[dict]:
-    """Register a pair by every method; return a row for each."""
-    images = [read(data / "brain_t1" / f"{person}_t1.nii.gz") for person in (fixed, moving)]
-    labels = [read_labels(data / "brain_t1" / f"{person}_labels.nii.gz") for person in (fixed, moving)]
-    affine, affine_seconds = timed(lambda: register(*images, "affine").transform)
-    predicted, seconds = timed(lambda: model.predict(*images, initial=affine))
-    plan = load_plan(refine)
-    refined, refine_seconds = timed(lambda: register(*images, plan, initial=predicted).transform)
-    whole, whole_seconds = timed(lambda: register(*images, "brain-t1").transform)
-    rows = []
-    for method, transform, taken in (
-        ("affine", affine, affine_seconds),
-        (name, predicted, affine_seconds + seconds),
-        (f"{name} + refine", refined, affine_seconds + seconds + refine_seconds),
-        ("brain-t1", whole, whole_seconds),
-    ):
-        row = {
-            "fixed": fixed,
-            "moving": moving,
-            "method": method,
-            "dice": dice_of(*labels, transform),
-            "folded_percent": folded(transform, images[0].grid),
-            "seconds": taken,
-            "network_seconds": seconds if method == name else "",
-        }
-        rows.append(row)
-        print(f"{fixed} {moving} {method:24s} Dice {row['dice']:.4f}  {taken:.2f} s", flush=True)
+def whole(run: Method) -> Timed:
+    """Return a method as one that times itself."""
+
+    def timed_run(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
+        transform, seconds = timed(lambda: run(fixed, moving))
+        return transform, {"seconds": seconds}
+
+    return timed_run
+
+
+def classical(slow: bool) -> dict[str, Timed]:
+    """Return the methods that need no training."""
+    peers = {"ANTs affine": "Affine", "ANTs SyN, its default (MI)": "SyN"}
+    peers |= {"ANTs SyN, CC": "antsRegistrationSyN[s]"} if slow else {}
+    return {
+        "affine": whole(lambda f, m: register(f, m, "affine").transform),
+        "brain-t1": whole(lambda f, m: register(f, m, "brain-t1").transform),
+        **{name: whole(ants_method(kind)) for name, kind in peers.items()},
+    }
+
+
+def learned(model: RegistrationModel, name: str, refine: str) -> dict[str, Timed]:
+    """Return the network, and the engine from the network's field."""
+
+    def predicted(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
+        affine, before = timed(lambda: register(fixed, moving, "affine").transform)
+        field, seconds = timed(lambda: model.predict(fixed, moving, initial=affine))
+        return field, {"seconds": before + seconds, "network_seconds": seconds}
+
+    def refined(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
+        start, taken = predicted(fixed, moving)
+        found, after = timed(lambda: register(fixed, moving, refine, initial=start).transform)
+        return found, {**taken, "seconds": taken["seconds"] + after}
+
+    return {name: predicted, f"{name} + {refine}": refined}
+
+
+def measure(data: Path, methods: Mapping[str, Timed], pairs: int) -> list[Row]:
+    """Register the pairs of the test people by every method; return a row for each."""
+    rows: list[Row] = []
+    for fixed, moving in list(itertools.permutations(TEST, 2))[:pairs]:
+        images = [read(data / "brain_t1" / f"{person}_t1.nii.gz") for person in (fixed, moving)]
+        labels = [read_labels(data / "brain_t1" / f"{person}_labels.nii.gz") for person in (fixed, moving)]
+        for method, run in methods.items():
+            transform, taken = run(*images)
+            folded, rough = deformation(transform, images[0].grid)
+            row: Row = {
+                "fixed": fixed,
+                "moving": moving,
+                "method": method,
+                "dice": dice_of(*labels, transform),
+            }
+            row |= {"folded_percent": folded, "sd_log_jacobian": rough, "network_seconds": "", **taken}
+            rows.append(row)
+            print(f"{fixed} {moving} {method:28s} Dice {row['dice']:.4f}  {row['seconds']:.2f} s", flush=True)
     return rows
 
 
-def main() -> None:
-    """Train, register the test pairs, write the tables."""
-    options = arguments()
-    set_threads(options.threads)
+def train_and_test(options: argparse.Namespace) -> list[Row]:
+    """Train, register the test pairs by the network and from its field, keep the run; return the rows."""
+    sources = commit()  # as they are now, not when the run has ended
     data = data_folder(options.data)
     folder = RESULTS / "learned_brain"
     dataset = read_dataset(write_list(data, folder, options.subjects))
@@ -165,19 +219,31 @@ def main() -> None:
     origin = Provenance(
         data="T1 brains of the MICCAI 2012 multi-atlas challenge (OASIS scans, Neuromorphometrics labels)",
         licence="CC BY-NC",
-        command=command_line("learned_brain.py", options),
+        command=command_line("learned_brain.py", options, ("data", "pairs")),
         subjects=subjects,
         alignment="affine",
     )
     place = folder / options.name
     result, _ = fit(parts, place, origin, minutes=options.minutes, progress=Printer(), device=options.device)
     model = load_model(place)
-    rows: list[dict] = []
-    for fixed, moving in itertools.permutations(TEST, 2):
-        rows += measure(data, fixed, moving, model, options.refine, options.name)
-    report_training(
-        f"learned_brain_{options.name}", "Brain T1 pairs, by a trained network", options, origin, result, rows
-    )
+    rows = measure(data, learned(model, options.name, options.refine), options.pairs)
+    keep_run(f"learned_brain_{options.name}", options, origin, result, model, rows, sources)
+    return rows
+
+
+def main() -> None:
+    """Run what is asked for, and print the table."""
+    options = arguments().parse_args()
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(options.threads)
+    set_threads(options.threads)
+    known = RESULTS / f"{CLASSICAL}.csv"
+    if options.classical:
+        rows = measure(data_folder(options.data), classical(options.slow), options.pairs)
+        write_rows(CLASSICAL, rows)
+    else:
+        rows = train_and_test(options)
+        rows = (read_rows(known) if known.is_file() else []) + rows
+    print(table(rows, COLUMNS))
 
 
 if __name__ == "__main__":

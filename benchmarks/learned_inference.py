@@ -1,12 +1,13 @@
 """Ways to run a network on the CPU: time of one forward pass, and how far the answers differ.
 
-python benchmarks/learned_inference.py [--network voxelmorph-1] [--shape 160 192 224] [--threads 2] [--repeat 3]
+python benchmarks/learned_inference.py [--network voxelmorph-1] [--shape 160 192 224] [--threads 2] [--repeat 3] [--only WORD …]
 
-Weights are random, of a size that gives displacements of a few voxels. OpenVINO and ONNX Runtime join where they are
-installed.
+Weights are random, of a size that gives displacements of a few voxels. OpenVINO joins where it is installed. Rounds go
+through all ways in turn, so that other work on the machine meets all of them.
 """
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -31,11 +32,28 @@ def network_of(name: str, images: list[torch.Tensor]) -> RegistrationNetwork:
     return network
 
 
+class Bare(torch.nn.Module):
+    """A network that gives its field alone, as what follows torch wants it."""
+
+    def __init__(self, network: RegistrationNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+        """Return the field."""
+        return self.network(moving, fixed).field
+
+
 def eager(
-    network: RegistrationNetwork, images: list[torch.Tensor], layout: torch.memory_format, bf16: bool
+    network: RegistrationNetwork,
+    images: list[torch.Tensor],
+    layout: torch.memory_format,
+    bf16: bool = False,
+    folded: bool = False,
 ) -> Pass:
-    """Return a pass in eager torch."""
-    network.to(memory_format=layout)
+    """Return a pass in eager torch; `folded` upsamples by transposed convolutions."""
+    network = copy.deepcopy(network).to(memory_format=layout)
+    network.body.folded = folded
 
     def run() -> np.ndarray:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -44,21 +62,32 @@ def eager(
     return run
 
 
-def openvino(network: RegistrationNetwork, images: list[torch.Tensor], threads: int) -> Pass:
+def frozen(network: RegistrationNetwork, images: list[torch.Tensor], layout: torch.memory_format) -> Pass:
+    """Return a pass of the traced network, whose weights are laid out once for all."""
+    network = copy.deepcopy(network).to(memory_format=layout)
+    inputs = tuple(one.to(memory_format=layout) for one in images)
+    with torch.inference_mode():
+        traced = torch.jit.optimize_for_inference(
+            torch.jit.freeze(torch.jit.trace(Bare(network).eval(), inputs))
+        )
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            return traced(*inputs).numpy()
+
+    run()  # the first passes still optimize
+    return run
+
+
+def openvino(network: RegistrationNetwork, images: list[torch.Tensor], threads: int, precision: str) -> Pass:
     """Return a pass in OpenVINO."""
     import openvino as ov
 
-    class Bare(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, moving: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
-            return self.network(moving, fixed).field
-
-    network.to(memory_format=torch.contiguous_format)
-    model = ov.convert_model(Bare().eval(), example_input=tuple(images), input=[one.shape for one in images])
-    compiled = ov.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
+    model = ov.convert_model(
+        Bare(network).eval(), example_input=tuple(images), input=[one.shape for one in images]
+    )
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
+    compiled = ov.compile_model(model, "CPU", settings)
     return lambda: next(iter(compiled([one.numpy() for one in images]).values()))
 
 
@@ -69,6 +98,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs="+", default=[160, 192, 224])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--only", nargs="+", help="ways whose names hold one of these words")
     options = parser.parse_args()
     set_threads(options.threads)
     torch.set_num_threads(options.threads)
@@ -76,36 +106,46 @@ def main() -> None:
     network = network_of(options.network, images)
     last = torch.channels_last_3d if len(options.shape) == 3 else torch.channels_last
     ways: dict[str, Callable[[], Pass]] = {
-        "fp32, default layout": lambda: eager(network, images, torch.contiguous_format, False),
-        "fp32, channels last": lambda: eager(network, images, last, False),
-        "bf16, default layout": lambda: eager(network, images, torch.contiguous_format, True),
-        "bf16, channels last": lambda: eager(network, images, last, True),
-        "OpenVINO, fp32": lambda: openvino(network, images, options.threads),
+        "torch, fp32, default layout": lambda: eager(network, images, torch.contiguous_format),
+        "torch, fp32, channels last": lambda: eager(network, images, last),
+        "torch, fp32, default layout, folded": lambda: eager(
+            network, images, torch.contiguous_format, folded=True
+        ),
+        "torch, fp32, channels last, folded": lambda: eager(network, images, last, folded=True),
+        "torch, bf16, default layout": lambda: eager(network, images, torch.contiguous_format, bf16=True),
+        "torch, bf16, channels last": lambda: eager(network, images, last, bf16=True),
+        "torch, fp32, frozen": lambda: frozen(network, images, torch.contiguous_format),
+        "OpenVINO, fp32": lambda: openvino(network, images, options.threads, "f32"),
+        "OpenVINO, bf16": lambda: openvino(network, images, options.threads, "bf16"),
     }
-    rows: list[dict] = []
-    truth = None
+    passes: dict[str, Pass] = {}
+    fields: dict[str, np.ndarray] = {}
     for name, make in ways.items():
+        if options.only and not any(word in name for word in options.only):
+            continue
         try:
-            run = make()
-            found = run()
+            passes[name] = make()
+            fields[name] = passes[name]()
         except ImportError as error:
             print(f"{name}: left out ({error})", flush=True)
-            continue
-        truth = found if truth is None else truth
-        taken = []
-        for _ in range(options.repeat):
+    taken: dict[str, list[float]] = {name: [] for name in fields}
+    for _ in range(options.repeat):
+        for name, seconds in taken.items():
             began = time.perf_counter()
-            run()
-            taken.append(time.perf_counter() - began)
-        rows.append(
-            {
-                "way": name,
-                "median_s": statistics.median(taken),
-                "share": statistics.median(taken) / rows[0]["median_s"] if rows else 1.0,
-                "largest difference, voxels": float(np.abs(found - truth).max()),
-            }
-        )
-        print(rows[-1], flush=True)
+            passes[name]()
+            seconds.append(time.perf_counter() - began)
+            print(f"{name}: {seconds[-1]:.2f} s", flush=True)
+    first = next(iter(fields))
+    rows = [
+        {
+            "way": name,
+            "median_s": statistics.median(seconds),
+            "least_s": min(seconds),
+            "share": statistics.median(seconds) / statistics.median(taken[first]),
+            "largest difference, voxels": float(np.abs(fields[name] - fields[first]).max()),
+        }
+        for name, seconds in taken.items()
+    ]
     write_rows("learned_inference", rows)
     table = markdown(list(rows[0]), [list(row.values()) for row in rows])
     notes = f"{options.network} at {options.shape}."

@@ -22,6 +22,8 @@ QUICK: dict[str, list[str]] = {
     "evaluation": ["--repeat", "1", "--no-peers"],
     "known_truth": [],
     "triangle": [],
+    "exchange": ["--people", "1000"],
+    "barrier": ["--only", "mouse"],
     "multimodal": ["--cases", "patient07_t2"],
     "skull_strip": ["--heads", "1001_head_2mm", "--tools", "regista"],
     "brain_t1": ["--pairs", "1", "--tools", "regista_affine", "regista_whole"],

@@ -169,7 +169,9 @@ def main() -> None:
     parser.add_argument("set", choices=SETS)
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument("--quick", action="store_true", help="one pair, quick methods: does everything run?")
-    parts.add_argument("--seconds", action="store_true", help="a run for its seconds, on a machine left alone")
+    parts.add_argument(
+        "--seconds", action="store_true", help="a run for its seconds, on a machine left alone"
+    )
     parser.add_argument("--slow", action="store_true", help="also methods that take minutes a pair")
     parser.add_argument("--pairs", type=int, help="only so many, from the top")
     parser.add_argument("--threads", type=int, default=2)

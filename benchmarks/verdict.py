@@ -1,12 +1,13 @@
 """Fit the verdict's model on good and failed registrations, and measure the verdict on other people's.
 
-python benchmarks/verdict.py [--data DIR] [--runs FOLDER] [--quick] [--from-table] [--write]
+python benchmarks/verdict.py [--data DIR] [--runs FOLDER] [--quick] [--kept] [--from-table] [--write]
 
 Registrations of several anatomies are run as they should be and so that they fail (wrong start, flipped, other organ,
 cropped, noise, left where it was), and good results are moved off by known amounts. The truth, which the verdict does
 not know, says which are good and which failed. A logistic model is fitted on one half of the people and measured on
-the other. ``--write`` puts the model and the table of features into the clone. Whatever is made is kept: a run that was
-interrupted goes on where it stopped.
+the other. ``--write`` puts the model and the table of features into the clone, if the other half has 40 good and 40
+failed runs. Whatever is made is kept: a run that was interrupted goes on where it stopped, and ``--kept`` fits and
+measures on what there is by then. Families take turns, so that it is of all of them.
 
 ``--quick`` makes a few runs of 2-D slices, in minutes, and judges them by the model that is there: it shows that the
 benchmark works, and measures nothing. ``--from-table`` fits and measures on the features kept in the clone.
@@ -27,7 +28,7 @@ from scipy.stats import beta
 
 from harness.machine import RESULTS, ROOT, data_folder
 from harness.verdict_cases import FAMILIES
-from harness.verdict_runs import MIRRORED, make_runs
+from harness.verdict_runs import MIRRORED, kept_runs, make_runs
 from regista.reporting import _verdict
 from regista.reporting._verdict import Model, conclude, load_model
 
@@ -35,6 +36,8 @@ MODEL = ROOT / "src" / "regista" / "reporting" / "verdict.json"
 TABLE = ROOT / "benchmarks" / "verdict_features.csv"
 QUICK = ("brain slice", "T1-T2 slice", "T1-T2 aligned")
 DRAWS = 4000
+LEAST = 40
+"""Good and failed runs of other people without which nothing is written."""
 SIGNS = {
     "nmi": -1,
     "nmi_ratio": -1,
@@ -60,6 +63,7 @@ SIGNS = {
     "bent": 1,
     "sd_log_jacobian": 1,
     "inverse_p95": 1,
+    "nudged": 1,
 }
 """Features of the model, and whether more of them speaks for failure (1) or against it (−1)."""
 PENALTY = 0.005
@@ -99,7 +103,9 @@ def features_of(row: Row) -> dict[str, float]:
 
 def fit(rows: Sequence[Row]) -> Model:
     """Fit a logistic model whose weights have the signs that make sense, families weighing alike."""
-    values = np.array([[features_of(row)[name] for name in SIGNS] for row in rows])
+    features = [features_of(row) for row in rows]
+    names = [name for name in SIGNS if all(name in one for one in features)]  # older tables have not all
+    values = np.array([[one[name] for name in names] for one in features])
     failed = np.array([row["truly"] == "failed" for row in rows], float)
     centre = np.median(values, axis=0)
     scale = np.maximum(np.percentile(values, 84, axis=0) - np.percentile(values, 16, axis=0), 1e-3) / 2
@@ -108,7 +114,7 @@ def fit(rows: Sequence[Row]) -> Model:
     weight = np.array([1 / np.sqrt(groups[row["family"], row["truly"]]) for row in rows])
     for value in (0.0, 1.0):
         weight[failed == value] /= weight[failed == value].sum()
-    signs = np.array(list(SIGNS.values()), float)
+    signs = np.array([SIGNS[name] for name in names], float)
 
     def cost(w: np.ndarray) -> tuple[float, np.ndarray]:
         score = w[0] + x @ w[1:]
@@ -122,7 +128,7 @@ def fit(rows: Sequence[Row]) -> Model:
     found = minimize(cost, np.zeros(len(signs) + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
     weights = {
         name: (round(float(c), 5), round(float(s), 5), round(float(w), 4))
-        for name, c, s, w in zip(SIGNS, centre, scale, found[1:], strict=True)
+        for name, c, s, w in zip(names, centre, scale, found[1:], strict=True)
         if abs(w) > 0.02
     }
     good = [features_of(row) for row in rows if row["truly"] == "good"]
@@ -302,6 +308,9 @@ def main() -> None:
         "--quick", action="store_true", help="two pairs of 2-D slices of each half; fits nothing"
     )
     parser.add_argument(
+        "--kept", action="store_true", help="fit and measure on what the folder of runs has, and make none"
+    )
+    parser.add_argument(
         "--shipped", action="store_true", help="judge by the model that is there, and fit nothing"
     )
     parser.add_argument(
@@ -309,14 +318,14 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true", help="put the model and the features into the clone")
     options = parser.parse_args()
-    partly = options.quick or options.pairs or options.families != ",".join(FAMILIES)
+    partly = options.quick or options.families != ",".join(FAMILIES)
     if options.write and (partly or options.shipped):
-        parser.error(
-            "--write takes all runs and a new fit: leave out --quick, --pairs, --families and --shipped"
-        )
+        parser.error("--write takes all anatomies and a new fit: leave out --quick, --families and --shipped")
     families = QUICK if options.quick else options.families.split(",")
     if options.from_table:
         rows = [row for row in read_table() if row["family"] in families]
+    elif options.kept:
+        rows = [row for row in kept_runs(options.runs) if row["family"] in families]
     else:
         pairs = 2 if options.quick else options.pairs
         rows = make_runs(data_folder(options.data), options.runs, families, pairs)
@@ -332,6 +341,11 @@ def main() -> None:
     print(f"intercept {model.intercept}, look above {model.look_above}, fail above {model.fail_above}")
     tell(rows, model)
     if options.write:
+        counts = Counter(row["truly"] for row in rows if row["half"] == "test")
+        if min(counts["good"], counts["failed"]) < LEAST:
+            raise SystemExit(
+                f"not written: {dict(counts)} of other people, expected {LEAST} good and {LEAST} failed"
+            )
         write(rows, model, not options.from_table)
 
 

@@ -40,6 +40,8 @@ class Case:
     """Matrix from the moving image's world as it was to what the header says now."""
     aligned: bool = False
     """Whether the images lie on each other as they are."""
+    partial: bool = False
+    """Whether the moving image was made to show a part alone: what lies beyond its rim says nothing of the map."""
 
 
 def half_of(number: int, count: int) -> str:
@@ -261,7 +263,8 @@ def cropped(case: Case, rng: np.random.Generator) -> Case:
     world = grid.grid2world @ shift @ grid.world2grid
     lead = (slice(None),) * (case.moving.kind != "scalar")
     moving = replace(case.moving, data=np.ascontiguousarray(case.moving.data[lead + at]), grid=moving_grid)
-    return _changed(case, moving, world, lambda x: np.ascontiguousarray(x[at]), moving_grid)
+    part = _changed(case, moving, world, lambda x: np.ascontiguousarray(x[at]), moving_grid)
+    return replace(part, partial=True)
 
 
 def _changed(case: Case, moving: Image, world: np.ndarray, change: Callable[[Any], Any], grid: Grid) -> Case:

@@ -26,8 +26,8 @@ from harness.verdict_cases import (
     turned,
     wrong_start,
 )
-from regista.core import Image, PlanError, RegistaError, RunRecord, Status
-from regista.evaluation import label_measures, landmark_error
+from regista.core import Image, PlanError, PointSet, RegistaError, RunRecord, Status
+from regista.evaluation import label_measures, landmark_error, match_landmarks
 from regista.registration import Result, load_plan, register
 from regista.reporting import _features
 from regista.reporting._features import make_scene, measure_features
@@ -42,16 +42,18 @@ OFF_PERCENT, OFF_DEGREES = (2, 4, 8, 12), (5, 10, 20, 30)
 
 
 def error_by_truth(case: Case, result: Result) -> tuple[str, float]:
-    """Return the kind of truth and 1 − mean Dice, or the mean error of landmarks or of the known map, mm."""
+    """Return the kind of truth and 1 − mean Dice, or the mean error of landmarks or of the known map, mm.
+
+    Of an image that was cut, what lies beyond its rim is left out: a crop that was put where it belongs is right, though
+    most of the fixed image has no counterpart.
+    """
     if case.labels is not None:
-        warped = resample_labels(case.labels[1], case.fixed.grid, result.transform)
-        try:
-            dice = label_measures(case.labels[0], warped, surface=None).mean()["dice"]
-        except RegistaError:  # no label in common
-            dice = 0.0
-        return "1 - Dice", 1 - dice
+        return "1 - Dice", 1 - _dice(case, result)
     if case.points is not None:
-        return "TRE", landmark_error(*case.points, result.transform).mean
+        one, other = match_landmarks(*case.points)
+        fixed, moving = case.points[0].points_mm[one], case.points[1].points_mm[other]
+        kept = _seen(case, moving)
+        return "TRE", landmark_error(PointSet(fixed[kept]), PointSet(moving[kept]), result.transform).mean
     assert case.truth is not None
     data = case.fixed.as_float32()
     where = np.argwhere(data > data.mean())[::7]
@@ -59,7 +61,30 @@ def error_by_truth(case: Case, result: Result) -> tuple[str, float]:
     there = case.truth.map_points(here)
     if case.world is not None:
         there = there @ case.world[:-1, :-1].T + case.world[:-1, -1]
-    return "map error", float(np.linalg.norm(result.transform.map_points(here) - there, axis=1).mean())
+    kept = _seen(case, there)
+    return "map error", float(
+        np.linalg.norm(result.transform.map_points(here[kept]) - there[kept], axis=1).mean()
+    )
+
+
+def _dice(case: Case, result: Result) -> float:
+    assert case.labels is not None
+    fixed, moving = case.labels
+    warped = resample_labels(moving, case.fixed.grid, result.transform)
+    if case.partial:
+        places = np.moveaxis(fixed.grid.coordinates_mm(), 0, -1).reshape(-1, fixed.ndim)
+        inside = case.moving.grid.contains(result.transform.map_points(places)).reshape(fixed.grid.shape)
+        fixed, warped = (x.with_data(np.where(inside, x.data, 0)) for x in (fixed, warped))
+    try:
+        return float(label_measures(fixed, warped, surface=None).mean()["dice"])
+    except RegistaError:  # no label in common
+        return 0.0
+
+
+def _seen(case: Case, there: np.ndarray) -> np.ndarray:
+    """Tell which places of the moving space count: all, or those that an image that was cut shows, if any."""
+    seen = case.moving.grid.contains(there)
+    return seen if case.partial and seen.any() else np.ones(len(there), bool)
 
 
 @dataclass(frozen=True)
@@ -80,18 +105,25 @@ class Planned:
 def planned(data: Path, folder: Path, families: Sequence[str], pairs: int | None = None) -> Iterator[Planned]:
     """Return every run; other organs come from the same families.
 
+    All families by turns, so that a benchmark that is interrupted has some of each.
+
     Parameters
     ----------
     pairs : int, optional
         Pairs of each family and half; by default all.
     """
     count: Counter[tuple[str, str]] = Counter()
-    cases = []
+    ranked = []
     for case in ordinary(data, folder, families):
+        rank = count[case.family, case.half]
         count[case.family, case.half] += 1
-        if pairs is None or count[case.family, case.half] <= pairs:
-            cases.append(case)
-    for number, case in enumerate(cases):
+        if pairs is None or rank < pairs:
+            ranked.append((rank, case))
+    ranked.sort(key=lambda pair: pair[0])  # stable: the first pair of each family, then the second
+    firsts = [case for rank, case in ranked if rank == 0]  # the same however many pairs are asked for
+    order = list(FAMILIES)
+    for rank, case in ranked:
+        number = rank + order.index(case.family)  # families with few pairs fail in different ways
         rng = np.random.default_rng(zlib.crc32(f"{case.family} {case.name}".encode()))
         name = f"{case.family}_{case.name}".replace(" ", "-")
         yield Planned(f"{name}_good", "good", case, case.preset, {})
@@ -100,7 +132,7 @@ def planned(data: Path, folder: Path, families: Sequence[str], pairs: int | None
             yield Planned(f"{name}_affine", "good", case, plan, {})
         kinds = [FAILURES[(number + step) % len(FAILURES)] for step in (0, 1, 3)]
         for kind in kinds if not case.aligned else ():
-            changed, options = _failing(kind, case, cases, rng)
+            changed, options = _failing(kind, case, firsts, rng)
             told = "wrong start" if kind == "other organ" and "initial" in options else kind
             # half turned, a brain flipped along any axis is a brain mirrored from left to right
             told = MIRRORED if kind == "flipped" and case.family in SYMMETRIC else told
@@ -229,7 +261,7 @@ def make_runs(
     first stopped, and measures anew what was measured by other code.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    code = zlib.crc32(Path(_features.__file__).read_bytes())
+    code = _code()
     rows = []
     for run in planned(data, folder, families, pairs):
         kept = folder / f"{run.name}.json"
@@ -243,6 +275,18 @@ def make_runs(
         if not row.get("refused"):
             rows.append({k: v for k, v in row.items() if k != "features of"})
     return rows
+
+
+def kept_runs(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a folder that the present code measured, though not all may be there yet."""
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    mine = [row for row in rows if row.get("features of") == _code() and not row.get("refused")]
+    return [{k: v for k, v in row.items() if k != "features of"} for row in mine]
+
+
+def _code() -> int:
+    """Return what tells by which code features were measured."""
+    return zlib.crc32(Path(_features.__file__).read_bytes())
 
 
 def _row(run: Planned, folder: Path) -> dict[str, Any]:

@@ -93,7 +93,12 @@ def test_seconds_of_a_run_alone_take_the_place_of_those_beside_other_work(script
     assert "`python x.py mouse`, commit abc123" in text
     places = [text.index(part) for part in ("### Time", "--seconds`, commit def456", "| 11 s |", "### Plots")]
     assert places == sorted(places)
-    assert text.count("### Time and memory") == text.count("### Labels") == text.count("A machine; 2 threads") == 1
+    assert (
+        text.count("### Time and memory")
+        == text.count("### Labels")
+        == text.count("A machine; 2 threads")
+        == 1
+    )
     assert (drawn / "time_labels_dice.png").read_bytes() == b"of two pairs"
     assert "time_labels_dice" in text
     publish(alone, page, only_seconds=True)

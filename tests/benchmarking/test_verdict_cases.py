@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from regista.core import Grid, Image, RunRecord, Status
+from regista.core import Grid, Image, LabelImage, PointSet, RunRecord, Status
 from regista.registration import Result
 from regista.transforms import Affine, Composite, resample
 
@@ -91,3 +93,28 @@ def test_intervals_count_runs_of_one_pair_as_one(script):
     assert high <= 1
     assert "(1.000 … 1.000)" not in interval([], lambda row: True)
     assert "20 of 20 pairs without a mistake (0.83 … 1.00)" in interval(rows, lambda row: True)
+
+
+def test_a_crop_that_is_put_where_it_belongs_is_right(cases, case, script):
+    error = script("harness.verdict_runs").error_by_truth
+    i, j, _ = np.indices(case.fixed.grid.shape)
+    labels = LabelImage((1 + i // 5 + 4 * (j // 6)).astype(np.uint8), case.fixed.grid)
+    points = PointSet(case.fixed.grid.index2world(np.argwhere(labels.data)[::7]))
+    for known in ({"labels": (labels, labels)}, {"points": (points, points)}, {}):
+        part = cases.cropped(replace(case, **known), np.random.default_rng(3))
+        right, stays = Affine(part.world), Affine.identity(3)
+        assert not np.allclose(part.world, np.eye(4))  # not the corner where the lattice begins
+        assert part.moving.grid.shape == (8, 10, 12)
+        assert error(part, cases.made(part, right, right.inverse()))[1] == pytest.approx(0, abs=1e-9)
+        assert error(part, cases.made(part, stays, stays))[1] > 0.9
+
+
+def test_what_was_measured_by_other_code_and_what_was_refused_is_left_out(script, tmp_path):
+    runs = script("harness.verdict_runs")
+    for name, row in (
+        ("a", {"run": "a", "features of": runs._code()}),
+        ("b", {"run": "b", "features of": 1}),
+        ("c", {"refused": "no overlap", "features of": runs._code()}),
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps(row), encoding="utf-8")
+    assert runs.kept_runs(tmp_path) == [{"run": "a"}]

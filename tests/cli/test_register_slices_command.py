@@ -169,3 +169,33 @@ def test_a_failed_slice_gives_exit_code_1(stacks, call, tmp_path, monkeypatch) -
     assert told.exit_code == 1
     assert "3 of 3 slices failed its checks (0, 1, 2: folded)" in told.stderr
     assert sorted(os.listdir(tmp_path)) == FILES
+
+
+def test_a_slice_that_cannot_be_registered_is_named(stacks, call, tmp_path, monkeypatch) -> None:
+    from regista.core import RegistrationError
+    from regista.registration import _slices
+
+    real, calls = _slices.register, []
+
+    def second_fails(*images: object, **options: object) -> object:
+        calls.append(images)
+        if len(calls) == 2:
+            raise RegistrationError("only 2 % of the images overlap")
+        return real(*images, **options)
+
+    monkeypatch.setattr(_slices, "register", second_fails)
+    told = call(
+        "register-slices", stacks / "fixed.nii.gz", stacks / "moving.nii.gz", "-o", tmp_path, "--json",
+        "--preset", "translation",
+    )  # fmt: skip
+    assert told.exit_code == 1
+    assert (
+        "slice 1 could not be registered and was left in place: only 2 % of the images overlap" in told.stderr
+    )
+    assert "1 of 3 slices failed its checks (1: error)" in told.stderr
+    tree = json.loads(told.stdout)
+    assert (tree["failed"], tree["errors"]) == ([1], {"1": "only 2 % of the images overlap"})
+    assert sorted(os.listdir(tmp_path)) == FILES
+    assert sorted(os.listdir(tmp_path / "transforms")) == [f"slice000{n}.mat" for n in range(3)]
+    rows = (tmp_path / "slices.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.rsplit(",", 1)[1] == "error" for row in rows[1:]] == [False, True, False]

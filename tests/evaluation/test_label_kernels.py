@@ -7,6 +7,7 @@ import pytest
 
 from regista.core import threads
 from regista.kernels.cpu import folds, labels
+from regista.kernels.cpu.fields import jacobian_determinant
 from regista.kernels.reference import folds as folds_reference
 from regista.kernels.reference import labels as labels_reference
 
@@ -59,3 +60,23 @@ def test_folds_match_the_reference(shape, rng):
     ours = folds.non_diffeomorphic_volume(u, weight)
     assert ours == pytest.approx(folds_reference.non_diffeomorphic_volume(u, weight), rel=1e-5)
     assert ours > 0
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 6), (8, 6, 1), (9, 1, 7), (3, 2, 140), (1, 1, 1), (2, 5, 4)])
+def test_smallest_corners_match_the_reference(shape, rng):
+    u = rng.normal(scale=0.5, size=(3, *shape)).astype(np.float32)
+    u[[n == 1 for n in shape]] = 0  # a plane stays in its plane
+    found = folds.smallest_corners(u)
+    np.testing.assert_allclose(found, folds_reference.smallest_corners(u), atol=2e-5)
+    with threads(3):
+        np.testing.assert_array_equal(folds.smallest_corners(np.asfortranarray(u)), found)
+    stretched = 0.5 * np.indices(shape).astype(np.float32)
+    stretched[[n == 1 for n in shape]] = 0
+    np.testing.assert_allclose(folds.smallest_corners(stretched), 1.5 ** sum(n > 1 for n in shape), rtol=1e-5)
+
+
+def test_corners_see_the_fold_that_central_differences_miss():
+    u = np.zeros((3, 7, 5, 4), np.float32)
+    u[0, 3] = 1.5  # one plane jumps over the next: its neighbours on both sides stay where they are
+    assert jacobian_determinant(u).min() > 0
+    assert folds.smallest_corners(u).min() < 0

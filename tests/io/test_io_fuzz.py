@@ -7,7 +7,7 @@ import pytest
 
 from regista.core import Image, Mesh, PointSet, RegistaError
 from regista.io import read, read_labels, read_mesh, read_points, read_transform, write
-from regista.transforms import Affine, Composite, DisplacementField
+from regista.transforms import Affine, Composite, DisplacementField, VelocityField
 
 ROUNDS = 60
 
@@ -32,6 +32,7 @@ def _things(grid):
         (n, mesh, {"convention": "ras"}, read_mesh, {"convention": "ras"}) for n in ("m.ply", "m.vtk")
     )
     yield from ((name, chain, {}, read_transform, {}) for name in ("t.h5", "t.nii.gz", "t.nii", "t.x5"))
+    yield "v.h5", VelocityField(field.vectors_mm, grid), {}, read_transform, {}
     yield from (
         (name, Affine(np.eye(4)), linear, read_transform, linear) for name in ("t.tfm", "t.mat", "t.lta")
     )

@@ -150,3 +150,15 @@ def test_ngf_reference_gradient_is_the_derivative_of_its_value(rng, shape):
 
 def test_mean_gradient_without_any_weight_is_zero():
     assert ngf.mean_gradient(np.ones((3, 4, 5), np.float32), np.zeros((3, 4, 5), np.float32)) == 0
+
+
+def test_least_of_neighbours(rng, shape, count):
+    weight = volume(rng, shape)
+    slow = slow_ngf.least_of_neighbours(weight)
+    np.testing.assert_array_equal(ngf.least_of_neighbours(weight), slow)
+    np.testing.assert_array_equal(ngf.least_of_neighbours(np.asfortranarray(weight)), slow)
+    padded = np.pad(weight, 1, constant_values=2)
+    place = tuple(n // 2 for n in shape)
+    i, j, k = place
+    cross = padded[i : i + 3, j + 1, k + 1], padded[i + 1, j : j + 3, k + 1], padded[i + 1, j + 1, k : k + 3]
+    assert slow[place] == min(line.min() for line in cross)

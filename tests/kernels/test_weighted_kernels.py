@@ -40,7 +40,7 @@ def agree(fast, slow, share=3e-5):
 
 
 @pytest.mark.parametrize("kind", ["graded", "binary"])
-@pytest.mark.parametrize(("radius", "floor"), [(1, 1e-9), (2, 0.02)])
+@pytest.mark.parametrize(("radius", "floor"), [(1, 1e-9), (1, 0.05), (2, 0.02)])
 def test_weighted_lncc(rng, shape, kind, radius, floor):
     fixed, warped, weight = volume(rng, shape), volume(rng, shape), weights(rng, shape, kind)
     low = rng.integers(0, shape[2] + 1, shape[:2])
@@ -71,32 +71,78 @@ def test_lncc_of_equal_weights_is_that_without(rng, shape):
     agree(less, plain)  # per unit of the weight that `apply_weight` multiplies by
 
 
-def test_weighted_lncc_reference_gradient_is_the_derivative_of_its_value(rng):
-    shape, radius = (5, 6, 4), 1
+@pytest.mark.parametrize("floor", [1e-9, 0.05])
+@pytest.mark.parametrize("shape", [(5, 6, 4), (7, 1, 6), (1, 8, 5)], ids=str)
+def test_weighted_lncc_reference_gradient_is_the_derivative_of_its_value(rng, shape, floor):
+    radius = 1
     fixed, warped, step = (rng.uniform(size=shape) for _ in range(3))
     weight, out = weights(rng, shape, "graded"), np.empty((3, *shape))
 
     def value(image):
-        given = fixed, image, weight, radius, 1e-9
+        given = fixed, image, weight, radius, floor
         return slow_weighted_lncc.weighted_lncc_coefficients(*given, out=out)[0]
 
     eps = 1e-6
     expected = (value(warped + eps * step) - value(warped - eps * step)) / (2 * eps)
-    value(warped)
+    assert value(warped) > 0
     gradient = slow_lncc.lncc_gradient(fixed, warped, out, radius) * weight
     assert (gradient * step).sum() == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_window_that_sees_a_few_voxels_gives_nothing():
-    """Of 125 voxels of a window it takes 25: a plane of them is enough, and less is not."""
+    """Of 125 voxels of a window it takes 25: a plane of them counts in full, 20 for nothing, and between it goes over."""
     ramp = np.arange(15.0**3).reshape(15, 15, 15) % 7
     weight, out = np.zeros((15, 15, 15), np.float32), np.empty((3, 15, 15, 15), np.float32)
     given = ramp.astype(np.float32), (ramp**2).astype(np.float32)
     weight[7, 5:10, 5:10] = 1
-    assert weighted_lncc.weighted_lncc_coefficients(*given, weight, 2, 1e-9, out=out)[1] == 1
-    weight[7, 5, 5] = 0
-    assert weighted_lncc.weighted_lncc_coefficients(*given, weight, 2, 1e-9, out=out)[1] == 0
+    kept = []
+    for hidden in range(6):
+        weight[7, 5, 5 : 5 + hidden] = 0
+        kept.append(weighted_lncc.weighted_lncc_coefficients(*given, weight, 2, 1e-9, out=out)[1])
+    np.testing.assert_allclose(kept, [1, 0.8, 0.6, 0.4, 0.2, 0], atol=1e-5)
+    assert np.abs(out).max() < 1e-4
+    weight[...] = 0
+    weight[7, 7, 7] = 1  # one voxel is no window at all
+    assert weighted_lncc.weighted_lncc_coefficients(*given, weight, 2, 1e-9, out=out) == (0, 0)
     assert not out.any()
+
+
+def test_weighted_lncc_does_not_jump_as_windows_lose_sight(rng):
+    shape, steps = (9, 8, 7), 400
+    fixed, warped, weight = volume(rng, shape), volume(rng, shape), np.zeros(shape, np.float32)
+    values, pulls = [], []
+    for share in np.linspace(0.1, 1, steps + 1, dtype=np.float32):
+        weight[3:6] = share
+        weight[4, 4, 4] = 1  # the window around it sees from 8 to 75 of 125
+        out = np.empty((3, *shape), np.float32)
+        values.append(weighted_lncc.weighted_lncc_coefficients(fixed, warped, weight, 2, 1e-5, out=out))
+        pulls.append(out.ravel())
+    for series in (np.array(values), np.array(pulls)):
+        jumps, span = np.abs(np.diff(series, axis=0)).max(axis=0), np.ptp(series, axis=0)
+        moves = span > 1e-3 * span.max()
+        assert moves.any()
+        assert (jumps[moves] < 0.08 * span[moves]).all()
+
+
+@pytest.mark.parametrize("flat", ["fixed", "warped", "both"])
+def test_weighted_lncc_of_what_is_flat(rng, flat):
+    """A constant image is like nothing, at the edge of a mask or away from it."""
+    shape = (8, 7, 9)
+    fixed, warped = volume(rng, shape), volume(rng, shape)
+    if flat != "warped":
+        fixed[...] = 0.6
+    if flat != "fixed":
+        warped[...] = 0.7
+    weight, out = weights(rng, shape, "graded"), np.empty((3, *shape), np.float32)
+    value, kept = weighted_lncc.weighted_lncc_coefficients(fixed, warped, weight, 2, 1e-5, out=out)
+    assert abs(value) < 1e-3 * weight.sum()
+    if flat == "warped":
+        assert kept > 0.9 * weight.sum()
+    else:
+        assert kept < 0.01 * weight.sum()
+    pull = lncc.lncc_gradient(fixed, warped, out, 2, out=np.empty(shape, np.float32))
+    assert np.isfinite(pull).all()
+    assert np.abs(pull).max() < 0.1 / np.sqrt(1e-5)  # what a window at the floor may pull
 
 
 PATCHES = [(1, 2), (2, 1), (0, 1)]
@@ -117,6 +163,9 @@ def test_weighted_mind(rng, shape, kind, bounds, radius, dilation):
     slow_target, slow = np.empty((2, channels, *shape))
     assert weighted_mind.weighted_mind_bounds(fixed, *given) == pytest.approx(
         slow_weighted_mind.weighted_mind_bounds(fixed, *given), rel=1e-4
+    )
+    assert weighted_mind.weighted_mind_total(*given) == pytest.approx(
+        slow_weighted_mind.weighted_mind_total(*given), rel=1e-5
     )
     weighted_mind.weighted_mind_descriptors(fixed, *given, bounds, out=target)
     slow_weighted_mind.weighted_mind_descriptors(fixed, *given, bounds, out=slow_target)

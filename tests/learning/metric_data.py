@@ -24,7 +24,7 @@ def contrasts(shape, seed=0, shift=None, spacing=None):
     return tuple(Image(one.astype(np.float32), Grid(tuple(shape), scale)) for one in (first, second))
 
 
-def untrained(folder, ndim, channels=(4, 4, 4, 4), seed=0):
+def untrained(folder, ndim, channels=(4, 4, 4, 4), seed=0, architecture="two-channel"):
     """Write the folder of a metric with random weights; return its network."""
     import torch
     from safetensors.torch import save_file
@@ -33,10 +33,10 @@ def untrained(folder, ndim, channels=(4, 4, 4, 4), seed=0):
     from regista.similarity import patch_network
 
     torch.manual_seed(seed)
-    network = patch_network().PatchNetwork(ndim, channels)
+    network = patch_network().fresh(architecture, ndim, channels)
     folder.mkdir(exist_ok=True)
     save_file(network.state_dict(), str(folder / "model.safetensors"))
-    config = MetricConfig(ndim=ndim, channels=channels)
+    config = MetricConfig(architecture=architecture, ndim=ndim, channels=channels)
     (folder / "model.json").write_text(
         json.dumps({**config.to_dict(), "contrasts": ["a", "b"]}), encoding="utf-8"
     )

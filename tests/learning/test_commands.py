@@ -8,9 +8,11 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 from typer.testing import CliRunner
 
 from regista.cli import app
+from regista.cli._models import linear_plan
 from regista.io import read, read_transform, write
 from regista.transforms import Translation
 
@@ -60,16 +62,32 @@ def trained(slices, tmp_path_factory):
 
 def test_a_model_folder_is_whole(trained):
     names = {path.name for path in trained.iterdir()} - {"tensorboard"}
-    assert names == {"model.safetensors", "model.json", "card.md", "log.csv", "checkpoint.pt"}
+    assert names == {"model.safetensors", "model.json", "card.md", "pairs.png", "log.csv", "checkpoint.pt"}
     settings = json.loads((trained / "model.json").read_text(encoding="utf-8"))
     assert settings["inputs"]["spacing_mm"] == [1.2, 1.2]
     assert len(settings["inputs"]["shape"]) == 2
     assert settings["licence"] == "CC0"
     assert settings["subjects"]["test"]
     card = (trained / "card.md").read_text(encoding="utf-8")
-    for words in ("Licence: CC0", "Known failures", "Test (never used in training): 6 pairs", "velocity"):
+    for words in (
+        "](pairs.png)",
+        "Licence: CC0",
+        "Known failures",
+        "Test (never used in training): 6 pairs",
+        "velocity",
+    ):
         assert words in card
     assert len((trained / "log.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+    with Picture.open(trained / "pairs.png") as picture:
+        pixels = np.asarray(picture)
+    # three rows of six tiles, 2 pixels of white around each, enlarged
+    across, down = settings["inputs"]["shape"]
+    factor = pixels.shape[1] // (6 * (across + 4))
+    assert pixels.shape == (3 * (down + 4) * factor, 6 * (across + 4) * factor)
+    tile = pixels[::factor, ::factor][2 : 2 + down, 2 : 2 + across]
+    assert tile.min() < 5
+    assert tile.max() > 250
 
 
 def test_models_are_listed_shown_and_verified(trained, monkeypatch):
@@ -89,12 +107,14 @@ def test_models_are_listed_shown_and_verified(trained, monkeypatch):
 def test_register_by_a_model(trained, slices, tmp_path, refined):
     more = ("--refine", "2d", "--set", "stages.diffeomorphic.steps=[3,3,3,3,3]") if refined else ()
     words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "out", "--model", trained)
-    done = call("register", *words, *more, "--threads", 2)
+    done = call("register", *words, *more, "--no-verdict", "--threads", 2)
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
     assert record["measures"]["model"]["name"] == "tiny"
     assert record["measures"].get("refined", False) == refined
     assert record["timings"]["network"] > 0
+    # it was trained on scans as they lie: no linear stage comes before it
+    np.testing.assert_allclose(record["measures"]["linear_fixed2moving"], np.eye(3), atol=1e-12)
     fixed = read(slices / "p0_t1.nii.gz")
     warped = read(tmp_path / "out" / "warped.nii.gz")
     assert warped.grid.same_as(fixed.grid)
@@ -164,6 +184,37 @@ def test_synthesis_from_labels_and_shapes(slices, tmp_path):
         assert done.exit_code == 0, done.output
         loss = json.loads((tmp_path / kind / "model.json").read_text(encoding="utf-8"))["loss"]
         assert (loss["similarity_weight"], loss["dice_weight"]) == (0.0, 1.0)
+
+
+def test_training_by_synthesis_needs_label_maps_alone(slices, table, tmp_path):
+    rows = [{"labels": f"p{n}_labels.nii.gz"} for n in range(4)]
+    path = table(slices / "maps_alone.csv", rows)
+    words = ("train", "voxelmorph", path, "--network", "voxelmorph-1", "--validation", 0, *QUICK)
+    done = call(*words, "-o", tmp_path / "maps", "--synthesis", "labels", "--resolutions", 2, "--shape", 32)
+    assert done.exit_code == 0, done.output
+    settings = json.loads((tmp_path / "maps" / "model.json").read_text(encoding="utf-8"))
+    assert settings["inputs"]["shape"] == [32, 32]
+    assert settings["network"]["resolutions"] == 2
+    refused = call(*words, "-o", tmp_path / "images")
+    assert refused.exit_code == 2
+    assert "label maps are listed without" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("alignment", "similarity", "weight", "stages"),
+    [
+        ("none", "lncc", 1.0, None),
+        ("rigid", "lncc", 1.0, [("rigid", "mi")]),
+        ("affine", "ssd", 1.0, [("rigid", "ncc"), ("affine", "lncc")]),
+        ("affine", "nmi", 1.0, [("rigid", "mi"), ("affine", "mi")]),
+        ("affine", "lncc", 0.0, [("rigid", "mi"), ("affine", "mi")]),
+    ],
+)
+def test_a_model_aligns_as_its_training_did(alignment, similarity, weight, stages):
+    loss = {"similarity": {"name": similarity}, "similarity_weight": weight}
+    plan = linear_plan({"alignment": alignment, "loss": loss})
+    found = None if plan is None else [(stage.model, stage.similarity.name) for stage in plan.stages]
+    assert found == stages
 
 
 @pytest.mark.parametrize(

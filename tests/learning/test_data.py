@@ -43,6 +43,15 @@ def test_a_table_of_pairs_keeps_both_scans_with_one_subject(slices, table):
     assert found.of(["b"]).pairs == ((0, 1),)
 
 
+def test_a_table_of_label_maps_alone_is_read(slices, table):
+    rows = [{"labels": f"p{n}_labels.nii.gz", "subject": f"p{n}"} for n in range(3)]
+    found = read_dataset(table(slices / "maps.csv", rows))
+    assert found.maps_alone
+    assert found.labelled
+    assert [scan.image for scan in found.scans] == [scan.labels for scan in found.scans]
+    assert not read_dataset(slices / "scans.csv").maps_alone
+
+
 def test_subjects_are_never_divided(slices):
     found = read_dataset(slices / "scans.csv")
     parts = split_subjects(found, validation=1, test=0.2, seed=3)

@@ -136,6 +136,48 @@ def test_fixed_second_exchanges_the_contrasts(folders):
     assert value != pytest.approx(_by_patches(network, fixed, warped, ones, 2), abs=1e-4)
 
 
+@pytest.mark.parametrize(("shape", "stride"), [((11, 14, 9), 2), ((21, 1, 26), 1)])
+def test_features_of_whole_images_are_those_of_patches_and_their_gradient_is_exact(
+    shape, stride, tmp_path, monkeypatch
+):
+    network = untrained(tmp_path, 2 if 1 in shape else 3, architecture="features")
+    fixed, warped = _pair(shape, seed=7)
+    rng = np.random.default_rng(4)
+    weight = rng.uniform(0, 1, shape).astype(np.float32)
+    out = np.empty(shape, np.float32)
+    prepared = DeepMetric(model=str(tmp_path), stride=stride).prepare(fixed, None)
+    value = prepared.value_and_gradient(warped, weight, out)
+    assert value == pytest.approx(_by_patches(network, fixed, warped, weight, stride), abs=1e-4)
+    along, step = np.sign(out) * rng.uniform(0.5, 1, shape), 1e-6
+    ahead, behind = (_exact(network, fixed, warped + size * along, weight, stride) for size in (step, -step))
+    slope = float((out.astype(np.float64) * along).sum())
+    assert slope == pytest.approx((ahead - behind) / (2 * step), rel=2e-3)
+    other = DeepMetric(model=str(tmp_path), stride=stride, fixed="second").prepare(fixed, None)
+    swapped = other.value_and_gradient(warped, weight, out)
+    assert swapped == pytest.approx(_by_patches(network, warped, fixed, weight, stride), abs=1e-4)
+
+
+def test_features_of_the_fixed_image_are_kept_and_follow_it(tmp_path, monkeypatch):
+    untrained(tmp_path, 3, architecture="features")
+    monkeypatch.setattr(_deep_dense, "_SLAB_VOXELS", 1)  # a row of patches at a time
+    (fixed, warped), (third, moved) = _pair((14, 11, 9)), _pair((14, 11, 9), seed=3)
+    metric, out = DeepMetric(model=str(tmp_path)), np.empty_like(fixed)
+    weight = np.ones_like(fixed)
+    weight[:5] = weight[:, :3] = 0  # other slabs, and other parts of them
+
+    def anew(image, moving, weights):
+        return metric.prepare(image, None).value_and_gradient(moving, weights, out)
+
+    prepared = metric.prepare(fixed, None)
+    for moving, weights in ((warped, None), (moved, None), (warped, weight), (moved, None)):
+        found = prepared.value_and_gradient(moving, weights, out)
+        assert found == pytest.approx(anew(fixed, moving, weights), abs=1e-6)
+    prepared.rebind(third, None)
+    assert prepared.value_and_gradient(warped, None, out) == pytest.approx(
+        anew(third, warped, None), abs=1e-6
+    )
+
+
 def test_all_patches_at_once_are_much_quicker(folders, tmp_path):
     network = untrained(tmp_path / "wide", 3, (16, 32, 32, 64))
     fixed, warped = _pair((40, 36, 44))
@@ -215,7 +257,23 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         ("{", "cannot read"),
         ('{"kind": "voxelmorph"}', "no trained metric"),
         (json.dumps({"kind": "deep-metric", "network": {"ndim": 2, "channels": [4, 4, 4, 4]}}), "weights"),
+        (
+            json.dumps(
+                {"kind": "deep-metric", "network": {"architecture": "tree", "ndim": 2, "channels": [4] * 4}}
+            ),
+            "tree",
+        ),
     ]:
         (tmp_path / "model.json").write_text(text, encoding="utf-8")
         with pytest.raises(FormatError, match=word):
+            check_metric(DeepMetric(model=str(tmp_path)), 2)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    untrained(tmp_path, 2)
+    told = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    for changed in ({"architecture": "features"}, {"channels": [4, 4, 4, 5]}):
+        tree = {**told, "network": {**told["network"], **changed}}
+        (tmp_path / "model.json").write_text(json.dumps(tree), encoding="utf-8")
+        with pytest.raises(FormatError, match="do not fit"):
             check_metric(DeepMetric(model=str(tmp_path)), 2)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from metric_data import contrasts
+from scipy.ndimage import rotate
 
 from regista.core import FormatError, GeometryError, Grid, Image, PlanError, silent
 from regista.io import write
@@ -17,7 +19,9 @@ from regista.learning import (
     MetricOrigin,
     PatchConfig,
     PatchSource,
+    _metric_training,
     fit_metric,
+    measure_metric,
     prepare_pair,
     read_pairs,
     split_pairs,
@@ -114,6 +118,11 @@ def test_pairs_that_cannot_teach_are_refused(tmp_path):
     assert isinstance(
         prepare_pair(*contrasts((60, 50), shift=(4, 0)), config, check_alignment=False), AlignedPair
     )
+    turned = rotate(second.data, 6, reshape=False, order=1, mode="nearest")
+    with pytest.raises(GeometryError, match=r"not aligned: turned by [+-]6° in the plane"):
+        prepare_pair(first, Image(turned, first.grid), config)
+    with pytest.raises(GeometryError, match="too little is left"):
+        prepare_pair(*contrasts((6, 50)), config)
     with pytest.raises(PlanError, match="k = 0"):
         train_metric(config, [], tmp_path)
     with pytest.raises(PlanError, match="k = 0"):
@@ -191,7 +200,9 @@ def test_a_trained_metric_tells_held_out_patches(trained):
     assert {"model.safetensors", "model.json", "card.md", "log.csv"} <= {
         file.name for file in folder.iterdir()
     }
-    assert "a (first)" in (folder / "card.md").read_text(encoding="utf-8")
+    card = (folder / "card.md").read_text(encoding="utf-8")
+    assert "a (first)" in card
+    assert "1 × 1 mm" in card
 
 
 def test_it_is_best_where_unseen_images_are_aligned(trained):
@@ -240,3 +251,57 @@ def test_fixed_and_moving_may_change_places(trained):
     start = Affine(np.eye(3), second.space, first.space)
     found = register(second, first, plan, initial=start).transform.map_points([[30.0, 30.0]])[0]
     np.testing.assert_allclose(found, [32, 28], atol=1)
+
+
+FEATURES = replace(SMALL, architecture="features", steps=120, validate_every=60)
+
+
+def test_negatives_of_features_are_near_their_positives():
+    config = MetricConfig(ndim=2, architecture="features", patches=PLAIN)
+    first, _ = contrasts((60, 50))
+    patches, target = PatchSource([prepare_pair(first, first, config)], config).batch(
+        np.random.default_rng(0), 32, 3.0
+    )
+    assert (target[::2] == 1).all()
+    assert (target[1::2] == -1).all()
+    np.testing.assert_array_equal(patches[::2, 0], patches[1::2, 0])
+    assert np.abs(patches[::2, 1] - patches[1::2, 1]).max() > 0.1
+
+
+def test_features_learn_where_unseen_images_are_aligned(tmp_path):
+    pairs = [prepare_pair(*contrasts((90, 80), seed), FEATURES, subject=f"s{seed}") for seed in range(3)]
+    held = [prepare_pair(*contrasts((90, 80), 9), FEATURES, subject="held")]
+    result = fit_metric(FEATURES, pairs, tmp_path / "features", MetricOrigin(), held_out=held)
+    assert result.best.accuracy > 0.9
+    assert "more alike to their own place" in (tmp_path / "features" / "card.md").read_text(encoding="utf-8")
+    first, second = contrasts((84, 76), seed=21)
+    metrics = {"deep": DeepMetric(model=str(tmp_path / "features"))}
+    for found in metric_landscape(first, second, metrics, ["tx", "ty", "rz"], reach=6, points=13):
+        assert abs(found.optimum) < 0.7
+        assert min(found.capture_range) >= 2
+
+
+def test_features_are_not_trained_by_several_processes(tmp_path, monkeypatch):
+    pairs = [prepare_pair(*contrasts((60, 50)), FEATURES)]
+
+    @contextlib.contextmanager
+    def two(device, batch):
+        yield Crew(0, 2)
+
+    monkeypatch.setattr(_metric_training, "crew", two)
+    with pytest.raises(PlanError, match="in one process, got 2"):
+        train_metric(FEATURES, pairs, tmp_path)
+
+
+def test_a_metric_is_measured_on_pairs_of_others(trained):
+    folder, _ = trained
+    pairs = [prepare_pair(*contrasts((90, 80), 12), SMALL, subject="other")]
+    found = measure_metric(folder, pairs, patches=256)
+    assert found.patches == 256
+    assert found.accuracy > 0.8
+    noise = np.random.default_rng(0).random((90, 80), np.float32)
+    texture = Image(noise, Grid((90, 80), np.eye(3)))
+    unlike = prepare_pair(texture, texture, SMALL, subject="noise")
+    assert measure_metric(folder, [unlike], patches=256).accuracy < found.accuracy
+    with pytest.raises(PlanError, match="there are none"):
+        measure_metric(folder, [])

@@ -13,11 +13,14 @@ from regista.learning import (
     ARCHITECTURES,
     KL,
     Architecture,
+    Augmentation,
     InputConfig,
     Loss,
     ModelConfig,
+    Motion,
     NetworkConfig,
     RegistrationNetwork,
+    TrainingConfig,
 )
 from regista.learning._validation import mean_dice
 from regista.regularization import Diffusion
@@ -57,6 +60,79 @@ def test_any_size_and_both_resolutions(name, half, shape):
     assert (motion.inverse is not None) == half
     motion.field.square().sum().backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize("half", [False, True], ids=["full", "half"])
+@pytest.mark.parametrize("shape", [(33, 20, 17), (19, 34)], ids=str)
+def test_every_resolution_refines_the_one_below(name, half, shape):
+    torch.manual_seed(0)
+    network = RegistrationNetwork(len(shape), ARCHITECTURES[name], half_resolution=half, resolutions=3)
+    images = torch.rand(2, 1, 1, *shape)
+    with torch.no_grad():  # the coarsest flow is a known shift, the finer ones add nothing
+        network.flow.weight.zero_()
+        for flow in network.coarser_flows:
+            flow.weight.zero_()
+        network.coarser_flows[0].bias.copy_(torch.arange(1.0, 1 + len(shape)))
+    motion = network(*images)
+    shrinks = [shrink for shrink, _ in motion.coarser]
+    assert shrinks == ([4, 8] if half else [2, 4])
+    for shrink, field in ((1, motion.field), *motion.coarser):
+        for axis in range(len(shape)):
+            torch.testing.assert_close(
+                field[:, axis], torch.full_like(field[:, axis], (axis + 1) * shrinks[-1] / shrink)
+            )
+    assert motion.field.shape[2:] == shape
+    assert network.eval()(*images).coarser == ()
+
+
+def test_coarser_fields_are_scored_on_means_of_the_images():
+    """A field that shifts by one coarse voxel brings the images' means together, and the loss says so."""
+    shape, shrink = (24, 32), 2
+    rng = np.random.default_rng(3)
+    coarse = ndimage.gaussian_filter(rng.random((12, 16)), 1.0).astype(np.float32)
+    fixed = torch.from_numpy(np.kron(coarse, np.ones((2, 2), np.float32)))[None, None]
+    moving = torch.roll(fixed, 2, 2)
+    field = torch.zeros(1, 2, 12, 16)
+    shifted = field.clone()
+    shifted[:, 0] = 1.0
+    still = torch.zeros(1, 2, *shape)
+    loss = Loss(similarity=SSD(), penalties=(Diffusion(weight=0.1),), coarser_weight=0.25)
+    values = []
+    for one in (field, shifted):
+        leaf = one.clone().requires_grad_()
+        motion = Motion(field=still, mean=still, coarser=((shrink, leaf),))
+        terms = loss(motion, fixed, moving, (1.0, 1.0))
+        terms["loss"].backward()
+        values.append(float(terms["coarser"].detach()))
+    means = F.avg_pool2d(fixed, 2), F.avg_pool2d(moving, 2)
+    assert values[0] == pytest.approx(0.25 * float((means[0] - means[1]).square().mean()), rel=1e-5)
+    # all but the row that leaves the image fits
+    assert values[1] < 0.2 * values[0]
+    assert float(terms["loss"].detach()) == pytest.approx(
+        float(terms["ssd"].detach()) + float(terms["diffusion"].detach()) + values[1], rel=1e-5
+    )
+    assert bool(torch.isfinite(leaf.grad).all())
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize("shape", [(16, 16, 32), (16, 32)], ids=str)
+def test_folded_upsampling_is_the_same_network(name, shape):
+    torch.manual_seed(0)
+    network = RegistrationNetwork(len(shape), ARCHITECTURES[name])
+    with torch.no_grad():
+        network.flow.weight *= 1e5
+    images = torch.rand(2, 1, 1, *shape)
+    found = []
+    for folded in (False, True):
+        network.body.folded = folded
+        network.zero_grad()
+        field = network(*images).field
+        field.square().mean().backward()
+        found.append((field.detach(), network.body.after[0].weight.grad.clone()))
+    assert float(found[0][0].abs().max()) > 0.1
+    for plain, folded in zip(*found, strict=True):
+        torch.testing.assert_close(folded, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
 
 
 def test_padding_leaves_the_image_at_its_place():
@@ -160,9 +236,20 @@ def test_the_loss_is_the_sum_of_its_terms_and_describes_itself():
         (lambda: NetworkConfig(name="resnet"), "voxelmorph-1"),
         (lambda: NetworkConfig(probabilistic=True), "diffeomorphic"),
         (lambda: NetworkConfig(ndim=4), "2 or 3 axes"),
+        (lambda: NetworkConfig(resolutions=6), "resolutions is a number between 1 and 5"),
+        (lambda: NetworkConfig(resolutions=5, half_resolution=True), "between 1 and 4"),
+        (lambda: Loss(coarser_weight=-0.5), "coarser_weight"),
         (lambda: Loss(similarity=NMI(), bidirectional=True), "lncc or ssd"),
         (lambda: Loss(dice_weight=-1), "dice_weight"),
         (lambda: ModelConfig(inputs=InputConfig(spacing_mm=(1.0, 1.0))), "3 voxel sizes"),
+        (lambda: ModelConfig(inputs=InputConfig(spacing_mm=(1.0,) * 3, shape=(32, 32))), "sees 3 axes"),
+        (
+            lambda: ModelConfig(
+                inputs=InputConfig(spacing_mm=(1.0,) * 3),
+                training=TrainingConfig(augmentation=Augmentation(flip_axes=(0, 3))),
+            ),
+            "axes to flip",
+        ),
         (
             lambda: ModelConfig(inputs=InputConfig(spacing_mm=(1.0,) * 3), loss=Loss(bidirectional=True)),
             "diffeomorphic",

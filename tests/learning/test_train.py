@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from regista.core import FormatError, PlanError, RegistrationError
+from regista.core import FormatError, PlanError, RegistrationError, get_threads, threads
 from regista.learning import (
     InputConfig,
     Loss,
@@ -25,6 +25,7 @@ from regista.learning import (
     train,
 )
 from regista.learning._checkpoint import CHECKPOINT, LOG, load_weights
+from regista.learning._loop import local_device
 from regista.regularization import Diffusion
 from regista.similarity import LNCC, SSD
 
@@ -97,12 +98,52 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path, stop):
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_a_validation_cut_in_half_is_done_again(tmp_path, monkeypatch):
+    """Ctrl-C within a validation leaves the checkpoint before it: the course is that of a training not stopped."""
+    source, held = PairSource(discs(1)), discs(2, 3)
+    whole = train(config(), source, tmp_path / "whole", validation=held)
+    with monkeypatch.context() as patched:
+        patched.setattr("regista.learning._train.score", _stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(config(), source, tmp_path / "parts", validation=held)
+    assert not (tmp_path / "parts" / CHECKPOINT).exists()
+    parts = train(config(), source, tmp_path / "parts", validation=held)
+    assert (parts.best, parts.steps) == (whole.best, whole.steps)
+    a, b = (load_weights(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def _stopped(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_batches_are_made_with_the_number_of_threads_asked_for(tmp_path):
+    scans, seen = discs(1), set()
+
+    class Watched(PairSource):
+        def sample(self, rng):
+            seen.add(get_threads())
+            return super().sample(rng)
+
+    with threads(3):
+        train(config(steps=2), Watched(scans), tmp_path)
+    assert seen == {3}
+
+
+def test_a_network_of_several_resolutions_learns(tmp_path):
+    setup = config(steps=30, batch=4, learning_rate=2e-3, validate_every=30)
+    setup = replace(setup, network=replace(setup.network, resolutions=3))
+    result = train(setup, PairSource(discs(1, 12)), tmp_path, validation=discs(2, 3))
+    assert result.best.dice > result.best.dice_before + 0.03
+
+
 def test_time_that_is_up_leaves_a_model_and_a_checkpoint(tmp_path):
     source = PairSource(discs(1))
     first = train(config(), source, tmp_path, minutes=0.0)
     assert (first.steps, first.finished) == (1, False)
     second = train(config(), source, tmp_path)
     assert (second.steps, second.finished) == (8, True)
+    assert second.seconds < second.total_seconds < second.seconds + first.seconds
     again = train(config(), source, tmp_path)
     assert again.steps == 8
     assert again.seconds < 60
@@ -136,6 +177,9 @@ def test_a_checkpoint_of_other_settings_or_damaged_is_refused(tmp_path):
         with pytest.raises(FormatError, match="damaged checkpoint"):
             train(config(), source, tmp_path)
     assert train(config(), source, tmp_path, resume=False).steps == 8
+    others = replace(discs(1), subjects=tuple("abcd"))
+    with pytest.raises(PlanError, match="training on other scans"):
+        train(config(), PairSource(others), tmp_path)
 
 
 def test_a_dice_term_without_labels_is_refused_before_training(tmp_path):
@@ -170,6 +214,14 @@ def test_augmentation_moves_both_images_and_their_labels_alike():
         assert np.mean((sample.fixed > 0.5) != sample.fixed_codes) < 0.03
     sizes = [sample.fixed_codes.sum() for sample in samples]
     assert np.ptp(sizes) > 0.2 * np.mean(sizes)
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert local_device("cuda") == "cuda"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert [local_device(name) for name in ("cuda", "cuda:1", "cpu")] == ["cuda:3", "cuda:1", "cpu"]
 
 
 SCRIPT = """

@@ -261,6 +261,34 @@ def test_a_landscape_hides_too(small_pair):
     np.testing.assert_array_equal(found[0], found[1])
 
 
+THIN = {  # masks of so many voxels along each axis show a metric nothing, and with one more along the first enough
+    "mind": (MIND(), (2, 26, 17)),
+    "ngf": (NGF(), (2, 26, 17)),
+    "lncc": (LNCC(), (1, 3, 17)),
+}
+
+
+@pytest.mark.parametrize("stage", ["dense", "syn", "linear"])
+@pytest.mark.parametrize("name", THIN)
+def test_masks_that_show_a_metric_nothing_are_refused(small_pair, name, stage):
+    _, fixed, moving = small_pair
+    metric, size = THIN[name]
+    common = {"similarity": metric, "shrink": (1,), "steps": (2,)}
+    made = {"linear": LinearStage, "dense": DeformableStage, "syn": DeformableStage}[stage]
+    model = {"linear": "translation", "dense": "diffeomorphic", "syn": "syn"}[stage]
+
+    def run(thickness: int):
+        mask = np.zeros(SMALL.shape, np.uint8)
+        mask[10 : 10 + thickness, : size[1], : size[2]] = 1
+        plan = plan_of(made(model=model, **common))
+        return register(fixed, moving, plan, fixed_mask=Image(np.roll(mask, (26 - size[1]) // 2, 1), SMALL))
+
+    words = rf"^{model}: the metric {name} sees nothing on level 1 of 1: .*mask_margin_mm"
+    with pytest.raises(RegistrationError, match=words):
+        run(size[0])
+    assert np.isfinite(run(size[0] + 1).record.history[0].values).all()
+
+
 def apart(index: int, after: str, masked: bool) -> Level:
     """Return a level of images of which 2 % overlap, and the weight that says so."""
     grid = grid_of((10, 10, 10))

@@ -404,8 +404,12 @@ def test_mm_take_the_place_of_voxels_in_an_override():
     assert plan.stages[-1].spacing_mm == (40.0, 20.0, 10.0)
     assert plan.stages[-1].spacing_vox == ()
     assert plan_from_dict(tomllib.loads(plan_to_toml(plan))) == plan
-    with pytest.raises(PlanError, match=r"spacing_mm and stages.bspline.spacing_vox are both set"):
-        load_plan("bspline-mi", ["stages.bspline.spacing_mm=20", "stages.bspline.spacing_vox=4"])
+    number = len(plan.stages) - 1
+    for one, other in (("bspline", "bspline"), ("bspline", number), (number, "bspline"), (number, number)):
+        with pytest.raises(
+            PlanError, match=rf"stages\.{one}\.spacing_mm and stages\.{other}\.spacing_vox are both set"
+        ):
+            load_plan("bspline-mi", [f"stages.{one}.spacing_mm=20", f"stages.{other}.spacing_vox=4"])
 
 
 @pytest.mark.parametrize(

@@ -182,11 +182,18 @@ def test_how_a_scan_is_stored_does_not_matter_to_fields(smooth_pair):
 
 
 @pytest.mark.parametrize(
-    ("surround", "most", "mean"),
-    # windows that weigh amplify rounding where the steps swing to and fro: a few places end elsewhere
-    [("keep", 1e-3, 1e-3), ("fill", 0.3, 0.02)],
+    ("surround", "step", "steps", "left", "most", "mean"),
+    # steps of a voxel swing to and fro in the end, and amplify any difference, with masks or without; here "keep" passes on
+    # none that they could: rounding is lost as the field is added to coordinates
+    [
+        ("keep", 1.0, (40, 20), 0.6, 1e-3, 1e-3),
+        ("fill", 0.5, (20, 10), 0.65, 1e-3, 1e-3),
+        ("fill", 1.0, (40, 20), 0.6, 0.3, 0.02),
+    ],
 )
-def test_how_a_slice_is_stored_does_not_matter_with_masks_and_a_start(surround, most, mean):
+def test_how_a_slice_is_stored_does_not_matter_with_masks_and_a_start(
+    surround, step, steps, left, most, mean
+):
     grid = grid_of((90, 70), (0.8, 1.3), (25.0,), (-40.0, 12.0))
     bend = smooth_truth(grid, 3.0)
     fixed, moving = pair(bend, grid)
@@ -196,13 +203,15 @@ def test_how_a_slice_is_stored_does_not_matter_with_masks_and_a_start(surround, 
 
     def found(*images):
         one, other, first, second = images
-        stage = DeformableStage(similarity=LNCC(radius=3), shrink=(2, 1), steps=(40, 20), step_decay=0.8)
+        stage = DeformableStage(
+            similarity=LNCC(radius=3), shrink=(2, 1), steps=steps, step_vox=step, step_decay=0.8
+        )
         plan = Plan(stages=(stage,), fixed_surround=surround)
         return register(one, other, plan, initial=start, fixed_mask=first, moving_mask=second).transform
 
     expected = found(fixed, moving, *masks)
     assert (
-        error_vox(expected, bend, fixed, moving).mean() < 0.6 * error_vox(start, bend, fixed, moving).mean()
+        error_vox(expected, bend, fixed, moving).mean() < left * error_vox(start, bend, fixed, moving).mean()
     )
     turned = [
         relabelled(image, *how)

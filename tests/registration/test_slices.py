@@ -8,7 +8,7 @@ from phantoms import Body, grid_of, points_of
 from scipy.spatial.transform import Rotation
 
 from regista import register, register_slices
-from regista.core import GeometryError, Grid, Image, PlanError, Status
+from regista.core import GeometryError, Grid, Image, PlanError, RegistrationError, Status
 from regista.registration import load_plan
 from regista.registration._slices import plane_of, slices_of
 from regista.transforms import Affine, Composite, resample
@@ -229,3 +229,45 @@ def test_a_slice_that_fails_makes_the_whole_fail(stacks, monkeypatch) -> None:
     failed = register_slices(fixed, moving, "translation").record
     assert failed.status is Status.FOLDED
     assert failed.measures["failed"] == [0, 1, 2, 3]
+
+
+def test_a_slice_that_cannot_be_registered_is_left_and_the_others_go_on(stacks) -> None:
+    """The content of one slice lies outside of its partner's mask: told with its number, and nothing else is lost."""
+    _, fixed, moving = stacks
+    masks = {
+        role: Image(np.ones(one.grid.shape, np.uint8), one.grid)
+        for role, one in (("fixed_mask", fixed), ("moving_mask", moving))
+    }
+    apart = {role: mask.data.copy() for role, mask in masks.items()}
+    apart["fixed_mask"][20:, :, 1] = 0
+    apart["moving_mask"][20:, :, 1] = 0  # stored from the other side: the other half
+    apart = {role: masks[role].with_data(data) for role, data in apart.items()}
+    plain, found = (register_slices(fixed, moving, QUICK, **given) for given in (masks, apart))
+    measures = found.record.measures
+    assert (found.record.status, measures["failed"]) == (Status.ERROR, [1])
+    assert measures["slices"][1]["status"] == Status.ERROR
+    assert "overlap" in measures["slices"][1]["error"]
+    np.testing.assert_array_equal(found.transforms[1].matrix, np.eye(3))
+    for number in (0, 2, 3):
+        assert "error" not in measures["slices"][number]
+        np.testing.assert_array_equal(found.transforms[number].matrix, plain.transforms[number].matrix)
+    assert len(found.table["slice"]) == len(found.transforms) == 4
+
+
+def test_where_no_slice_can_be_registered_that_is_an_error(stacks, monkeypatch) -> None:
+    from regista.registration import _slices
+
+    _, fixed, moving = stacks
+    wrong: list[type[Exception]] = [RegistrationError]
+
+    def fails(*_: object, **__: object) -> None:
+        raise wrong[0]("too far apart")
+
+    monkeypatch.setattr(_slices, "register", fails)
+    with pytest.raises(
+        RegistrationError, match=r"^no slice could be registered; slice 0 of the stacks: too far apart"
+    ):
+        register_slices(fixed, moving, QUICK)
+    wrong[0] = PlanError  # that is no slice's fault
+    with pytest.raises(PlanError, match=r"^too far apart"):
+        register_slices(fixed, moving, QUICK)

@@ -125,9 +125,13 @@ def test_control_points_lie_so_many_mm_apart(optimizer):
     assert any("samples has no effect" in warning for warning in result.record.warnings) == (
         optimizer == "lbfgs"
     )
-    close = replace(stage, spacing_mm=(0.5,))
-    with pytest.raises(PlanError, match=r"control points 0\.5 mm apart"):
-        register(fixed, moving, Plan(stages=(close,), start=Start(search="none")))
+    # refused before anything runs, though the level is the last of the second stage
+    close = replace(stage, shrink=(4, 2), steps=(4, 4), spacing_mm=(6.0, 0.5))
+    first = LinearStage(model="translation", similarity=NCC(), shrink=(4,), steps=(2,))
+    told: list[object] = []
+    with pytest.raises(PlanError, match=r"^stages\.1: bspline: control points 0\.5 mm apart .* on level 1"):
+        register(fixed, moving, Plan(stages=(first, close), start=Start(search="none")), progress=told.append)
+    assert not told
 
 
 def test_the_axes_of_the_file_do_not_matter():

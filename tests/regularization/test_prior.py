@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from regista.core import FormatError, GeometryError, PlanError, threads
+from regista.core import FormatError, GeometryError, Grid, PlanError, threads
 from regista.regularization import (
     DeformationPrior,
     load_deformation_model,
@@ -158,3 +158,22 @@ def test_what_cannot_be_learned_or_read_is_refused(tmp_path, world, grid, grid_2
     for name in ("bad.npz", "other.npz", "missing.npz"):
         with pytest.raises(FormatError, match=name):
             load_deformation_model(tmp_path / name)
+
+
+def test_a_plane_as_images_are_worked_on_costs_what_it_does_in_its_own_order(grid_2d, rng):
+    """Images of a plane are worked on as ``(I, 1, J)``."""
+    fields = ndimage.gaussian_filter(rng.normal(size=(6, 2, *grid_2d.shape)), (0, 0, 1.5, 1.5))
+    prior = DeformationPrior.learn(fields, grid_2d, rank=2)
+    field = (0.4 * rng.normal(size=(3, *grid_2d.shape, 1))).astype(np.float32)
+    field[2] = 0
+    gradient = np.zeros_like(field)
+    value = prior.prepare(grid_2d).value_and_gradient(field, gradient)
+    across = Grid((grid_2d.shape[0], 1, grid_2d.shape[1]), grid_2d.as_3d().grid2world[:, [0, 2, 1, 3]])
+    turned = np.ascontiguousarray(field[[0, 2, 1]].transpose(0, 1, 3, 2))
+    other = np.zeros_like(turned)
+    assert prior.prepare(across).value_and_gradient(turned, other) == pytest.approx(value, rel=1e-5)
+    np.testing.assert_allclose(other[[0, 2, 1]].transpose(0, 1, 3, 2), gradient, atol=1e-6)
+    lifted = across.grid2world.copy()
+    lifted[2, 3] = 5.0
+    with pytest.raises(GeometryError, match="does not fit"):
+        prior.prepare(Grid(across.shape, lifted))  # a slice of a volume is no plane

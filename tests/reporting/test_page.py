@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scenes import result_of
 
-from regista.core import Grid, Image, LabelImage, LevelHistory, PointSet, RunRecord, Status
+from regista.core import GeometryError, Grid, Image, LabelImage, LevelHistory, PointSet, RunRecord, Status
 from regista.reporting import make_report, write_report
 from regista.reporting._colours import EDGE_COLOUR, FIXED_COLOUR, MOVING_COLOUR, two_colours
 from regista.reporting._curves import curves
@@ -169,6 +169,17 @@ def test_all_of_before_is_from_one_start_where_headers_are_apart(pair) -> None:
     )
     assert float(rows["TRE, mean, mm (2 landmarks)"]) < 1e-3
     assert float(rows["Dice, mean of 1 labels"]) > 0.99
+
+
+def test_labels_and_landmarks_of_other_dimensions_are_refused(pair, good) -> None:
+    flat = LabelImage(np.ones((5, 6), np.uint8), Grid((5, 6), np.eye(3)))
+    with pytest.raises(
+        GeometryError, match="images are 3-D, the labels 2-D and 2-D: give labels of the same"
+    ):
+        make_report(pair.fixed, pair.moving, good, labels=(flat, flat))
+    points = PointSet(np.zeros((2, 3))), PointSet(np.zeros((2, 2)))
+    with pytest.raises(GeometryError, match="landmarks 3-D and 2-D"):
+        make_report(pair.fixed, pair.moving, good, landmarks=points)
 
 
 def test_nan_and_a_flat_image_do_not_stop_the_page(pair) -> None:

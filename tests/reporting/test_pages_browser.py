@@ -102,6 +102,15 @@ def test_the_quality_page_is_readable_and_works_by_keyboard(page, report) -> Non
         assert contrast(page)["poor"] == []
     page.press("1")
     assert walk(page) == ([], [])
+    shown = "document.getElementById('caption').textContent"
+    page.click_on("#pause")
+    assert page.evaluate("document.getElementById('pause').textContent") == "Play"
+    held = page.evaluate(shown)
+    time.sleep(1.2)  # more than a flip
+    assert page.evaluate(shown) == held
+    page.press("p")
+    assert page.evaluate("document.getElementById('pause').textContent") == "Pause"
+    page.wait(f"{shown} !== '{held}'", PATIENCE)
     page.evaluate("document.querySelector('input[name=view]:checked').focus()")
     page.press("ArrowRight")
     assert page.evaluate("document.querySelector('input[name=view]:checked').value") == views[1]

@@ -95,7 +95,19 @@ def test_a_failed_verdict_is_exit_code_1_with_reasons_and_the_files_are_there(fi
     assert tree["verdict"]["reasons"][0] in done.stderr
     assert (tmp_path / "o/warped.nii.gz").exists()
     assert "Fail" in (tmp_path / "o/report.html").read_text(encoding="utf-8")
-    assert call(*words, "--no-verdict", "--no-report").exit_code == 0
+    done = call(*words, "--no-verdict")
+    assert done.exit_code == 0, done.output
+    assert "verdict fail" not in done.output
+    page = (tmp_path / "o/report.html").read_text(encoding="utf-8")
+    assert "probability of failure" not in page
+    assert "What the verdict measured" not in page
+    assert "Checkerboard" in page
+    again = ("report", tmp_path / "o")
+    assert call(*again, "--no-verdict", "--json").exit_code == 0
+    assert "probability of failure" not in (tmp_path / "o/report.html").read_text(encoding="utf-8")
+    listed = call("report", "--cohort", tmp_path / "o", "-o", tmp_path / "list.html", "--json")
+    assert json.loads(listed.stdout)["verdicts"]["fail"] == 1  # a list judges what has not been judged
+    assert call(*again).exit_code == 1
 
 
 def test_report_makes_the_page_again_with_labels_and_landmarks(files, call, tmp_path) -> None:
@@ -121,6 +133,10 @@ def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
         (
             ("report", files / "run", "--cohort", "-o", tmp_path / "c.html", "--fixed", "a.nii"),
             "--fixed belongs",
+        ),
+        (
+            ("report", files / "run", "--cohort", "-o", tmp_path / "c.html", "--no-verdict"),
+            "--no-verdict belongs",
         ),
         (("report", files / "run", "-o", files / "run/record.json"), "destroy"),
         (("report", files / "run", "--cohort", "-o", files / "run/report.html"), "destroy"),

@@ -7,8 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from regista.core import Grid, Image
+from regista.core import Grid, Image, PointSet
 from regista.reporting._mosaic import mosaic, sample_tiles
+from regista.reporting._outlines import landmark_reach, landmarks_near
+from regista.reporting._pictures import _check_side
 from regista.reporting._slices import choose_slices
 
 WAYS = {"L": (-1, 0, 0), "R": (1, 0, 0), "P": (0, -1, 0), "A": (0, 1, 0), "I": (0, 0, -1), "S": (0, 0, 1)}
@@ -101,3 +103,30 @@ def test_a_stack_of_few_slices_and_a_single_slice_are_shown() -> None:
         assert 1 <= len(layout.rows) <= 3
         pictures = [np.zeros((*tile.size[::-1], 3), np.uint8) for tile in layout.tiles]
         assert mosaic(layout, pictures).shape[-1] == 3
+
+
+def test_landmarks_far_from_every_slice_are_not_shown(pair) -> None:
+    layout = choose_slices(pair.fixed)
+    reach = landmark_reach(layout)
+    grid = pair.fixed.grid
+    assert float(grid.spacing.max()) <= reach < 0.05 * float((grid.spacing * grid.shape).max())
+    row = layout.rows[0]  # place points above the middle of its second slice
+    through = row[1].grid.direction[:, 2]
+    middle = row[1].grid.center_mm
+    away = np.array([0.0, 0.9, -0.9, 1.1, 8.0]) * reach
+    near = landmarks_near(PointSet(middle + away[:, None] * through), layout)
+    which, pixels = near[1]
+    assert which.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(pixels, np.tile((np.array(row[1].size) - 1) / 2, (3, 1)), atol=1e-6)
+    flat = choose_slices(Image(np.ones((20, 30), np.float32), Grid((20, 30), np.eye(3))))
+    ((all_of_them, _),) = landmarks_near(PointSet(np.array([[3.0, 4.0], [900.0, 4.0]])), flat)
+    assert all_of_them.tolist() == [0, 1]
+
+
+def test_fields_of_a_checkerboard_are_a_part_of_what_is_seen() -> None:
+    small, large = (np.zeros((200, 300), bool) for _ in range(2))
+    small[90:111, 100:171] = True
+    large[5:195, 10:290] = True
+    assert _check_side([small]) == 70 // 7
+    assert 270 // 7 <= _check_side([small, large]) <= 280 // 7
+    assert _check_side([np.zeros((200, 300), bool)]) == 300 // 7

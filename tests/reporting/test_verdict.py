@@ -293,3 +293,17 @@ def test_content_is_found_on_a_dark_and_on_a_bright_background(pair) -> None:
     bright = Content(255 - data).of(255 - data)
     assert 0.1 < dark.mean() < 0.6
     assert (dark == bright).mean() > 0.97
+
+
+def test_a_mirror_image_that_lies_a_little_off_is_aligned_before_it_is_compared(pair) -> None:
+    fixed = pair.fixed  # not symmetric
+    mirrored = np.ascontiguousarray(fixed.data[::-1])
+    found = []
+    for data in (fixed.data, mirrored, np.roll(mirrored, (3, -2), (0, 1))):
+        moving = fixed.with_data(data)
+        result = result_of(fixed, moving, Affine.identity(3))
+        features = measure_features(make_scene(fixed, moving, result.transform), result, fixed, moving)
+        found.append([features[f"{name}_over_mirror"] for name in ("nmi", "lncc", "edges")])
+    assert min(found[0]) > 0.3
+    assert max(found[1]) < -0.3
+    assert max(found[2]) < -0.3

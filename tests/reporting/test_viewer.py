@@ -24,6 +24,7 @@ from viewer_runs import write_run
 from regista.cli import app
 from regista.core import FormatError, GeometryError, Grid, Image, LabelImage, PointSet
 from regista.reporting import RunFolder, ViewerRun, ViewerServer, open_viewer
+from regista.reporting._viewer_run import _nice_block, _object_mm
 from regista.reporting._viewer_volumes import checkerboard, coded, nifti_bytes, shrunk, window_of
 from regista.transforms import Composite, resample, resample_labels
 
@@ -135,6 +136,9 @@ def test_a_part_of_the_secret_is_none(ask, server) -> None:
         "api/runs/0/other.nii",
         "api/runs/0/checker-0.nii",
         "api/runs/0/checker-a.nii",
+        "api/runs/0/checker-0.0.nii",
+        "api/runs/0/checker-0.5.5.nii",
+        "api/runs/0/fixed-0.5.nii",
         "LICENCES.txt",
         "viewer.js/",
     ],
@@ -337,6 +341,18 @@ def test_checkerboard_alternates_in_mm() -> None:
     assert set(np.unique(board)) == {128, 255}
     assert board[0, 0, 0] == board[5, 2, 1] == 128
     assert board[6, 0, 0] == board[0, 3, 0] == board[0, 0, 2] == 255
+
+
+def test_blocks_are_a_tenth_of_what_is_seen_however_large_the_lattice() -> None:
+    data = np.zeros((200, 240), np.float32)
+    data[80:120, 60:121] = 9  # 6 × 9 mm of 30 × 36
+    grid = Grid(data.shape, np.diag([0.15, 0.15, 1.0]))
+    colour = Image(np.stack([data, data, data]).astype(np.uint8), grid, "channels")
+    for image in (Image(data, grid), Image(9 - data, grid), colour):
+        assert 8.5 < _object_mm(image) < 9.6
+    assert _nice_block(9.2) == 0.5
+    assert _nice_block(0.031) == pytest.approx(0.002)
+    assert _object_mm(Image(np.zeros((20, 30), np.float32), Grid((20, 30), np.eye(3)))) > 0
 
 
 def test_too_large_images_are_shrunk_and_stay_in_place() -> None:

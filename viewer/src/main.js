@@ -3,7 +3,7 @@ import { Pane, gridLines, landmarkDots } from './pane.js'
 import { fromHash, toHash } from './state.js'
 
 const $ = (id) => document.getElementById(id)
-const BLOCKS = [1, 2, 5, 10, 20, 50, 100, 200, 500]
+const BLOCKS = [-3, -2, -1, 0, 1, 2].flatMap((power) => [1, 2, 5].map((step) => Number((step * 10 ** power).toPrecision(1)))) // mm
 const SLOW_FLICKER_MS = 450 // about one change in half a second: below what can cause seizures
 
 let state = fromHash(location.hash)
@@ -25,6 +25,7 @@ async function get(path) {
   return response.json()
 }
 
+const knownBlock = (mm) => BLOCKS.findLast((block) => block <= mm * 1.001) ?? BLOCKS[0]
 const url = (name) => `api/runs/${state.run}/${name}`
 
 function say(text) {
@@ -196,6 +197,7 @@ async function choose(number) {
   run = null
   say('')
   document.body.dataset.ready = 'no'
+  if (number !== state.run) state.block = null // of another size, perhaps
   state.run = number
   for (const pane of Object.values(panes)) pane.clear()
   try {
@@ -208,8 +210,7 @@ async function choose(number) {
   }
   for (const pane of Object.values(panes)) pane.nv.meshes = []
   if (run.ndim === 2 && state.layout === 'render') state.layout = 'overlay'
-  if (!state.block) state.block = Math.max(1, Math.round(run.block_mm))
-  if (!BLOCKS.includes(state.block)) state.block = BLOCKS.findLast((b) => b <= state.block) ?? 1
+  state.block = knownBlock(state.block ?? run.block_mm)
   $('verdict').textContent = run.outcome || run.status
   $('verdict').dataset.outcome = run.outcome
   $('title').textContent = `${run.moving} → ${run.fixed}`
@@ -317,7 +318,7 @@ function listen() {
   window.addEventListener('hashchange', () => {
     const before = state.run
     state = { ...fromHash(location.hash) }
-    state.block ??= run ? Math.round(run.block_mm) : null
+    if (run) state.block = knownBlock(state.block ?? run.block_mm)
     if (state.run !== before || !run) choose(Math.min(state.run, runs.length - 1))
     else draw().then(() => moved(state.at ?? run.centre_mm, 'url'))
   })

@@ -31,8 +31,10 @@ export function fromHash(hash) {
       state[name] = text === '1'
     } else if (name === 'opacity') {
       if (number >= 0 && number <= 100) state.opacity = number
-    } else if ((name === 'run' || name === 'block') && Number.isInteger(number) && number >= 0 && number < 1e4) {
-      state[name] = number
+    } else if (name === 'run' && Number.isInteger(number) && number >= 0 && number < 1e4) {
+      state.run = number
+    } else if (name === 'block' && number > 0 && number < 1e4) {
+      state.block = number
     }
   }
   return state

@@ -24,6 +24,7 @@ from regista.cli._setup import demo, warmup
 from regista.cli._skull_strip import skull_strip
 from regista.cli._train import train
 from regista.cli._train_metric import deep_metric
+from regista.cli._train_prior import deformation_prior
 from regista.cli._view import view
 
 app = typer.Typer(
@@ -57,6 +58,7 @@ app.command("skull-strip")(skull_strip)
 app.command("train-nyul")(train_nyul)
 app.command()(ablate)
 train.command("deep-metric")(deep_metric)
+train.command("deformation-prior")(deformation_prior)
 app.add_typer(train, name="train")
 app.add_typer(models, name="models")
 app.command()(warmup)

@@ -140,6 +140,13 @@ def convert(
         typer.Option("--from", "--format", metavar="FORMAT", help=f"Format of a transform IN: {FORMATS}."),
     ] = None,
     to: ToFormat = None,
+    velocity: Annotated[
+        bool,
+        typer.Option(
+            "--velocity",
+            help="Write the velocity field of a flow (svf), as vectors in the form of a displacement field.",
+        ),
+    ] = False,
     convention: Convention = None,
     to_convention: Annotated[
         str | None, typer.Option(help="'lps' or 'ras' of OUT, where its format needs one.")
@@ -158,16 +165,46 @@ def convert(
     found, thing = load(source, kind, format=format, convention=convention, fixed=fixed, moving=other)
     if frame is not None:
         thing = _frame(thing, frame, source)
+    if velocity:
+        thing = _velocity(thing, source)
     options: dict[str, Any] = {}
     if found == "transform":
         options = {"format": to, "fixed": fixed, "moving": other}
     elif found in ("points", "mesh"):
         options = {"convention": to_convention}
+    parts = _parts(thing)
     write(target, thing, **options)
     if as_json:
-        say_json({"output": str(target), "kind": found, "from": str(source)})
+        say_json(
+            {"output": str(target), "kind": found, "from": str(source), **({"parts": parts} if parts else {})}
+        )
     else:
-        say(f"{target}: {found} of {source}", quiet=quiet)
+        say(f"{target}: {found} of {source}" + (f" ({', '.join(parts)})" if parts else ""), quiet=quiet)
+
+
+def _parts(thing: Any) -> list[str]:
+    """Return what a transform is made of, by name; nothing of other things."""
+    from regista.transforms import Composite, Transform
+
+    if not isinstance(thing, Transform):
+        return []
+    return [type(part).__name__ for part in Composite((thing,)).flatten().transforms]
+
+
+def _velocity(thing: Any, path: Path) -> Transform:
+    """Return the velocity of a chain with one flow, its vectors in the form of a displacement field."""
+    from regista.core import GeometryError
+    from regista.transforms import Composite, DisplacementField, Transform, VelocityField
+
+    parts = Composite((thing,)).flatten().transforms if isinstance(thing, Transform) else ()
+    flows = [part for part in parts if isinstance(part, VelocityField)]
+    if len(flows) != 1:
+        raise GeometryError(
+            f"{path} holds {len(flows) or 'no'} velocity fields: --velocity takes the one of a stationary velocity field (models "
+            "'svf'), which .h5 keeps"
+        )
+    (flow,) = flows
+    return DisplacementField(flow.vectors_mm, flow.grid, flow.fixed_space, flow.fixed_space)
 
 
 def _frame(thing: Any, number: int, path: Path) -> Image:

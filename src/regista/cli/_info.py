@@ -269,7 +269,7 @@ def _transform(transform: Any) -> dict[str, Any]:
 def _part(part: Any) -> dict[str, Any]:
     import numpy as np
 
-    from regista.transforms import Affine, BSplineField, jacobian_determinant
+    from regista.transforms import Affine, BSplineField, VelocityField, jacobian_determinant
 
     tree: dict[str, Any] = {"transform": type(part).__name__, "dimensions": part.ndim}
     if isinstance(part, Affine):
@@ -281,6 +281,12 @@ def _part(part: Any) -> dict[str, Any]:
         part = part.displacement(part.domain())
     else:
         tree["grid"] = part.grid.describe()
+    if isinstance(part, VelocityField):
+        speeds = np.sqrt(np.einsum("i...,i...->...", part.vectors_mm, part.vectors_mm))
+        tree["velocity (mm)"] = (
+            f"mean {speeds.mean():.3f}, largest {speeds.max():.3f}, {part.steps} squarings"
+        )
+        part = part.displacement()
     lengths = np.sqrt(np.einsum("i...,i...->...", part.vectors_mm, part.vectors_mm))
     tree["displacement (mm)"] = f"mean {lengths.mean():.3f}, largest {lengths.max():.3f}"
     determinant = jacobian_determinant(part, part.grid)

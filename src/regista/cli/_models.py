@@ -11,12 +11,14 @@ import typer
 from regista.cli._console import Debug, Json, guarded, say, say_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from regista.core import Image
     from regista.registration import Plan, Result
     from regista.transforms import Transform
 
+ANY_CONTRAST = ("mi", "nmi", "mind")
+"""Similarities of trainings on scans of different contrasts."""
 models = typer.Typer(help="List trained models, show one, or verify its files.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model by name, or its folder.")]
@@ -91,6 +93,26 @@ def without_linear_stages(plan: Plan) -> Plan:
     return replace(plan, stages=stages)
 
 
+def linear_plan(settings: Mapping[str, Any]) -> Plan | None:
+    """Return what brings images near each other as a model's training images were; None for nothing.
+
+    Parameters
+    ----------
+    settings : mapping
+        What ``model.json`` holds.
+    """
+    from regista.registration import LinearStage, load_plan
+
+    wanted, loss = settings.get("alignment", "affine"), settings["loss"]
+    if wanted == "none":
+        return None
+    one_contrast = loss["similarity_weight"] and loss["similarity"]["name"] not in ANY_CONTRAST
+    if wanted == "rigid" or one_contrast:  # the rigid preset takes any contrast
+        return load_plan(wanted)
+    plan = load_plan("multimodal")
+    return replace(plan, stages=tuple(stage for stage in plan.stages if isinstance(stage, LinearStage)))
+
+
 def run_model(
     images: dict[str, Image | None],
     name: str,
@@ -111,20 +133,21 @@ def run_model(
     refine : Plan, optional
         Deformable stages that start from the network's field.
     initial : Transform, optional
-        Linear map to start from; without it the engine's affine stage finds one.
+        Linear map to start from; without it the engine's linear stages find one, of the kind the model was trained after.
     fill, seed
         As in `register`.
     run : callable
         Runs a plan on the images from a start, masks and all.
     """
     from regista.learning import load_model
-    from regista.registration import finish, load_plan
+    from regista.registration import finish
 
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
     assert moving is not None
     model = load_model(name)
-    first = None if initial is not None else run(load_plan("affine"), None)
+    plan = None if initial is not None else linear_plan(model.settings)
+    first = None if plan is None else run(plan, None)
     start = initial if first is None else first.transform
     began = time.perf_counter()
     predicted = model.predict(fixed, moving, initial=start)

@@ -55,22 +55,31 @@ def judged(
     if not (report or verdict):
         return result, None
     from regista.reporting import judge, make_report
+    from regista.reporting._features import make_scene
 
     began = time.perf_counter()
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
     assert moving is not None
-    page = found = None
+    page = found = scene = None
     # one at a time: the results must not be lost for a picture of them, nor the verdict, which sets the exit code
-    try:
-        found = judge(fixed, moving, result)
-    except Exception as error:
-        result = _warned(result, "the registration could not be judged", error)
-    if verdict and found is not None:
-        result = _with(result, measures={**result.record.measures, "verdict": found.to_dict()})
-    if report and found is not None:
+    if verdict:
         try:
-            page = make_report(fixed, moving, result, verdict=found, **_truth(guides)).html
+            scene = make_scene(fixed, moving, result.transform)
+            found = judge(fixed, moving, result, scene=scene)
+        except Exception as error:
+            result = _warned(result, "the registration could not be judged", error)
+    if found is not None:
+        result = _with(result, measures={**result.record.measures, "verdict": found.to_dict()})
+    if report:
+        shown: dict[str, Any] = {
+            "verdict": found,
+            "judged": found is not None,
+            "scene": scene,
+            **_truth(guides),
+        }
+        try:
+            page = make_report(fixed, moving, result, **shown).html
         except Exception as error:
             result = _warned(result, "the quality page could not be made", error)
     timings = dict(result.record.timings)

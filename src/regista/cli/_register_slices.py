@@ -153,7 +153,9 @@ def _report(result: SlicesResult, paths: dict[str, Path], quiet: bool, as_json: 
 
     record, measures = result.record, result.measures
     failed, constant = record.measures["failed"], record.measures["constant"]
-    used = [n for n in range(len(result.transforms)) if n not in constant]
+    entries = record.measures["slices"]
+    errors = {number: entry["error"] for number, entry in enumerate(entries) if "error" in entry}
+    used = [n for n in range(len(entries)) if n not in constant and n not in errors]
     before, after = (float(np.nanmean(measures[f"ncc_{when}"][used])) for when in ("before", "after"))
     figures = {
         "slices": len(result.transforms),
@@ -164,7 +166,7 @@ def _report(result: SlicesResult, paths: dict[str, Path], quiet: bool, as_json: 
         "folded_percent_max": float(measures["folded_percent"].max()),
     }
     if as_json:
-        say_json(as_tree(record, paths, **for_json(figures), failed=failed, constant=constant))
+        say_json(as_tree(record, paths, **for_json(figures), failed=failed, constant=constant, errors=errors))
     elif not quiet:
         for warning in record.warnings:
             complain(f"Warning: {warning}")
@@ -175,10 +177,22 @@ def _report(result: SlicesResult, paths: dict[str, Path], quiet: bool, as_json: 
             say(f"  {path}")
     if record.status.ok:
         return 0
-    named = ", ".join(map(str, failed[:10])) + (", …" if len(failed) > 10 else "")
+    for number, reason in list(errors.items())[:_TOLD]:
+        complain(f"Error: slice {number} could not be registered and was left in place: {reason}")
+    by_status: dict[str, list[int]] = {}
+    for number in failed:
+        by_status.setdefault(str(entries[number]["status"]), []).append(number)
+    named = "; ".join(f"{_numbers(numbers)}: {status}" for status, numbers in by_status.items())
     complain(
-        f"Error: the registration of {len(failed)} of {figures['slices']} slices failed its checks ({named}: "
-        f"{record.status}); the results are written for inspection, do not use them. Look at these slices, try another "
-        "plan or masks"
+        f"Error: the registration of {len(failed)} of {figures['slices']} slices failed its checks ({named}); the results "
+        "are written for inspection, do not use those of the slices named. Look at these slices, try another plan or masks"
     )
     return 1
+
+
+_TOLD = 10
+"""Slices that a message names."""
+
+
+def _numbers(slices: list[int]) -> str:
+    return ", ".join(map(str, slices[:_TOLD])) + (", …" if len(slices) > _TOLD else "")

@@ -38,6 +38,9 @@ def report(
     convention: Convention = None,
     fixed: Annotated[Path | None, typer.Option(help="Fixed image, if it was moved since.")] = None,
     moving: Annotated[Path | None, typer.Option(help="Moving image, if it was moved since.")] = None,
+    verdict: Annotated[
+        bool, typer.Option("--verdict/--no-verdict", help="Judge the run; exit code 1 if it failed.")
+    ] = True,
     threads: Threads = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -53,9 +56,11 @@ def report(
         tell_compiling()
     with use_threads(threads):
         if cohort:
-            _refuse_with_cohort({"labels": labels, "landmarks": landmarks, "fixed": fixed, "moving": moving})
+            given = {"labels": labels, "landmarks": landmarks, "fixed": fixed, "moving": moving}
+            _refuse_with_cohort(given | {"no-verdict": not verdict})
             return _cohort(runs, output, quiet, as_json)
-        return _single(runs, output, (labels, landmarks, convention), (fixed, moving), quiet, as_json)
+        truth = (labels, landmarks, convention)
+        return _single(runs, output, truth, (fixed, moving), verdict, quiet, as_json)
 
 
 def _refuse_with_cohort(options: dict[str, Any]) -> None:
@@ -73,6 +78,7 @@ def _single(
     output: Path | None,
     truth: tuple[Any, Any, Any],
     images: tuple[Path | None, Path | None],
+    verdict: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
@@ -91,17 +97,20 @@ def _single(
     inputs = [*(folder / name for name in RESULTS), *(truth[0] or ()), *(truth[1] or ()), *images]
     check_outputs([page], inputs, (".html", ".htm"))
     run = read_run(folder, *images)
-    made = write_report(page, run.fixed, run.moving, run.result, **_truth(run, *truth))
+    made = write_report(
+        page, run.fixed, run.moving, run.result, judged=verdict, **_truth(run, *truth)
+    ).verdict
     if as_json:
-        say_json({"verdict": made.verdict.to_dict(), "outputs": {"report": str(page)}})
+        say_json({"verdict": made and made.to_dict(), "outputs": {"report": str(page)}})
     elif not quiet:
         for warning in run.result.record.warnings:
             complain(f"Warning: {warning}")
-        say(f"verdict {made.verdict.outcome}")
-        for reason in made.verdict.reasons:
-            say(f"  {reason}")
+        if made is not None:
+            say(f"verdict {made.outcome}")
+            for reason in made.reasons:
+                say(f"  {reason}")
         say(f"  {page}")
-    return int(made.verdict.outcome == "fail")
+    return int(made is not None and made.outcome == "fail")
 
 
 def _truth(

@@ -5,28 +5,31 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
+from regista.cli._models import linear_plan
 from regista.cli._register import tell_compiling
 from regista.cli._stops import raise_if_stopped, stops_deferred
 
 if TYPE_CHECKING:
     from regista.core import Image
     from regista.learning import ModelConfig
+    from regista.registration import Plan
     from regista.transforms import Transform
 
-FILES = ("model.safetensors", "model.json", "card.md", "log.csv", "checkpoint.pt")
+FILES = ("model.safetensors", "model.json", "card.md", "pairs.png", "log.csv", "checkpoint.pt")
 """What a training leaves in its folder."""
 
-train = typer.Typer(help="Train a network on your own scans.", no_args_is_help=True)
+Number = TypeVar("Number", int, float)
+train = typer.Typer(help="Train a network, a metric or a prior on your own data.", no_args_is_help=True)
 
 
 @train.callback()
 def _group() -> None:
-    """Train a network on your own scans."""
+    """Train a network, a metric or a prior on your own data."""
 
 
 @train.command("voxelmorph")
@@ -53,6 +56,10 @@ def voxelmorph(
     half_resolution: Annotated[
         bool, typer.Option("--half-resolution", help="Estimate at half resolution: faster.")
     ] = False,
+    resolutions: Annotated[
+        int,
+        typer.Option(min=1, help="Give a field at so many resolutions, each refining the one below."),
+    ] = 1,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Compare in both directions (with --diffeomorphic).")
     ] = False,
@@ -62,12 +69,20 @@ def voxelmorph(
             help="Voxel size the network sees, mm; once, or per axis (default: the first scan's finest)."
         ),
     ] = None,
+    shape: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Train on so many voxels around the middle of what a scan shows; once, or per axis (default: all).",
+        ),
+    ] = None,
     similarity: Annotated[str, typer.Option(help="lncc, ssd, ncc, nmi, mi or mind.")] = "lncc",
     radius: Annotated[int, typer.Option(help="Window radius of lncc, voxels.")] = 4,
     smoothness: Annotated[float, typer.Option(help="Weight of the diffusion penalty.")] = 1.0,
     bending: Annotated[float, typer.Option(help="Weight of the bending penalty, mm².")] = 0.0,
     jacobian: Annotated[float, typer.Option(help="Weight of the squared log-Jacobian.")] = 0.0,
     prior: Annotated[float, typer.Option(help="Precision of the prior (with --probabilistic).")] = 10.0,
+    kl_weight: Annotated[float, typer.Option(help="Weight of the prior (with --probabilistic).")] = 0.01,
     labels_weight: Annotated[
         float, typer.Option(help="Weight of 1 − Dice of the labels (semi-supervised).")
     ] = 0.0,
@@ -83,6 +98,12 @@ def voxelmorph(
     steps: Annotated[int, typer.Option(min=1, help="Steps of Adam.")] = 5000,
     batch: Annotated[int, typer.Option(min=1, help="Pairs per step.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 3e-4,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help="Of the learning rate: 'cosine', falling to nearly 0 at the last step, or 'constant'."
+        ),
+    ] = "cosine",
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 250,
     patience: Annotated[
         int, typer.Option(min=0, help="End after so many validations without a gain; 0 never does.")
@@ -110,8 +131,8 @@ def voxelmorph(
 ) -> int:
     """Train a network that registers two scans in one pass, without a truth to learn from (VoxelMorph).
 
-    Writes model.safetensors, model.json, card.md, log.csv and checkpoint.pt to the output folder. The same command
-    goes on with a training that was interrupted, to the same weights.
+    Writes model.safetensors, model.json, card.md with pairs.png, log.csv and checkpoint.pt to the output folder. The same
+    command goes on with a training that was interrupted, to the same weights.
     """
     from regista.cli._outputs import keep_inputs
     from regista.cli._progress import progress_bar
@@ -119,6 +140,7 @@ def voxelmorph(
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import Provenance, fit, prepare_parts, read_dataset, split_subjects
+    from regista.learning._loop import first_process
 
     if synthesis not in (None, "labels", "shapes"):
         raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")
@@ -131,7 +153,7 @@ def voxelmorph(
     subjects = split_subjects(dataset, validation, test, seed)
     first = read(dataset.scans[0].image)
     finest = float(first.grid.spacing.min())
-    steps_mm = _per_axis(spacing or [round(finest, 6)], first.ndim)
+    steps_mm = _per_axis("--spacing", spacing or [round(finest, 6)], first.ndim)
     config = _config(
         network={
             "name": network,
@@ -139,8 +161,10 @@ def voxelmorph(
             "diffeomorphic": diffeomorphic or probabilistic,
             "probabilistic": probabilistic,
             "half_resolution": half_resolution,
+            "resolutions": resolutions,
         },
         spacing=steps_mm,
+        shape=_per_axis("--shape", shape, first.ndim) if shape else (),
         loss={
             "similarity": similarity,
             "radius": radius,
@@ -148,6 +172,7 @@ def voxelmorph(
             "bending": bending,
             "jacobian": jacobian,
             "prior": prior,
+            "kl_weight": kl_weight,
             "labels_weight": labels_weight,
             "bidirectional": bidirectional,
             "synthetic": synthesis is not None,
@@ -156,6 +181,7 @@ def voxelmorph(
             "steps": steps,
             "batch": batch,
             "learning_rate": learning_rate,
+            "schedule": schedule,
             "seed": seed,
             "validate_every": validate_every,
             "patience": patience,
@@ -163,7 +189,8 @@ def voxelmorph(
         },
         flips=None if not augment else tuple(flip_axis or ()),
     )
-    show = not (quiet or as_json)
+    speaks = first_process()
+    show = speaks and not (quiet or as_json)
     if show:
         tell_compiling()
 
@@ -173,7 +200,8 @@ def voxelmorph(
             complain(f"prepared {done} of {total} scans")
 
     with use_threads(threads), stops_deferred():
-        aligner = None if align == "none" else _aligner(align)
+        plan = linear_plan({"alignment": align, "loss": config.loss.to_dict()})
+        aligner = None if plan is None else _aligner(plan)
         shapes = synthesis == "shapes"
         parts = prepare_parts(dataset, subjects, config, aligner, tell, trains_on_shapes=shapes)
         source = None if synthesis is None else _synthetic(synthesis, parts)
@@ -197,21 +225,23 @@ def voxelmorph(
                 progress=progress,
                 device=device,
             )
-    _tell(output, result, tested, quiet, as_json)
+    if speaks:
+        _tell(output, result, tested, quiet, as_json)
     return 0
 
 
-def _per_axis(values: list[float], ndim: int) -> tuple[float, ...]:
+def _per_axis(option: str, values: list[Number], ndim: int) -> tuple[Number, ...]:
     from regista.core import PlanError
 
     if len(values) not in (1, ndim):
-        raise PlanError(f"--spacing is given once, or once per axis ({ndim}), got {len(values)} times")
+        raise PlanError(f"{option} is given once, or once per axis ({ndim}), got {len(values)} times")
     return tuple(values * ndim if len(values) == 1 else values)
 
 
 def _config(
     network: dict[str, Any],
     spacing: tuple[float, ...],
+    shape: tuple[int, ...],
     loss: dict[str, Any],
     training: dict[str, Any],
     flips: tuple[int, ...] | None,
@@ -227,7 +257,7 @@ def _config(
     pose = None if flips is None else Augmentation(flip_axes=flips)
     return ModelConfig(
         network=NetworkConfig(**network),
-        inputs=InputConfig(spacing_mm=spacing),
+        inputs=InputConfig(spacing_mm=spacing, shape=shape),
         loss=_loss(network["probabilistic"], **loss),
         training=TrainingConfig(**training, augmentation=pose),
     )
@@ -250,18 +280,19 @@ def _loss(probabilistic: bool, **told: Any) -> Any:
         penalties=tuple(kind(weight=weight) for kind, weight in weights if weight),
         similarity_weight=0.0 if told["synthetic"] else 1.0,
         kl=KL(precision=told["prior"]) if probabilistic else None,
+        kl_weight=told["kl_weight"],
         dice_weight=told["labels_weight"] or (1.0 if told["synthetic"] else 0.0),
         bidirectional=told["bidirectional"],
     )
 
 
-def _aligner(preset: str) -> Any:
+def _aligner(plan: Plan) -> Any:
     """Return the linear registration that brings a scan near another."""
     from regista.registration import register as run
 
     def align(fixed: Image, moving: Image) -> Transform:
         raise_if_stopped()
-        return run(fixed, moving, preset).transform
+        return run(fixed, moving, plan).transform
 
     return align
 

@@ -31,6 +31,12 @@ def deep_metric(
         str, typer.Option(help="What the columns fixed and moving show, as in t1,t2.")
     ] = "first,second",
     validation: Annotated[float, typer.Option(help="Share, or number, of subjects to hold out.")] = 0.2,
+    architecture: Annotated[
+        str,
+        typer.Option(
+            help="'two-channel' scores pairs of patches; 'features' describes each contrast by itself."
+        ),
+    ] = "two-channel",
     channels: Annotated[str, typer.Option(help="Filters of the four layers.")] = "16,32,32,64",
     shrinks: Annotated[str, typer.Option(help="Levels that patches are drawn from.")] = "1,2,4",
     steps: Annotated[int, typer.Option(min=1, help="Steps of Adam.")] = 10_000,
@@ -48,7 +54,9 @@ def deep_metric(
     ] = False,
     trust_alignment: Annotated[
         bool,
-        typer.Option("--trust-alignment", help="Take pairs that look more alike when shifted as aligned."),
+        typer.Option(
+            "--trust-alignment", help="Take pairs that look more alike when shifted or turned as aligned."
+        ),
     ] = False,
     device: Annotated[str, typer.Option(help="'cpu', or 'cuda' for a GPU.")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Same seed and threads: same weights.")] = 0,
@@ -76,6 +84,7 @@ def deep_metric(
     keep_inputs(outputs, [path for one in files for path in (one.fixed, one.moving, one.mask)])
     parts = split_pairs(files, validation, seed)
     config = MetricConfig(
+        architecture=architecture,
         ndim=read(files[0].fixed).ndim,
         channels=_numbers(channels, "--channels"),
         patches=PatchConfig(shrinks=_numbers(shrinks, "--shrinks")),
@@ -113,9 +122,7 @@ def deep_metric(
                 device=device,
             )
     best = result.best
-    told = (
-        [f"held-out pairs: {100 * best.accuracy:.1f} % of {best.patches} patches told right"] if best else []
-    )
+    told = [f"held-out pairs: {100 * best.accuracy:.1f} % of patches told right"] if best else []
     tell_trained(output, result, {"validation": best}, told, quiet, as_json)
     return 0
 

@@ -27,6 +27,7 @@ class Status(enum.StrEnum):
     NON_FINITE = "non-finite"
     FOLDED = "folded"
     CANCELLED = "cancelled"
+    ERROR = "error"
 
     @property
     def ok(self) -> bool:

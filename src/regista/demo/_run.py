@@ -90,7 +90,8 @@ def run_demo(
         )
         clock.lap("montage")
         page = folder / "report.html"
-        figures["verdict"] = write_report(page, *pair, result, title=_caption(figures)).verdict.to_dict()
+        verdict = write_report(page, *pair, result, title=_caption(figures)).verdict
+        figures["verdict"] = None if verdict is None else verdict.to_dict()
         figures["outputs"]["report"] = str(page)
         clock.lap("report")
     return figures

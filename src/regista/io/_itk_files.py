@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from regista.core import FormatError, Grid
 from regista.io._files import read_text, reading, write_bytes, write_text
 from regista.io._h5_text import read_text as h5_text
-from regista.io._itk_elements import Element, from_elements, spaces_of, to_elements
-from regista.transforms import Transform
+from regista.io._itk_elements import (
+    Element,
+    deinterleave,
+    from_elements,
+    interleave,
+    spaces_of,
+    to_elements,
+)
+from regista.transforms import Composite, DisplacementField, Transform, VelocityField
 
-_GROUP, _OURS = "TransformGroup", "Regista"
+_GROUP, _OURS, _VELOCITY = "TransformGroup", "Regista", "Velocity"
 _HEADER = "#Insight Transform File V1.0"
 
 
@@ -30,7 +38,8 @@ def read_h5(path: Path, grid: Grid | None = None) -> Transform:
             group = file[_GROUP]
             elements = [_h5_element(path, group[key]) for key in sorted(group, key=int)]
             spaces = _read_spaces(file)
-        return from_elements(_in_order(elements), spaces, grid)
+            velocities = _read_velocities(file)
+        return _with_velocities(from_elements(_in_order(elements), spaces, grid), velocities)
 
 
 def _in_order(elements: list[Element]) -> list[Element]:
@@ -61,8 +70,35 @@ def _read_spaces(file: Any) -> list[list[str | None]] | None:
     return spaces
 
 
+def _read_velocities(file: Any) -> dict[int, tuple[NDArray[Any], int]]:
+    """Return the velocities behind displacements, and their squarings, by place in the order of application."""
+    found: dict[int, tuple[NDArray[Any], int]] = {}
+    if _OURS not in file or _VELOCITY not in file[_OURS]:
+        return found
+    for key, node in file[_OURS][_VELOCITY].items():
+        vectors, squarings = node["vectors"], node["squarings"]
+        if vectors.dtype.kind != "f" or squarings.dtype.kind not in "iu" or squarings.size != 1:
+            raise FormatError("its velocity field is damaged")
+        found[int(key)] = vectors[()].ravel(), int(squarings[()].ravel()[0])
+    return found
+
+
+def _with_velocities(transform: Transform, velocities: dict[int, tuple[NDArray[Any], int]]) -> Transform:
+    """Return a chain with velocity fields in place of the displacements they were written with."""
+    if not velocities:
+        return transform
+    parts = list(Composite((transform,)).flatten().transforms)
+    for number, (values, squarings) in velocities.items():
+        part = parts[number] if 0 <= number < len(parts) else None
+        if not isinstance(part, DisplacementField) or values.size != part.vectors_mm.size:
+            raise FormatError("its velocity field does not fit its displacement field")
+        vectors = deinterleave(values, part.grid.shape)
+        parts[number] = VelocityField(vectors, part.grid, squarings, part.fixed_space, part.moving_space)
+    return parts[0] if len(parts) == 1 else Composite(tuple(parts))
+
+
 def write_h5(path: Path, transform: Transform) -> None:
-    """Write ITK's HDF5 layout; displacements as float32, uncompressed."""
+    """Write ITK's HDF5 layout; displacements as float32, uncompressed, and beside them the velocities of flows."""
     import h5py
 
     elements = to_elements(transform)
@@ -82,6 +118,11 @@ def write_h5(path: Path, transform: Transform) -> None:
                 node.create_dataset("TransformParameters", data=element.parameters)
         ours = file.create_group(_OURS)  # ITK reads TransformGroup alone
         ours.attrs["spaces"] = np.bytes_(json.dumps(spaces_of(transform)))
+        for number, part in enumerate(Composite((transform,)).flatten().transforms):
+            if isinstance(part, VelocityField):
+                node = ours.create_group(f"{_VELOCITY}/{number}")
+                node.create_dataset("vectors", data=interleave(part.vectors_mm))
+                node.create_dataset("squarings", data=np.array([part.steps], np.int64))
     write_bytes(path, whole.getbuffer())
 
 

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     )
     from regista.learning._metric_fit import MetricOrigin, fit_metric
     from regista.learning._metric_patches import PatchSource
-    from regista.learning._metric_training import MetricScores, MetricTraining, train_metric
+    from regista.learning._metric_training import (
+        MetricScores,
+        MetricTraining,
+        measure_metric,
+        train_metric,
+    )
     from regista.learning._model import RegistrationModel, list_models, load_model, verify_model
     from regista.learning._networks import Motion, RegistrationNetwork
     from regista.learning._ops import dissimilarity, exponential, penalty, soft_dice, warp
@@ -87,6 +92,7 @@ _HOME = {
         (
             "MetricScores",
             "MetricTraining",
+            "measure_metric",
             "train_metric",
         ),
         "_metric_training",
@@ -131,6 +137,7 @@ __all__ = [
     "list_models",
     "load_model",
     "load_pairs",
+    "measure_metric",
     "penalty",
     "prepare_pair",
     "prepare_parts",

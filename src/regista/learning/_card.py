@@ -9,7 +9,9 @@ from importlib import metadata
 from typing import Any
 
 from regista.core import software_versions
+from regista.learning._checkpoint import PICTURES
 from regista.learning._config import ModelConfig
+from regista.learning._pictures import COLUMNS
 from regista.learning._validation import Scores
 
 
@@ -65,6 +67,7 @@ def card_text(
     seconds: float,
     validation: Scores | None,
     test: Scores | None,
+    pictures: str = "",
 ) -> str:
     """Return the model card as Markdown."""
     network, inputs = config.network, config.inputs
@@ -97,7 +100,7 @@ Voxels of {steps_mm} mm, trained at {" × ".join(map(str, inputs.shape))}; inten
 
 ## Training
 
-{steps} steps of {config.training.batch} pair{"s" * (config.training.batch > 1)}, {seconds / 60:.1f} minutes in the last session, seed
+{steps} steps of {config.training.batch} pair{"s" * (config.training.batch > 1)}, {seconds / 60:.1f} minutes in all, seed
 {config.training.seed}. Loss: {loss}.
 
     {origin.command}
@@ -110,9 +113,20 @@ Validation (used to choose the weights): {_figures(validation)}
 
 Test (never used in training): {_figures(test)}
 
-## Known failures
+{pictures}## Known failures
 
 {origin.failures or "None recorded. It has seen only images of the kind named above: others, other contrasts above all, may go wrong without a sign. Look at the result."}
+"""
+
+
+def picture_text(part: str, longest_vox: float) -> str:
+    """Return the section of the card that shows pairs of a part of the data."""
+    return f"""## Pictures
+
+![Pairs of the {part} part, one per row]({PICTURES})
+
+Pairs of the {part} part, one per row: {", ".join(COLUMNS)} (white: {longest_vox:.1f} voxels). Grey is no difference.
+
 """
 
 
@@ -133,7 +147,7 @@ def settings_of(
         "alignment": origin.alignment,
         "subjects": {part: list(names) for part, names in origin.subjects.items()},
         "steps_done": steps,
-        "seconds_last_session": round(seconds, 1),
+        "seconds": round(seconds, 1),
         "validation": plain(validation),
         "test": plain(test),
         "versions": training_versions(),

@@ -20,10 +20,11 @@ from regista.learning._config import ModelConfig
 from regista.learning._metric_config import MetricConfig
 from regista.similarity import METRIC_KIND
 
-WEIGHTS, SETTINGS, CARD, LOG, CHECKPOINT = (
+WEIGHTS, SETTINGS, CARD, PICTURES, LOG, CHECKPOINT = (
     "model.safetensors",
     "model.json",
     "card.md",
+    "pairs.png",
     "log.csv",
     "checkpoint.pt",
 )

@@ -39,6 +39,8 @@ class NetworkConfig:
         Estimate at half the resolution.
     squarings : int
         Of the integration.
+    resolutions : int
+        At how many resolutions it gives a field, each refining that of the one below; in training each is scored.
     """
 
     name: str = "voxelmorph-2"
@@ -47,6 +49,7 @@ class NetworkConfig:
     probabilistic: bool = False
     half_resolution: bool = False
     squarings: int = 7
+    resolutions: int = 1
 
     def __post_init__(self) -> None:
         architecture(self.name)
@@ -55,6 +58,8 @@ class NetworkConfig:
         if self.probabilistic and not self.diffeomorphic:
             raise PlanError("a probabilistic network estimates a velocity: make it diffeomorphic too")
         _number("squarings", self.squarings, 0, 12)
+        most = len(self.sizes.encoder) + (0 if self.half_resolution else 1)
+        _number("resolutions", self.resolutions, 1, most)
 
     @property
     def sizes(self) -> Architecture:
@@ -70,6 +75,7 @@ class NetworkConfig:
             probabilistic=self.probabilistic,
             half_resolution=self.half_resolution,
             squarings=self.squarings,
+            resolutions=self.resolutions,
         )
 
 
@@ -196,6 +202,15 @@ class ModelConfig:
             raise PlanError(
                 f"a {self.network.ndim}-D network has {self.network.ndim} voxel sizes, got "
                 f"{list(self.inputs.spacing_mm)}"
+            )
+        if self.inputs.shape and len(self.inputs.shape) != self.network.ndim:
+            raise PlanError(
+                f"a {self.network.ndim}-D network sees {self.network.ndim} axes, got shape {list(self.inputs.shape)}"
+            )
+        pose = self.training.augmentation
+        if pose is not None and not set(pose.flip_axes) <= set(range(self.network.ndim)):
+            raise PlanError(
+                f"axes to flip are among {list(range(self.network.ndim))}, got {list(pose.flip_axes)} (--flip-axis)"
             )
         if self.loss.bidirectional and not self.network.diffeomorphic:
             raise PlanError("a bidirectional loss needs the inverse map: make the network diffeomorphic")

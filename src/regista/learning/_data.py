@@ -62,6 +62,11 @@ class Dataset:
         return sorted({scan.subject for scan in self.scans})
 
     @property
+    def maps_alone(self) -> bool:
+        """Whether some scan is a label map without an image."""
+        return any(scan.image == scan.labels for scan in self.scans)
+
+    @property
     def labelled(self) -> bool:
         """Whether every scan has labels."""
         return all(scan.labels is not None for scan in self.scans)
@@ -81,7 +86,8 @@ def read_dataset(path: Path) -> Dataset:
     ----------
     path : Path
         A CSV file with the columns ``image[,subject][,labels][,split]``, or ``fixed,moving[,subject][,fixed_labels]
-        [,moving_labels][,split]``; paths count from its folder. Or a folder of images: the subject is ``sub-…`` of
+        [,moving_labels][,split]``; paths count from its folder. With ``labels[,subject][,split]`` alone, without images,
+        for training by synthesis, the label maps take the images' place. Or a folder of images: the subject is ``sub-…`` of
         BIDS, else what comes before the first underscore; labels are files named like the image with ``_labels``,
         ``_seg`` or ``_dseg`` in place of the last part of its name or after it.
 
@@ -111,6 +117,8 @@ def read_dataset(path: Path) -> Dataset:
     columns = {name for name in rows[0] if name}
     if "image" in columns:
         return Dataset(scans=tuple(_scan(path, n, row, "image", "labels") for n, row in enumerate(rows, 2)))
+    if "labels" in columns:
+        return Dataset(scans=tuple(_scan(path, n, row, "labels", "labels") for n, row in enumerate(rows, 2)))
     if {"fixed", "moving"} <= columns:
         scans: list[ScanFile] = []
         for n, row in enumerate(rows, 2):
@@ -118,8 +126,8 @@ def read_dataset(path: Path) -> Dataset:
         scans[1::2] = [replace(b, subject=a.subject) for a, b in zip(scans[::2], scans[1::2], strict=True)]
         return Dataset(scans=tuple(scans), pairs=tuple((2 * n, 2 * n + 1) for n in range(len(rows))))
     raise FormatError(
-        f"{path} has the columns {', '.join(sorted(columns)) or 'none'}; expected image[,subject][,labels], or "
-        "fixed,moving[,subject][,fixed_labels][,moving_labels]"
+        f"{path} has the columns {', '.join(sorted(columns)) or 'none'}; expected image[,subject][,labels], "
+        "labels[,subject] for synthesis, or fixed,moving[,subject][,fixed_labels][,moving_labels]"
     )
 
 

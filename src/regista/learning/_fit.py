@@ -9,10 +9,12 @@ from pathlib import Path
 
 from regista.core import PlanError, ProgressCallback, silent
 from regista.io import write_text
-from regista.learning._card import Provenance, card_text, settings_of
-from regista.learning._checkpoint import CARD, WEIGHTS, file_hash, write_settings
+from regista.learning._card import Provenance, card_text, picture_text, settings_of
+from regista.learning._checkpoint import CARD, PICTURES, WEIGHTS, file_hash, write_settings
 from regista.learning._config import ModelConfig
 from regista.learning._data import Dataset
+from regista.learning._loop import first_process, local_device
+from regista.learning._pictures import write_pictures
 from regista.learning._prepare import Align, PreparedScans, prepare_scans, reference_grid
 from regista.learning._sources import PairSource, Source
 from regista.learning._train import TrainingResult, train
@@ -63,17 +65,21 @@ def prepare_parts(
         Finds the linear map between two scans.
     report : callable
         Gets the number of scans done and of all.
-
     trains_on_shapes : bool
         Pairs will be made up from random shapes: the loss then needs no labels of the scans.
 
     Raises
     ------
     PlanError
-        If the loss needs labels that some scan lacks.
+        If the loss needs labels that some scan lacks, or images where label maps alone are listed.
     FormatError, GeometryError
         If a scan cannot be used.
     """
+    if config.loss.similarity_weight and dataset.of(subjects["train"]).maps_alone:
+        raise PlanError(
+            "the loss compares images, and label maps are listed without them: list the images in the column image, or "
+            "train by --synthesis labels (in Python similarity_weight=0)"
+        )
     needed = config.loss.dice_weight and not trains_on_shapes
     if needed and not dataset.of(subjects["train"]).labelled:
         missing = next(scan for scan in dataset.of(subjects["train"]).scans if scan.labels is None)
@@ -149,8 +155,11 @@ def fit(
     test : Scores or None
         Measured on the test part.
     """
-    config = parts.config
-    source = source or PairSource(parts.train, config.training.augmentation)
+    config, device = parts.config, local_device(device)
+    if source is None:
+        # labels that no term of the loss asks for are not carried along
+        scans = parts.train if config.loss.dice_weight else replace(parts.train, codes=None, values=())
+        source = PairSource(scans, config.training.augmentation)
     result = train(
         config,
         source,
@@ -164,7 +173,15 @@ def fit(
     test = None
     if parts.test is not None:
         test = score(result.network, parts.test, config.loss, config.inputs.spacing_mm, device=device)
-    summary = (result.steps, result.seconds, result.best, test)
-    write_text(folder / CARD, card_text(folder.resolve().name, config, origin, *summary))
+    if not first_process():
+        return result, test
+    summary = (result.steps, result.total_seconds, result.best, test)
+    pictures = ""
+    for name, part in {"test": parts.test, "validation": parts.validation, "training": parts.train}.items():
+        if part is not None and part.pairs:
+            longest = write_pictures(folder / PICTURES, result.network, part, device=device)
+            pictures = picture_text(name, longest)
+            break
+    write_text(folder / CARD, card_text(folder.resolve().name, config, origin, *summary, pictures=pictures))
     write_settings(folder, config, file_hash(folder / WEIGHTS), settings_of(origin, *summary))
     return result, test

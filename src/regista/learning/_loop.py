@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import json
 import math
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -68,6 +70,18 @@ class Crew:
         return bool(vote > 0)
 
 
+def first_process() -> bool:
+    """Tell whether this process writes files and speaks: of several started under ``torchrun`` only one does."""
+    return not distributed.is_torchelastic_launched() or os.environ.get("RANK", "0") == "0"
+
+
+def local_device(device: str) -> str:
+    """Return the device of this process: of several started under ``torchrun`` each has a GPU of its own."""
+    if device == "cuda" and distributed.is_torchelastic_launched():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return device
+
+
 @contextlib.contextmanager
 def crew(device: str, batch: int) -> Iterator[Crew]:
     """Give the processes that train together on batches of this size."""
@@ -98,14 +112,15 @@ class Course:
         False where the time was up before the last step.
     best : dict or None
         Validation of the weights kept.
-    seconds : float
-        Time spent in this session.
+    seconds, total_seconds : float
+        Time spent in this session, and in all of them.
     """
 
     steps: int
     finished: bool
     best: dict[str, Any] | None
     seconds: float
+    total_seconds: float
 
 
 class TrainingLoop(ABC, Generic[Batch]):
@@ -142,6 +157,12 @@ class TrainingLoop(ABC, Generic[Batch]):
         self.config, self.setup, self.network, self.optimizer = config, setup, network, optimizer
         self.folder, self.progress, self.crew = folder, progress, crew
         self.step, self.stale = 0, 0
+        self.whole = True  # whether the state is that between two steps
+        self.data = ""  # tells one set of scans from another
+        self.began, self.spent = (
+            time.monotonic(),
+            0.0,
+        )  # this session's begin, and the seconds of those before
         self.best: dict[str, Any] | None = None
         self.best_weights: dict[str, Tensor] | None = None
         self.rows: list[dict[str, Any]] = []
@@ -164,7 +185,7 @@ class TrainingLoop(ABC, Generic[Batch]):
 
     def run(self, minutes: float | None, resume: bool) -> Course:
         """Train, or go on; leave the network with its best weights, else the last."""
-        began = time.monotonic()
+        self.began = began = time.monotonic()
         if resume and (self.folder / CHECKPOINT).exists():
             self._restore()
         elif self.crew.rank == 0:
@@ -179,7 +200,8 @@ class TrainingLoop(ABC, Generic[Batch]):
             save_weights(self.folder / WEIGHTS, self.network.state_dict())
         self.network.eval()
         finished = self.step >= self.setup.steps or self._tired()
-        return Course(self.step, finished, self.best, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        return Course(self.step, finished, self.best, seconds, self.spent + seconds)
 
     def _steps(
         self, ahead: ThreadPoolExecutor, began: float, deadline: float, board: Callable[..., None]
@@ -187,29 +209,36 @@ class TrainingLoop(ABC, Generic[Batch]):
         steps, every = self.setup.steps, self.setup.validate_every
         totals: dict[str, float] = {}
         since = self.step
-        following = ahead.submit(self.batch, self.step)
+        following = self._begun(ahead, self.step)
         try:
             while self.step < steps and not self._tired():
                 batch = following.result()
+                self.whole = False
                 if self.step + 1 < steps:
-                    following = ahead.submit(self.batch, self.step + 1)
+                    following = self._begun(ahead, self.step + 1)
                 for name, value in self._advance(batch).items():
                     totals[name] = totals.get(name, 0.0) + value
                 self.step += 1
                 up = self.crew.any(time.monotonic() > deadline)
                 if self.step % every == 0 or self.step == steps:
                     means = {name: value / (self.step - since) for name, value in totals.items()}
-                    self._look(means, time.monotonic() - began, board)
+                    self._look(means, self.spent + time.monotonic() - began, board)
                     totals, since = {}, self.step
                     self._save()
+                self.whole = True
                 self._report(totals, since)
                 if up:
                     break
         except BaseException:
             following.cancel()
-            if self.step:
+            # a step or a validation cut in half would be lost or done twice: the checkpoint before it stands
+            if self.step and self.whole:
                 self._save()
             raise
+
+    def _begun(self, ahead: ThreadPoolExecutor, step: int) -> Future[Batch]:
+        """Begin to make a batch in the other thread, which is to obey this thread's number of threads."""
+        return ahead.submit(contextvars.copy_context().run, self.batch, step)
 
     def _tired(self) -> bool:
         return bool(self.setup.patience) and self.stale >= self.setup.patience
@@ -272,11 +301,19 @@ class TrainingLoop(ABC, Generic[Batch]):
                 "best_weights": self.best_weights,
                 "rows": self.rows,
                 "stale": self.stale,
+                "data": self.data,
+                "seconds": self.spent + time.monotonic() - self.began,
             },
         )
 
     def _restore(self) -> None:
         state = load_checkpoint(self.folder / CHECKPOINT, self.config)
+        if state.get("data", "") != self.data:
+            raise PlanError(
+                f"{self.folder / CHECKPOINT} belongs to a training on other scans: give the same scans to go on, or another "
+                "folder (-o), or --restart"
+            )
+        self.spent = state.get("seconds", 0.0)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.stale = state["step"], state["stale"]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 
 from regista.core import PlanError
@@ -93,6 +94,9 @@ class Loss:
         Factor on ``1 − Dice`` of the labels (semi-supervised training); 0 leaves labels out.
     bidirectional : bool
         Compare in both directions (diffeomorphic networks).
+    coarser_weight : float
+        Factor on similarity and penalties at the resolution below the finest, of networks with several; at the next below
+        its square, and so on.
     """
 
     similarity: Similarity = field(default_factory=lambda: LNCC(radius=4))
@@ -102,9 +106,10 @@ class Loss:
     kl_weight: float = 0.01
     dice_weight: float = 0.0
     bidirectional: bool = False
+    coarser_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("similarity_weight", "kl_weight", "dice_weight"):
+        for name in ("similarity_weight", "kl_weight", "dice_weight", "coarser_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise PlanError(f"{name} is a number of at least 0, got {getattr(self, name)}")
         if self.bidirectional and not isinstance(self.similarity, (LNCC, SSD)):
@@ -148,8 +153,25 @@ class Loss:
         if self.dice_weight and labels is not None:
             here, there, count = labels
             terms["dice"] = self.dice_weight * (1 - soft_dice(here, there, motion.field, count))
+        if motion.coarser:
+            terms["coarser"] = self._coarser(motion, fixed, moving, spacing)
         total = sum(terms.values(), motion.field.sum() * 0)
         return {"loss": total, **terms}
+
+    def _coarser(self, motion: Motion, fixed: Tensor, moving: Tensor, spacing: tuple[float, ...]) -> Tensor:
+        """Return similarity and penalties at the resolutions below the finest, weighted."""
+        total = motion.field.new_zeros(())
+        for depth, (shrink, coarse) in enumerate(motion.coarser, 1):
+            factor = self.coarser_weight**depth
+            here, there = (_shrunk(one, shrink, coarse.shape[2:]) for one in (fixed, moving))
+            if self.similarity_weight:
+                value = dissimilarity(self.similarity, here, warp(there, coarse))
+                total = total + factor * self.similarity_weight * value
+            steps = tuple(shrink * step for step in spacing)
+            for one in self.penalties:
+                if one.weight:
+                    total = total + factor * penalty(one, coarse, steps)
+        return total
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -161,6 +183,7 @@ class Loss:
             "kl_weight": self.kl_weight,
             "dice_weight": self.dice_weight,
             "bidirectional": self.bidirectional,
+            "coarser_weight": self.coarser_weight,
         }
 
     @classmethod
@@ -174,6 +197,14 @@ class Loss:
             kl=None if precision is None else KL(precision=precision),
             **settings,
         )
+
+
+def _shrunk(image: Tensor, shrink: int, shape: torch.Size) -> Tensor:
+    """Return means over blocks of voxels, on the grid of a coarser field; an image is padded as networks pad it."""
+    missing = [shrink * n - m for n, m in zip(shape, image.shape[2:], strict=True)]
+    padded = functional.pad(image, [part for n in reversed(missing) for part in (0, n)])
+    pool = functional.avg_pool3d if len(shape) == 3 else functional.avg_pool2d
+    return pool(padded, shrink)
 
 
 def _settings(term: Any) -> dict[str, Any]:

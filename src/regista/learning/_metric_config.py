@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from regista.core import PlanError
-from regista.similarity import METRIC_KIND
+from regista.similarity import METRIC_ARCHITECTURES, METRIC_KIND
 
 FORMAT = 1
 """Version of the layout of ``model.json``."""
@@ -83,6 +83,9 @@ class MetricConfig:
 
     Parameters
     ----------
+    architecture : {'two-channel', 'features'}
+        One network that scores pairs of patches, trained by a hinge loss (Simonovsky 2016); or one for each contrast that
+        describes a patch by features, trained contrastively.
     ndim : {2, 3}
         Dimensions of the images.
     channels : tuple of 4 int
@@ -111,6 +114,7 @@ class MetricConfig:
     True
     """
 
+    architecture: str = METRIC_ARCHITECTURES[0]
     ndim: int = 3
     channels: tuple[int, ...] = (16, 32, 32, 64)
     patches: PatchConfig = field(default_factory=PatchConfig)
@@ -125,6 +129,10 @@ class MetricConfig:
     schedule: ClassVar[str] = "cosine"
 
     def __post_init__(self) -> None:
+        if self.architecture not in METRIC_ARCHITECTURES:
+            raise PlanError(
+                f"architecture is {' or '.join(map(repr, METRIC_ARCHITECTURES))}, got {self.architecture!r}"
+            )
         if self.ndim not in (2, 3):
             raise PlanError(f"a metric is for images with 2 or 3 axes, got {self.ndim}")
         if len(self.channels) != 4 or any(type(n) is not int or not 1 <= n <= 1024 for n in self.channels):
@@ -146,7 +154,7 @@ class MetricConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as ``model.json`` holds them."""
         tree = asdict(self)
-        network = {name: tree.pop(name) for name in ("ndim", "channels")}
+        network = {name: tree.pop(name) for name in ("architecture", "ndim", "channels")}
         training = {
             name: tree.pop(name)
             for name in ("steps", "batch", "learning_rate", "decay", "seed", "validate_every", "patience")

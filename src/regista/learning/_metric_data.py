@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
+from scipy.spatial.transform import Rotation
 
 from regista.core import FormatError, GeometryError, Grid, Image, PlanError
 from regista.io import read
@@ -22,8 +23,10 @@ from regista.preprocessing import Reorient, unit_range
 from regista.similarity import MI
 
 Volume = NDArray[np.float32]
+Matrix = NDArray[np.float64]
 COLUMNS = ("fixed", "moving", "mask", "subject", "split")
 _SHIFTS_VOX = (2, 4, 8)
+_TURN_DEG = 6.0
 _DARK = 0.05
 """Intensity, of 0 … 1, above which a voxel of either image counts as tissue."""
 
@@ -156,10 +159,11 @@ class PairLevel:
 
 @dataclass(frozen=True, eq=False)
 class AlignedPair:
-    """An aligned pair at the levels that patches are drawn from."""
+    """An aligned pair at the levels that patches are drawn from; its voxels were `spacing_mm` wide."""
 
     subject: str
     levels: tuple[PairLevel, ...]
+    spacing_mm: tuple[float, ...] = ()
 
 
 def prepare_pair(
@@ -184,7 +188,7 @@ def prepare_pair(
     subject : str
         Whose they are, for messages.
     check_alignment : bool
-        Refuse a pair whose mutual information grows when one image is shifted.
+        Refuse a pair whose mutual information grows when one image is shifted or turned.
 
     Raises
     ------
@@ -218,11 +222,17 @@ def prepare_pair(
     tissue = use if mask is not None else binary_dilation((a > _DARK) | (b > _DARK), iterations=2)
     if not tissue.any():
         raise GeometryError(f"{told}: no voxel is left to draw patches from: its mask is empty")
-    if check_alignment:
-        _check_aligned(_volume(a), _volume(b), _volume(tissue.astype(np.float32)), told)
     grid = steps[0].image.grid
     volumes = [_volume(one) for one in (a, b, tissue.astype(np.float32))]
-    return AlignedPair(subject, tuple(_levels(volumes, grid, config.patches.shrinks)))
+    found = tuple(_levels(volumes, grid, config.patches.shrinks))
+    if not found:
+        raise GeometryError(
+            f"{told}: at the levels {list(config.patches.shrinks)} too little is left of {grid.shape} voxels to draw patches from: "
+            "8 along each axis, and some of the mask; take finer levels (--shrinks), or leave the pair out"
+        )
+    if check_alignment:
+        _check_aligned(volumes[0], volumes[1], volumes[2], _turns(grid), told)
+    return AlignedPair(subject, found, tuple(float(step) for step in grid.spacing))
 
 
 def _volume(image: NDArray[np.float32]) -> Volume:
@@ -251,7 +261,9 @@ def _levels(volumes: Sequence[Volume], grid: Grid, shrinks: Sequence[int]) -> It
             one if max(three) == 1 else np.asarray(warp(_smooth(one, sigma), to_fine, shape=shape))
             for one in volumes
         )
-        yield PairLevel(first, second, np.flatnonzero(tissue > 0.5))
+        centres = np.flatnonzero(tissue > 0.5)
+        if centres.size:
+            yield PairLevel(first, second, centres)
 
 
 def _smooth(volume: Volume, sigma: Sequence[float]) -> Volume:
@@ -259,24 +271,48 @@ def _smooth(volume: Volume, sigma: Sequence[float]) -> Volume:
     return smooth
 
 
-def _check_aligned(first: Volume, second: Volume, weight: Volume, told: str) -> None:
-    """Refuse a pair that is more alike after a shift: the metric would learn the misalignment."""
+def _turns(grid: Grid) -> dict[str, Matrix]:
+    """Return small turns about the middle of a grid as maps of its voxels, with what to call them."""
+    spacing = np.ones(3)
+    spacing[[0, 2] if grid.ndim == 2 else [0, 1, 2]] = grid.spacing
+    shape = (grid.shape[0], 1, grid.shape[1]) if grid.ndim == 2 else grid.shape
+    middle = (np.array(shape) - 1) / 2
+    found = {}
+    for axis in [1] if grid.ndim == 2 else range(3):
+        for degrees in (_TURN_DEG, -_TURN_DEG):
+            turn = Rotation.from_rotvec(np.eye(3)[axis] * degrees, degrees=True).as_matrix()
+            linear = turn * spacing / spacing[:, None]
+            name = "in the plane" if grid.ndim == 2 else f"about axis {axis}"
+            found[f"turned by {degrees:+g}° {name}"] = np.column_stack([linear, middle - linear @ middle])
+    return found
+
+
+def _check_aligned(
+    first: Volume, second: Volume, weight: Volume, turns: Mapping[str, Matrix], told: str
+) -> None:
+    """Refuse a pair that is more alike after a shift or a turn: the metric would learn the misalignment."""
     metric, out = MI().prepare(first, weight), np.empty_like(first)
-    here = -metric.value_and_gradient(second, weight, out)
+
+    def shared(image: Volume) -> float:
+        return -metric.value_and_gradient(image, weight, out)
+
+    here = shared(second)
     best, where = here, ""
     for axis, n in enumerate(first.shape):
+        along = min(axis, 1) if first.shape[1] == 1 else axis
         for shift in (s * sign for s in _SHIFTS_VOX for sign in (1, -1)):
             if n < 4 * abs(shift):
                 continue
-            there = -metric.value_and_gradient(np.roll(second, shift, axis), weight, out)
+            there = shared(np.roll(second, shift, axis))
             if there > best:
-                best, where = (
-                    there,
-                    f"{shift:+d} voxels along axis {(0, 2)[axis > 0] if first.shape[1] == 1 else axis}",
-                )
+                best, where = there, f"shifted by {shift:+d} voxels along axis {along}"
+    for name, matrix in turns.items():
+        there = shared(np.asarray(warp(second, matrix, shape=second.shape)))
+        if there > best:
+            best, where = there, name
     if best > 1.02 * here:
         raise GeometryError(
-            f"{told} is not aligned: shifted by {where} its images share {best:.3g} nats of information and as they are "
+            f"{told} is not aligned: {where} its images share {best:.3g} nats of information and as they are "
             f"{here:.3g}; align them first (regista register FIRST SECOND --preset rigid), or leave the check out "
             "(--trust-alignment) where that is no sign of it"
         )

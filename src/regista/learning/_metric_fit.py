@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from regista.core import ProgressCallback, silent
 from regista.io import write_text
 from regista.learning._card import training_versions
@@ -73,6 +75,7 @@ def fit_metric(
         "licence": origin.licence,
         "command": origin.command,
         "pairs": len(pairs),
+        "spacing_mm": np.median([pair.spacing_mm for pair in pairs], axis=0).round(4).tolist(),
         "subjects": subjects,
         "steps_done": result.steps,
         "seconds_last_session": round(result.seconds, 1),
@@ -91,10 +94,8 @@ def metric_card(name: str, config: MetricConfig, told: Mapping[str, Any]) -> str
     found = told["validation"]
     figures = "not measured: no pairs were held out."
     if found is not None:
-        figures = (
-            f"{100 * found['accuracy']:.1f} % of {found['patches']} patches of held-out pairs, which chose the weights, told right (half "
-            f"of them aligned, half shifted by 2 to {patches.farthest_vox:g} voxels); mean hinge loss {found['loss']:.3f}."
-        )
+        figures = _figures(config, found)
+    spacing = " × ".join(f"{step:g}" for step in told["spacing_mm"])
     people = "\n".join(f"- {part}: {', '.join(names)}" for part, names in told["subjects"].items() if names)
     versions = ", ".join(f"{key} {value}" for key, value in told["versions"].items())
     return f"""# {name}
@@ -108,7 +109,7 @@ Where the fixed image is {second} and the moving one {first}: `similarity = {{de
 
 ## Images it wants
 
-Voxels as wide as those it was trained on, at the levels {list(patches.shrinks)}; intensities between the percentiles
+Voxels as wide as those it was trained on ({spacing} mm), at the levels {list(patches.shrinks)}; intensities between the percentiles
 {list(config.percentiles)} of the foreground scaled to 0 … 1, which the engine does.
 
 ## Data
@@ -119,7 +120,8 @@ Voxels as wide as those it was trained on, at the levels {list(patches.shrinks)}
 
 ## Training
 
-{told["steps_done"]} steps of {config.batch} pairs of patches, seed {config.seed}; filters per layer {list(config.channels)}.
+{told["steps_done"]} steps of {config.batch} pairs of patches, seed {config.seed}; {config.architecture}, filters per layer
+{list(config.channels)}.
 
     {told["command"]}
 
@@ -134,3 +136,17 @@ Versions: {versions}.
 It has seen only images of the kind named above, healthy or ill as those were. On others it may have its best value away
 from the alignment: look at it first with `regista metric-landscape`.
 """
+
+
+def _figures(config: MetricConfig, found: Mapping[str, Any]) -> str:
+    """Return what was found on held-out pairs, which chose the weights."""
+    share, count, farthest = 100 * found["accuracy"], found["patches"], config.patches.farthest_vox
+    if config.architecture == "features":
+        return (
+            f"{share:.1f} % of {count // 2} patches of held-out pairs, which chose the weights, were more alike to their own place "
+            f"than to one 2 to {farthest:g} voxels away; contrastive loss {found['loss']:.3f}."
+        )
+    return (
+        f"{share:.1f} % of {count} patches of held-out pairs, which chose the weights, told right (half of them aligned, half "
+        f"shifted by 2 to {farthest:g} voxels); mean hinge loss {found['loss']:.3f}."
+    )

@@ -31,7 +31,9 @@ class PatchSource:
 
     Notes
     -----
-    A batch is a function of its generator alone, whatever the number of threads.
+    A batch is a function of its generator alone, whatever the number of threads. Positive and negative pairs take turns; for
+    the architecture 'features' each negative has the first patch of the positive before it, so that one place is compared with
+    the right one and with one near by.
     """
 
     def __init__(self, pairs: Sequence[AlignedPair], config: MetricConfig) -> None:
@@ -77,6 +79,9 @@ class PatchSource:
             -0.5, 0.5, (count, 3)
         )
         linear, waves = _linear_maps(rng, count, ndim, setup), _wave_tables(rng, count, ndim, setup.wave_vox)
+        if self._config.architecture == "features":
+            for table in (centres, linear, waves):
+                table[1::2] = table[::2]
         other_linear, other_waves, shift = linear.copy(), waves.copy(), np.zeros((count, 3))
         negative = np.flatnonzero(target < 0)
         shift[negative] = _shifts(rng, len(negative), ndim, nearest_vox, setup.farthest_vox)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from regista.core import PlanError, ProgressCallback, silent
 from regista.learning._loop import Crew, TrainingLoop, crew
 from regista.learning._metric_config import MetricConfig
 from regista.learning._metric_data import AlignedPair
+from regista.learning._metric_objectives import objective
 from regista.learning._metric_patches import PatchSource
-from regista.similarity import patch_network
+from regista.similarity import load_metric_model, patch_network
 
 _HELD_OUT = 512
 """Pairs of patches that accuracy is measured on; they are the same at every look."""
@@ -33,11 +34,12 @@ class MetricScores:
     Parameters
     ----------
     accuracy : float
-        Share of patches on the right side of 0.
+        Share of pairs of patches on the right side of 0; of 'features', share of patches that are more alike to their own
+        than to one near by.
     loss : float
-        Mean hinge loss.
+        Mean hinge loss; of 'features' the contrastive one, among as many patches as were looked at.
     patches : int
-        How many were looked at.
+        How many pairs of patches were looked at.
     """
 
     accuracy: float
@@ -84,7 +86,7 @@ def train_metric(
     """Train a metric on aligned pairs, or go on with a training that was interrupted.
 
     The loss is ``max(0, 1 − y N(X))`` for patches X with y = 1 where they are aligned and −1 elsewhere (Simonovsky
-    2016), by Adam.
+    2016), of 'features' InfoNCE among the patches of a batch (van den Oord 2018), by Adam.
 
     Parameters
     ----------
@@ -108,7 +110,7 @@ def train_metric(
     Raises
     ------
     PlanError
-        If there are no pairs, or the checkpoint is of another training.
+        If there are no pairs, the checkpoint is of another training, or several processes train 'features'.
     FormatError
         If the checkpoint is damaged.
     RegistrationError
@@ -118,6 +120,11 @@ def train_metric(
         raise PlanError("a metric learns from aligned pairs, and there are none (k = 0): give one at least")
     folder.mkdir(parents=True, exist_ok=True)
     with patch_network().torch_threads(), crew(device, config.batch) as processes:
+        if processes.size > 1 and config.architecture == "features":
+            raise PlanError(
+                f"architecture 'features' compares all patches of a batch and trains in one process, got {processes.size}: "
+                "start it without torchrun"
+            )
         training = _Training(config, pairs, folder, held_out, progress, device, processes)
         course = training.run(minutes, resume)
     return MetricTraining(
@@ -144,10 +151,9 @@ class _Training(TrainingLoop[Patches]):
         self.source = PatchSource(pairs, config)
         self.held_out: Patches | None = None
         if held_out:
-            rng = np.random.default_rng([config.seed, 1])
-            self.held_out = PatchSource(held_out, config).batch(rng, _HELD_OUT, _HELD_OUT_NEAREST_VOX)
+            self.held_out = _looked_at(held_out, config, _HELD_OUT, config.seed)
         torch.manual_seed(config.seed)
-        network = patch_network().PatchNetwork(config.ndim, config.channels).to(device)
+        network = patch_network().fresh(config.architecture, config.ndim, config.channels).to(device)
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, weight_decay=config.decay
         )
@@ -163,36 +169,60 @@ class _Training(TrainingLoop[Patches]):
         return self.metric.patches.nearest_at(step / self.metric.steps)
 
     def terms(self, batch: Patches) -> dict[str, Tensor]:
-        scores, target = self._scores(batch)
-        right = ((scores.detach() * target) > 0).float()
-        return {"loss": hinge(scores, target), "accuracy": right.mean()}
-
-    def _scores(self, patches: Patches) -> tuple[Tensor, Tensor]:
-        images, target = (torch.from_numpy(one).to(self.device) for one in patches)
-        return self.network(images).reshape(len(target)), target
+        loss, right = objective(self.network, *_tensors(batch, self.device))
+        return {"loss": loss, "accuracy": right.mean()}
 
     def also_logged(self) -> dict[str, float]:
         return {"nearest_vox": self._nearest(self.step - 1)}
 
-    @torch.no_grad()
     def validate(self) -> tuple[dict[str, Any], bool] | None:
         if self.held_out is None:
             return None
-        scores, target = self._scores(self.held_out)
-        found = {
-            "accuracy": float(((scores * target) > 0).float().mean()),
-            "loss": float(hinge(scores, target)),
-            "patches": len(target),
-        }
+        found = asdict(_scores(self.network, self.held_out, self.device))
         return found, self.best is None or found["loss"] < self.best["loss"]
 
 
-def hinge(scores: Tensor, target: Tensor) -> Tensor:
-    """Return the mean of ``max(0, 1 − y s)``.
+def measure_metric(
+    model: str | Path, pairs: Sequence[AlignedPair], *, patches: int = 2048, seed: int = 0
+) -> MetricScores:
+    """Return how well a trained metric tells patches of aligned pairs, such as those of people it was not trained on.
 
-    Examples
-    --------
-    >>> float(hinge(torch.tensor([2.0, 0.5]), torch.tensor([1.0, -1.0])))
-    0.75
+    Parameters
+    ----------
+    model : str or Path
+        Its name, or its folder.
+    pairs : sequence of AlignedPair
+        Prepared with the model's own configuration (`MetricConfig.from_dict`).
+    patches : int
+        How many pairs of patches to draw; a multiple of 4.
+    seed : int
+        Of the draw.
+
+    Raises
+    ------
+    PlanError, FormatError
+        If there is no such metric, or there are no pairs.
     """
-    return torch.clamp(1 - target * scores, min=0).mean()
+    if not pairs:
+        raise PlanError("a metric is measured on aligned pairs, and there are none: give one at least")
+    found = load_metric_model(str(model))
+    config = MetricConfig.from_dict(found.configuration)
+    with patch_network().torch_threads():
+        return _scores(found.network("cpu"), _looked_at(pairs, config, patches, seed), "cpu")
+
+
+def _looked_at(pairs: Sequence[AlignedPair], config: MetricConfig, count: int, seed: int) -> Patches:
+    """Return patches to measure on, from a stream of their own."""
+    return PatchSource(pairs, config).batch(np.random.default_rng([seed, 1]), count, _HELD_OUT_NEAREST_VOX)
+
+
+def _tensors(patches: Patches, device: str) -> tuple[Tensor, Tensor]:
+    images, target = (torch.from_numpy(one).to(device) for one in patches)
+    return images, target
+
+
+def _scores(network: torch.nn.Module, patches: Patches, device: str) -> MetricScores:
+    images, target = _tensors(patches, device)
+    with torch.no_grad():
+        loss, right = objective(network, images, target)
+    return MetricScores(accuracy=float(right.mean()), loss=float(loss), patches=len(target))

@@ -29,6 +29,31 @@ def convolution(ndim: int, channels_in: int, channels_out: int, stride: int = 1)
     return cast(nn.Module, layer)
 
 
+def upsampled_convolution(layer: nn.Module, x: Tensor, beside: Tensor) -> Tensor:
+    """Return ``layer(cat(repeat(x, 2), beside))`` with fewer products, and without the copies.
+
+    A 3-wide convolution of an image whose voxels are repeated is a transposed convolution of the image itself, 4 wide and
+    of stride 2: per axis 2 products in place of 3.
+
+    Parameters
+    ----------
+    layer : Conv2d or Conv3d
+        A convolution of `convolution`.
+    x : (B, C, *shape) tensor
+        What is repeated along every axis.
+    beside : (B, D, *2 shape) tensor
+        Channels that follow.
+    """
+    weight, count, ndim = layer.weight, x.shape[1], x.dim() - 2
+    kernel = weight[:, :count].flip(tuple(range(2, ndim + 2))).transpose(0, 1)
+    for axis in range(ndim):
+        along = [0, 0] * axis
+        kernel = F.pad(kernel, [*along, 0, 1]) + F.pad(kernel, [*along, 1, 0])
+    transposed, plain = (F.conv_transpose3d, F.conv3d) if ndim == 3 else (F.conv_transpose2d, F.conv2d)
+    above = transposed(x, kernel, layer.bias, stride=2, padding=1)
+    return cast(Tensor, above + plain(beside, weight[:, count:], padding=1))
+
+
 class UNet(nn.Module):
     """The body: features of a pair at full or half resolution.
 
@@ -42,6 +67,13 @@ class UNet(nn.Module):
         Stop before the last upsampling; convolutions meant for full resolution run at half.
     channels_in : int
         Channels of the input.
+
+    Attributes
+    ----------
+    widths : tuple of int
+        Channels of the features at each resolution below that of `forward`, coarse to fine.
+    folded : bool
+        Upsample by `upsampled_convolution`: the same to rounding.
     """
 
     def __init__(
@@ -49,6 +81,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.ndim, self.sizes, self.half_resolution = ndim, sizes, half_resolution
+        self.folded = True
         strided = sizes.pooling == "stride"
         levels = len(sizes.encoder)
         skips = [channels_in]
@@ -74,6 +107,8 @@ class UNet(nn.Module):
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
         self.at_half, self.after = nn.ModuleList(at_half), nn.ModuleList(after)
         self.channels_out = width
+        coarser = sizes.decoder[:levels]
+        self.widths = tuple(coarser[:-1] if half_resolution else coarser)
 
     def _joins(self, level: int) -> bool:
         """Tell whether a decoder level ends with an upsampling and the encoder's features beside it.
@@ -85,25 +120,42 @@ class UNet(nn.Module):
 
     def forward(self, pair: Tensor) -> Tensor:
         """Return features ``(B, channels_out, *shape)`` of a pair whose sides are multiples of the factor."""
+        return self.pyramid(pair)[-1]
+
+    def pyramid(self, pair: Tensor) -> list[Tensor]:
+        """Return features of every resolution, coarse to fine, the last as of `forward`; each twice as fine."""
         strided = self.sizes.pooling == "stride"
         pool = F.max_pool3d if self.ndim == 3 else F.max_pool2d
         x, seen = pair, [pair]
         for layer in self.down:
-            x = F.leaky_relu(layer(x), _SLOPE)
+            x = F.leaky_relu(layer(x), _SLOPE, inplace=True)
             seen.append(x)
             x = x if strided else pool(x, 2)
         beside = seen[:-1] if strided else seen[1:]
+        levels: list[Tensor] = []
+        joined: Tensor | None = None  # what the next convolution sees beside x, at twice the resolution of x
         for level, layer in enumerate(self.up):
-            x = F.leaky_relu(layer(x), _SLOPE)
+            x, joined = self._step(layer, x, joined), None
+            levels.append(x)
             if self._joins(level):
-                x = torch.cat([F.interpolate(x, scale_factor=2), beside[-1 - level]], 1)
+                joined = beside[-1 - level]
         for layer in self.at_half:
-            x = F.leaky_relu(layer(x), _SLOPE)
+            x, joined = self._step(layer, x, joined), None
         if strided and not self.half_resolution:
-            x = torch.cat([F.interpolate(x, scale_factor=2), pair], 1)
+            joined = pair
         for layer in self.after:
-            x = F.leaky_relu(layer(x), _SLOPE)
-        return cast(Tensor, x)
+            x, joined = self._step(layer, x, joined), None
+        return [*levels[: len(self.widths)], cast(Tensor, x)]
+
+    def _step(self, layer: nn.Module, x: Tensor, beside: Tensor | None) -> Tensor:
+        """Return a convolution of x, or of x at twice its resolution and what lies beside it there, rectified."""
+        if beside is None:
+            found = layer(x)
+        elif self.folded:
+            found = upsampled_convolution(layer, x, beside)
+        else:
+            found = layer(torch.cat([F.interpolate(x, scale_factor=2), beside], 1))
+        return F.leaky_relu(found, _SLOPE, inplace=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +168,9 @@ class Motion:
         Displacement, voxels, fixed to moving.
     inverse : (B, n, *shape) tensor or None
         Displacement of the flow backwards, of diffeomorphic networks.
+    coarser : tuple of (int, (B, n, *shape) tensor)
+        Of networks with several resolutions, while they train: voxel size as a multiple of the images', and displacement in
+        such voxels, on a grid that may reach beyond the images; fine to coarse.
     mean, log_variance : tensor or None
         Velocity and the logarithm of its variance at the resolution they are estimated at, of probabilistic ones;
         otherwise `mean` is the field, or the velocity, before integration.
@@ -125,6 +180,7 @@ class Motion:
     inverse: Tensor | None = None
     mean: Tensor
     log_variance: Tensor | None = None
+    coarser: tuple[tuple[int, Tensor], ...] = ()
 
 
 class RegistrationNetwork(nn.Module):
@@ -144,6 +200,9 @@ class RegistrationNetwork(nn.Module):
         Estimate at half the resolution and interpolate.
     squarings : int
         Of the integration.
+    resolutions : int
+        Number of resolutions at which the network gives a field (or velocity): each adds to that of the one below, which
+        is interpolated. In training every one of them is scored.
 
     Notes
     -----
@@ -166,6 +225,7 @@ class RegistrationNetwork(nn.Module):
         probabilistic: bool = False,
         half_resolution: bool = False,
         squarings: int = 7,
+        resolutions: int = 1,
     ) -> None:
         super().__init__()
         self.ndim, self.factor = ndim, sizes.factor
@@ -175,6 +235,10 @@ class RegistrationNetwork(nn.Module):
         self.flow = convolution(ndim, self.body.channels_out, ndim)
         nn.init.normal_(self.flow.weight, 0.0, _START_SD)
         nn.init.zeros_(self.flow.bias)
+        coarser = self.body.widths[len(self.body.widths) - (resolutions - 1) :]
+        self.coarser_flows = nn.ModuleList(convolution(ndim, width, ndim) for width in coarser)
+        for flow in self.coarser_flows:
+            nn.init.normal_(flow.weight, 0.0, _START_SD)
         self.spread: nn.Module | None = None
         if probabilistic:
             self.spread = convolution(ndim, self.body.channels_out, ndim)
@@ -200,8 +264,13 @@ class RegistrationNetwork(nn.Module):
             Give the inverse too (diffeomorphic networks).
         """
         shape = moving.shape[2:]
-        features = self._features(torch.cat([moving, fixed], 1))
-        mean = self.flow(features).float()
+        *below, features = self._features(torch.cat([moving, fixed], 1))
+        coarser: list[Tensor] = []
+        for flow, level in zip(
+            self.coarser_flows, below[len(below) - len(self.coarser_flows) :], strict=True
+        ):
+            coarser.append(self._refined(coarser, flow(level).float()))
+        mean = self._refined(coarser, self.flow(features).float())
         spread = None if self.spread is None else self.spread(features).float()
         velocity = mean
         if spread is not None and noise is not None:
@@ -212,18 +281,37 @@ class RegistrationNetwork(nn.Module):
             if backwards:
                 inverse = self._whole(exponential(-velocity, self.squarings), shape)
             velocity = exponential(velocity, self.squarings)
-        return Motion(field=self._whole(velocity, shape), inverse=inverse, mean=mean, log_variance=spread)
+        if not self.training:
+            coarser = []
+        elif self.diffeomorphic:
+            coarser = [exponential(one, self.squarings) for one in coarser]
+        least = 4 if self.half_resolution else 2
+        return Motion(
+            field=self._whole(velocity, shape),
+            inverse=inverse,
+            mean=mean,
+            log_variance=spread,
+            coarser=tuple((least << depth, one) for depth, one in enumerate(reversed(coarser))),
+        )
 
-    def _features(self, pair: Tensor) -> Tensor:
+    def _refined(self, coarser: Sequence[Tensor], step: Tensor) -> Tensor:
+        """Return what a resolution adds to the field of the one below."""
+        return step if not coarser else step + self._doubled(coarser[-1])
+
+    def _doubled(self, field: Tensor) -> Tensor:
+        """Return a field at twice the resolution, in voxels half as large."""
+        mode = "trilinear" if self.ndim == 3 else "bilinear"
+        return 2 * F.interpolate(field, scale_factor=2, mode=mode, align_corners=False)
+
+    def _features(self, pair: Tensor) -> list[Tensor]:
         """Pad to a size that halves evenly, the image staying at the start of each axis."""
         missing = [-n % self.factor for n in pair.shape[2:]]
         if any(missing):
             pair = F.pad(pair, [part for n in reversed(missing) for part in (0, n)])
-        return cast(Tensor, self.body(pair))
+        return self.body.pyramid(pair)
 
     def _whole(self, field: Tensor, shape: torch.Size) -> Tensor:
         """Bring a field to the images' resolution and size."""
         if self.half_resolution:
-            mode = "trilinear" if self.ndim == 3 else "bilinear"
-            field = 2 * F.interpolate(field, scale_factor=2, mode=mode, align_corners=False)
+            field = self._doubled(field)
         return field[(..., *(slice(n) for n in shape))].contiguous()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,9 +43,25 @@ class Source(Protocol):
         """Number of label codes, the background included; 0 without labels."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """What tells these scans from others: a training goes on with the same alone."""
+        ...
+
     def sample(self, rng: np.random.Generator) -> Sample:
         """Return a pair."""
         ...
+
+
+def digest(*facts: object) -> str:
+    """Return a hash of what tells one source from another; not of intensities, whose last bits an alignment may change.
+
+    Examples
+    --------
+    >>> digest(("ann", "bob"), (64, 64)) == digest(("ann", "eve"), (64, 64))
+    False
+    """
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +87,12 @@ class PairSource:
     def code_count(self) -> int:
         """Number of label codes, the background included; 0 without labels."""
         return 0 if self.scans.codes is None else len(self.scans.values)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these scans from others."""
+        scans = self.scans
+        return digest(scans.subjects, scans.pairs, scans.shape, scans.values, self.pose)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Return a pair."""

@@ -7,7 +7,7 @@ contrast-invariant registration without acquired images", IEEE TMI 41(3), 2022).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from regista.kernels.cpu.fields import exponential
 from regista.kernels.cpu.filters import gaussian_filter
 from regista.kernels.cpu.warp import warp
 from regista.learning._prepare import Codes, Volume
-from regista.learning._sources import Sample
+from regista.learning._sources import Sample, digest
 
 
 def _full(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -136,6 +136,12 @@ class SynthesisSource:
     def code_count(self) -> int:
         """Number of label codes, the background included."""
         return max(int(one.max()) for one in self.maps) + 1
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these maps, and what is made of them, from others."""
+        settings = [getattr(self, item.name) for item in fields(self) if item.name != "maps"]
+        return digest(len(self.maps), self.maps[0].shape, self.code_count, settings)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Return a pair with its labels."""

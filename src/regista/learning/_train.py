@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regista.core import PlanError, ProgressCallback, get_threads, silent
 from regista.learning._config import ModelConfig
-from regista.learning._loop import Crew, TrainingLoop, crew
+from regista.learning._loop import Crew, TrainingLoop, crew, local_device
 from regista.learning._networks import RegistrationNetwork
 from regista.learning._prepare import PreparedScans
 from regista.learning._sources import Sample, Source
@@ -33,8 +33,8 @@ class TrainingResult:
         False where the time was up before the last step: call again to go on.
     best : Scores or None
         Validation of the weights kept.
-    seconds : float
-        Time spent in this session.
+    seconds, total_seconds : float
+        Time spent in this session, and in all of them, validation included.
     """
 
     network: RegistrationNetwork
@@ -42,6 +42,7 @@ class TrainingResult:
     finished: bool
     best: Scores | None
     seconds: float
+    total_seconds: float
 
 
 def train(
@@ -98,6 +99,7 @@ def train(
             "the loss has a Dice term (dice_weight > 0) and not every scan has labels: list them, or set it to 0"
         )
     torch.set_num_threads(get_threads())
+    device = local_device(device)
     folder.mkdir(parents=True, exist_ok=True)
     with crew(device, config.training.batch) as processes:
         training = _Training(config, source, folder, validation, progress, device, processes)
@@ -108,6 +110,7 @@ def train(
         finished=course.finished,
         best=None if course.best is None else Scores(**course.best),
         seconds=course.seconds,
+        total_seconds=course.total_seconds,
     )
 
 
@@ -127,10 +130,10 @@ class _Training(TrainingLoop[list[Sample]]):
         self.model, self.source, self.held_out, self.device = config, source, held_out, device
         torch.manual_seed(config.training.seed)
         network = config.network.build().to(device)
-        if device != "cpu":
-            network.to(memory_format=_layout(config.network.ndim))
+        network.to(memory_format=_layout(config.network.ndim))
         optimizer = torch.optim.Adam(network.parameters(), lr=config.training.learning_rate)
         super().__init__(config, config.training, network, optimizer, folder, progress, processes)
+        self.data = source.fingerprint
 
     def batch(self, step: int) -> list[Sample]:
         setup = self.model.training

@@ -99,6 +99,7 @@ def score(
     device : str
         Where the network lies.
     """
+    training = network.training
     network.eval()
     rows = []
     for a, b in chosen_pairs(scans, most):
@@ -110,7 +111,7 @@ def score(
             labels = (here.to(device), there.to(device), len(scans.values))
         terms = loss(motion, fixed.to(device), moving.to(device), spacing, labels)
         rows.append(_measure(motion.field[0].cpu(), float(terms["loss"]), scans, a, b))
-    network.train()
+    network.train(training)
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     return Scores(pairs=len(rows), **means)
 

@@ -4,6 +4,7 @@ from regista.optimization._bfgs import BFGS, BFGSState
 from regista.optimization._control_spacing import Spacing, along_axes, spline_axes
 from regista.optimization._demons import Demons, DemonsState
 from regista.optimization._dense import DenseCost, DenseSolver
+from regista.optimization._folds import LEAST_DETERMINANT, folds, unfold
 from regista.optimization._freeform import FreeForm, FreeFormState
 from regista.optimization._freeform_pair import FreeFormPair
 from regista.optimization._greedy import GreedyDiffeomorphic, GreedyState
@@ -14,6 +15,7 @@ from regista.optimization._velocity import StationaryVelocity, VelocityState
 
 __all__ = [
     "BFGS",
+    "LEAST_DETERMINANT",
     "BFGSState",
     "Convergence",
     "Demons",
@@ -34,5 +36,7 @@ __all__ = [
     "SymmetricState",
     "VelocityState",
     "along_axes",
+    "folds",
     "spline_axes",
+    "unfold",
 ]

@@ -12,6 +12,7 @@ from regista.core import PlanError
 from regista.kernels.cpu.filters import gaussian_filter
 from regista.kernels.cpu.update import compose_small, largest_component
 from regista.optimization._dense import DenseCost, Field, Rows
+from regista.optimization._folds import Displacing, unfold
 from regista.optimization._smoothing import check_sigmas, reach_of
 from regista.optimization._stopping import Convergence
 
@@ -31,7 +32,7 @@ class DemonsState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demons:
+class Demons(Displacing):
     """Demons (Thirion 1998; Vercauteren 2009): the force of the `demons` metric is the step itself.
 
     Parameters
@@ -43,6 +44,8 @@ class Demons:
         body), voxels of the level.
     step_vox : float
         Longest step, voxels: all vectors are shortened together where one is longer along an axis.
+    forbid_folds : bool
+        Whether the field is smoothed, after a step, where that made it fold (see `unfold`).
     """
 
     parts: ClassVar[int] = 1
@@ -51,6 +54,7 @@ class Demons:
     update_sigma_vox: float = 0.0
     field_sigma_vox: float = 1.0
     step_vox: float = 1.0
+    forbid_folds: bool = False
 
     def __post_init__(self) -> None:
         if self.update not in ("additive", "compositive", "diffeomorphic"):
@@ -89,6 +93,8 @@ class Demons:
             sigma = self.field_sigma_vox * share**0.5
             gaussian_filter(state.field, sigma, out=state.other, border="nearest", rows=rows)
             state.field, state.other = state.other, state.field
+        if self.forbid_folds and unfold(state.field):
+            state.other[...] = state.field  # both hold what lies outside the rows
         return True
 
     def _apply(self, state: DemonsState, factor: float, largest: float) -> None:

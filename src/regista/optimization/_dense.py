@@ -52,6 +52,10 @@ class DenseSolver(Protocol):
         """Largest radius of the smoothing filters, voxels."""
         ...
 
+    def admit(self, fields: Sequence[Field]) -> None:
+        """Make fields, in place, such as a level may begin with: where folds are forbidden, without any."""
+        ...
+
     def init(self, fields: Sequence[Field], rows: Rows | None = None) -> Any:
         """Start from fields that are used as buffers from here on; `state.values` is the history."""
         ...

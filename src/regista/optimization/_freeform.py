@@ -15,6 +15,7 @@ from regista.core import PlanError
 from regista.kernels.cpu.bspline import SplineAxis, spline_expand, spline_reduce
 from regista.optimization._control_spacing import Spacing, along_axes, check_spacing, spline_axes
 from regista.optimization._dense import DenseCost, Field, Rows
+from regista.optimization._folds import Displacing, folds
 from regista.optimization._stopping import Convergence
 
 Vector = NDArray[np.float64]
@@ -39,7 +40,7 @@ class FreeFormState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FreeForm:
+class FreeForm(Displacing):
     """Cubic B-spline free-form deformation (Rueckert 1999), minimized by L-BFGS (Nocedal & Wright 2006, ch. 7).
 
     The displacement is the start's plus ``Σ c_n B(x / spacing − n)``. Each level adds a finer set of control points to
@@ -53,6 +54,8 @@ class FreeForm:
         Largest change of a control point in the first step, and in any.
     memory : int
         Steps remembered.
+    forbid_folds : bool
+        Whether a step to a field that folds is refused, whatever its value, and a shorter one tried.
     """
 
     parts: ClassVar[int] = 1
@@ -61,6 +64,7 @@ class FreeForm:
     first_step_vox: float = 0.5
     max_step_vox: float = 2.0
     memory: int = 6
+    forbid_folds: bool = False
 
     def __post_init__(self) -> None:
         check_spacing(self.spacing_vox)
@@ -118,14 +122,16 @@ class FreeForm:
         for _ in range(8):
             control = start + factor * direction
             value, found = self._evaluate(state, cost, control)
+            if self.forbid_folds and folds(*np.split(state.field, self.parts)):
+                value = np.inf
             if np.isfinite(value) and value <= before + 1e-4 * factor * slope:
                 state.pairs.append((control - start, found - gradient))
                 while len(state.pairs) > self.memory:
                     state.pairs.popleft()
                 state.control = control
                 return True
-            # minimum of the parabola through both values and the slope, kept within a sane range
-            curve = 2 * (value - before - factor * slope) if np.isfinite(value) else np.inf
+            # minimum of the parabola through both values and the slope, kept within a sane range; half, before a wall
+            curve = 2 * (value - before - factor * slope) if np.isfinite(value) else 0.0
             factor *= float(np.clip(-factor * slope / curve if curve > 0 else 0.5, 0.1, 0.5))
         return False
 

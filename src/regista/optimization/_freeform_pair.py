@@ -21,7 +21,7 @@ class FreeFormPair(FreeForm):
 
     Parameters
     ----------
-    spacing_vox, first_step_vox, max_step_vox, memory
+    spacing_vox, first_step_vox, max_step_vox, memory, forbid_folds
         As for `FreeForm`.
 
     Examples

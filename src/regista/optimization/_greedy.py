@@ -12,6 +12,7 @@ from regista.core import PlanError
 from regista.kernels.cpu.filters import gaussian_filter
 from regista.kernels.cpu.update import compose_small, largest_component, saturate
 from regista.optimization._dense import DenseCost, Field, Rows
+from regista.optimization._folds import Displacing, unfold
 from regista.optimization._smoothing import check_sigmas, reach_of
 from regista.optimization._stopping import Convergence, shortening
 
@@ -34,12 +35,12 @@ class GreedyState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GreedyDiffeomorphic:
+class GreedyDiffeomorphic(Displacing):
     """Compositive updates ``u ← G_field * (s v + u∘(id + s v))`` with ``v = G_update * force``.
 
     The factor ``s`` makes the largest component of each update one step long: smooth updates of that length are
     invertible, or nearly, and so is their composition (Avants 2008's greedy scheme; Joshi & Miller 2000). Nothing
-    enforces it: folds of the result are counted. A step of constant length oscillates about the lowest value, so
+    else enforces it without `forbid_folds`: folds are counted. A step of constant length oscillates about the lowest value, so
     it is shortened as the value rises. How much is a smooth function of the rise, and the step at which a
     `Convergence` rule is met is taken in part: results then depend smoothly on the images, and rounding (a scan
     with its axes relabelled, another machine) does not grow into differences that one could see.
@@ -58,6 +59,8 @@ class GreedyDiffeomorphic:
         Standard deviation of the Gaussians that smooth update and field, voxels of the level.
     saturation : float
         How much the update is evened out; 0 leaves it as it is.
+    forbid_folds : bool
+        Whether the field is smoothed, after a step, where that made it fold (see `unfold`).
     """
 
     parts: ClassVar[int] = 1
@@ -67,6 +70,7 @@ class GreedyDiffeomorphic:
     update_sigma_vox: float = 1.732
     field_sigma_vox: float = 0.5
     saturation: float = 0.0
+    forbid_folds: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.step_vox <= 2:
@@ -134,4 +138,6 @@ class GreedyDiffeomorphic:
             sigma = self.field_sigma_vox * share**0.5
             gaussian_filter(state.field, sigma, out=state.other, border="nearest", rows=rows)
             state.field, state.other = state.other, state.field
+        if self.forbid_folds and unfold(state.field):
+            state.other[...] = state.field  # both hold what lies outside the rows
         return True

@@ -16,6 +16,7 @@ from regista.kernels.cpu.bspline import SplineAxis, spline_expand, spline_reduce
 from regista.kernels.cpu.samples import spline_at, spline_spread
 from regista.optimization._control_spacing import Spacing, along_axes, check_spacing, spline_axes
 from regista.optimization._dense import Field, Rows
+from regista.optimization._folds import Displacing, folds
 from regista.optimization._stopping import Convergence
 
 Vector = NDArray[np.float64]
@@ -25,6 +26,8 @@ _MANY = 32
 """How many times the samples of a step tell where a level begins: its exact gradient, and the values compared."""
 _TRIALS = 10
 """Sampled gradients from which their noise is estimated, as in Klein 2009."""
+_HALVINGS = 6
+"""How often a step that folds is halved before it is left out."""
 _NOISE_SHARE = 0.1
 """Width of the sigmoid, in standard deviations of the inner product of two noises (ζ of Klein 2009)."""
 
@@ -75,7 +78,7 @@ class StochasticState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StochasticFreeForm:
+class StochasticFreeForm(Displacing):
     """Cubic B-spline free-form deformation by adaptive stochastic gradient descent (Klein 2009).
 
     Step k goes against the gradient ``g_k`` that new random voxels give: ``c ← c − γ(t_k) g_k``, ``γ(t) = γ₀ (A / (A +
@@ -95,6 +98,8 @@ class StochasticFreeForm:
         Largest change of a control point in any step; it lessens in time as steps do.
     decay_steps, decay_power : float
         A and α.
+    forbid_folds : bool
+        Whether a step to a field that folds, at every few voxels, is shortened.
 
     Examples
     --------
@@ -110,6 +115,7 @@ class StochasticFreeForm:
     max_step_vox: float = 2.0
     decay_steps: float = 20.0
     decay_power: float = 1.0
+    forbid_folds: bool = False
 
     def __post_init__(self) -> None:
         check_spacing(self.spacing_vox)
@@ -151,9 +157,20 @@ class StochasticFreeForm:
         move = -self.gain(state.first_gain, state.time) * gradient
         # steep penalties, flat where the gain was estimated, must not throw control points far away
         most = self.gain(self.max_step_vox, state.time)
-        state.control = state.control + move * min(1.0, most / max(float(np.abs(move).max()), 1e-30))
+        move *= min(1.0, most / max(float(np.abs(move).max()), 1e-30))
+        state.control = state.control + (self._short_of_folds(state, move) if self.forbid_folds else move)
         state.before = gradient
         return True
+
+    def _short_of_folds(self, state: StochasticState, move: Vector) -> Vector:
+        """Return a step of the control points, halved until the field does not fold at every few voxels; else none."""
+        assert state.scale is not None
+        for _ in range(_HALVINGS):
+            field, strides, _ = self._at_some(state, state.scale * (state.control + move))
+            if not folds(field / np.array(strides, np.float32).reshape(3, 1, 1, 1)):
+                return move
+            move = 0.5 * move
+        return np.zeros_like(move)
 
     def _begin(self, state: StochasticState, cost: SampledCost) -> None:
         """Estimate the first gain, and what the noise of the samples makes of gradients."""
@@ -191,9 +208,19 @@ class StochasticFreeForm:
     def _penalize(
         self, state: StochasticState, cost: SampledCost, control: Vector, gradient: Vector
     ) -> float:
-        """Return the penalties' value and add their gradient.
+        """Return the penalties' value and add their gradient."""
+        field, strides, axes = self._at_some(state, control)
+        by_field = np.zeros_like(field)
+        value = cost.penalty(field, strides, by_field)
+        gradient += spline_reduce(by_field, axes)
+        return value
 
-        A field of splines is smooth: penalties take it at every few voxels, two or more for each control point.
+    def _at_some(
+        self, state: StochasticState, control: Vector
+    ) -> tuple[Field, tuple[int, ...], tuple[SplineAxis, ...]]:
+        """Return the field at every few voxels, how many along each axis, and the weights of control points there.
+
+        A field of splines is smooth: penalties take it at two voxels or more for each control point.
         """
         strides = tuple(
             max(1, min(int(np.ceil(step / 2)), n // 4))
@@ -205,10 +232,7 @@ class StochasticFreeForm:
         )
         i, j, k = strides
         field = np.ascontiguousarray(state.start[:, ::i, ::j, ::k]) + spline_expand(control, axes)
-        by_field = np.zeros_like(field)
-        value = cost.penalty(field, strides, by_field)
-        gradient += spline_reduce(by_field, axes)
-        return value
+        return field, strides, axes
 
     def value(self, state: StochasticState, cost: SampledCost) -> float:
         """Return the value where the state stands, from the same many voxels each time."""

@@ -38,6 +38,10 @@ class SymmetricDiffeomorphic:
         """Largest radius of the smoothing filters, voxels."""
         return self.half.reach_vox
 
+    def admit(self, fields: Sequence[Field]) -> None:
+        """Make fields, in place, such as a level may begin with: where folds are forbidden, without any."""
+        self.half.admit(fields)
+
     def init(self, fields: Sequence[Field], rows: Rows | None = None) -> SymmetricState:
         """Start from two fields ``(3, I, J, K)`` in voxels, to the fixed and to the moving image."""
         to_fixed, to_moving = fields

@@ -13,13 +13,21 @@ from regista.kernels.cpu.fields import exponential, exponential_adjoint, squarin
 from regista.kernels.cpu.filters import gaussian_filter
 from regista.kernels.cpu.update import largest_component
 from regista.optimization._dense import DenseCost, Field, Rows
+from regista.optimization._folds import folds
 from regista.optimization._smoothing import check_sigmas, reach_of
 from regista.optimization._stopping import Convergence, shortening
+
+_HALVINGS = 6
+_SMOOTHINGS = 10
+_SHORTER = 0.8
 
 
 @dataclass
 class VelocityState:
-    """The velocity, work buffers, step length and the history of values."""
+    """The velocity, work buffers, step length and the history of values.
+
+    `kept` is the velocity before the last step, where folds are forbidden.
+    """
 
     velocity: Field
     other: Field
@@ -28,6 +36,7 @@ class VelocityState:
     rows: Rows | None
     step_vox: float
     values: list[float]
+    kept: Field | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,8 @@ class StationaryVelocity:
         Squarings of the exponential.
     step_vox, step_decay, update_sigma_vox, field_sigma_vox : float
         As in `GreedyDiffeomorphic`; the field that is smoothed is ``v``.
+    forbid_folds : bool
+        Whether a step to a velocity whose map folds is shortened until it does not.
     """
 
     parts: ClassVar[int] = 1
@@ -61,6 +72,7 @@ class StationaryVelocity:
     step_decay: float = 0.6
     update_sigma_vox: float = 2.0
     field_sigma_vox: float = 0.0
+    forbid_folds: bool = False
 
     def __post_init__(self) -> None:
         if self.gradient not in ("adjoint", "composition"):
@@ -80,11 +92,25 @@ class StationaryVelocity:
         """Largest radius of the smoothing filters, voxels."""
         return reach_of(self.update_sigma_vox, self.field_sigma_vox)
 
+    def admit(self, fields: Sequence[Field]) -> None:
+        """Make a velocity, in place, such as a level may begin with: where folds are forbidden, smooth it, or shorten it."""
+        (velocity,) = fields
+        if not self.forbid_folds or not np.isfinite(velocity).all():
+            return
+        rounds = 0
+        while folds(*self._maps(velocity)):
+            if rounds < _SMOOTHINGS:
+                velocity[...] = gaussian_filter(velocity, 1.0, border="nearest")
+            else:
+                velocity *= np.float32(_SHORTER)
+            rounds += 1
+
     def init(self, fields: Sequence[Field], rows: Rows | None = None) -> VelocityState:
         """Start from a velocity ``(3, I, J, K)`` in voxels; it is used as a buffer from here on."""
         (velocity,) = fields
         force, update = np.zeros(velocity.shape, np.float32), np.zeros(velocity.shape, np.float32)
-        return VelocityState(velocity, velocity.copy(), force, update, rows, self.step_vox, [])
+        kept = velocity.copy() if self.forbid_folds else None
+        return VelocityState(velocity, velocity.copy(), force, update, rows, self.step_vox, [], kept)
 
     def step(self, state: VelocityState, cost: DenseCost, rule: Convergence | None = None) -> bool:
         """Take one step in place; return False when there is nothing left to do.
@@ -111,6 +137,8 @@ class StationaryVelocity:
 
     def value(self, state: VelocityState, cost: DenseCost) -> float:
         """Return the value where the state stands, and leave the force there in it."""
+        if state.kept is not None:
+            self._step_back(state, state.kept)
         if self.gradient == "adjoint":
             fields = squarings(state.velocity, self.squarings)
             value = cost.value_and_gradient(fields[-1], state.update)
@@ -124,6 +152,23 @@ class StationaryVelocity:
             state.force -= other
             state.force *= np.float32(0.5)
         return value
+
+    def _step_back(self, state: VelocityState, kept: Field) -> None:
+        """Halve the last step, and those to come, until the map does not fold; where that is no use, take it back."""
+        for _ in range(_HALVINGS):
+            if not folds(*self._maps(state.velocity)):
+                break
+            state.velocity += kept
+            state.velocity *= np.float32(0.5)
+            state.step_vox *= 0.5
+        else:
+            state.velocity[...] = kept
+        kept[...] = state.velocity
+
+    def _maps(self, velocity: Field) -> list[Field]:
+        """Return the displacements that must not fold: the map, and of a symmetric one its inverse."""
+        ways = (velocity, -velocity) if self.symmetric else (velocity,)
+        return [exponential(one, self.squarings) for one in ways]
 
     def fields(self, state: VelocityState) -> tuple[Field, ...]:
         """Return the velocity."""

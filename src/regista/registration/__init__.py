@@ -20,6 +20,7 @@ from regista.registration._plan_file import (
     plan_to_dict,
     plan_to_toml,
 )
+from regista.registration._prior_learning import learn_deformation_prior, list_fields
 from regista.registration._register import register
 from regista.registration._result import MAX_FOLDED_PERCENT, Result
 from regista.registration._slices import SlicesResult, register_slices
@@ -62,6 +63,8 @@ __all__ = [
     "finish",
     "fit_landmarks",
     "framewise_displacement",
+    "learn_deformation_prior",
+    "list_fields",
     "list_presets",
     "load_plan",
     "metric_from_text",

@@ -13,7 +13,15 @@ from regista.kernels.cpu.rows import all_rows, ranges_of, rows_of
 from regista.kernels.cpu.update import resist
 from regista.kernels.cpu.warp import warp_gradient
 from regista.registration._guide_terms import GuideTerm
-from regista.registration._levels import Level, Matrix, Scan, Volume, Warper, check_overlap
+from regista.registration._levels import (
+    Level,
+    Matrix,
+    Scan,
+    Volume,
+    Warper,
+    check_overlap,
+    check_sight,
+)
 from regista.regularization import Incompressibility, LocalRigidity, Penalty
 from regista.similarity import PreparedChannels, Similarity, exchanged, prepare_channels
 
@@ -104,13 +112,14 @@ class LevelCost:
         return rows
 
     def check(self, fields: Sequence[Volume]) -> None:
-        """Refuse to begin where the images hardly overlap under the fields of a solver: a map, or both halves of one."""
+        """Refuse to begin where nothing can be compared under the fields of a solver: a map, or both halves of one."""
         if len(fields) == 1:
             weight = self._warper(self._affine, fields[0])[1]
         else:
             one, other = self._middle(*fields)
             weight = one(_IDENTITY, fields[0])[1] * other(self._affine, fields[1])[1]
         check_overlap(weight, self._level)
+        check_sight(self._metric, weight, self._level)
 
     def _middle(self, to_fixed: Volume, to_moving: Volume) -> tuple[Warper, Warper]:
         """Return what pulls the fixed and the moving image to the grid halfway."""

@@ -10,15 +10,17 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from regista.core import GeometryError, Grid, LevelHistory, Status
+from regista.core import GeometryError, Grid, LevelHistory, PlanError, Status
 from regista.kernels.cpu.warp import warp
+from regista.optimization import unfold
 from regista.registration._channels import in_use
 from regista.registration._cost import LevelCost
 from regista.registration._guide_terms import Guidance
 from regista.registration._levels import Level, Matrix, Scan, Volume, levels
 from regista.registration._pair_cost import PairCost
+from regista.registration._plan import Plan
 from regista.registration._sampled_cost import SampledCost
-from regista.registration._stages import IterativeStage
+from regista.registration._stages import IterativeStage, VelocityStage
 
 Base = Callable[[Grid], Volume]
 """``base(grid) -> (3, I, J, K)``: displacement, in that grid's voxels, that the stage starts from."""
@@ -32,6 +34,8 @@ class VoxelField:
     grid: Grid
     back_vox: Volume | None = None
     """The map back, where a stage estimated both."""
+    velocity_vox: Volume | None = None
+    """The velocity, where the map is its flow, in voxels of the same grid."""
 
     def resampled(self, grid: Grid) -> Volume:
         """Return the field on another grid with the same axes, in that grid's voxels."""
@@ -89,7 +93,39 @@ def run_deformable(
             break
     fields, grid = pyramid.finish(fixed.grid)
     back = fields[0] if stage.of_pairs else None
-    return VoxelField(solver.displacement(fields), grid, back), history
+    velocity = fields[0] if isinstance(stage, VelocityStage) else None
+    return VoxelField(solver.displacement(fields), grid, back, velocity), history
+
+
+def without_folds(field: VoxelField, grid: Grid) -> tuple[VoxelField, float]:
+    """Return a field as it is, or, where it folds on a grid with the same axes, one on that grid that does not.
+
+    Interpolation between a level's voxels, and the joining of two halves, may fold what did not.
+
+    Returns
+    -------
+    field : VoxelField
+        Without folds.
+    changed_vox : float
+        Largest change of a component, 0 where nothing folded.
+    """
+    vectors = field.vectors_vox if field.grid == grid else field.resampled(grid)
+    mended = vectors.copy()
+    if not unfold(mended):
+        return field, 0.0
+    return VoxelField(mended, grid, field.back_vox), float(np.abs(mended - vectors).max())
+
+
+def check_levels_of(plan: Plan, fixed: Scan) -> None:
+    """Refuse a plan whose stages cannot run on the voxels that the levels of this image have, naming the stage."""
+    for number, stage in enumerate(plan.stages):
+        if not isinstance(stage, IterativeStage):
+            continue
+        for index, factor in enumerate(stage.shrink):
+            try:
+                stage.solver(index, voxel_sizes(fixed.grid_at(factor * fixed.finest_mm)))
+            except PlanError as error:
+                raise PlanError(f"stages.{number}: {error}") from None
 
 
 def voxel_sizes(grid: Grid) -> list[float]:
@@ -146,13 +182,19 @@ def _run_level(
     seed: int,
 ) -> tuple[Sequence[Volume], list[float], Status]:
     terms = [guide(level.fixed.grid, level.moving.grid) for guide in guides]
-    settings = (level, stage.similarity, fixed2moving, stage.symmetric_force, stage.penalties, terms)
+    settings = (level, stage.similarity, fixed2moving, stage.symmetric_force, stage.terms, terms)
     if stage.looks_at_samples:
         cost: LevelCost = SampledCost(*settings, seed=seed)
     else:
         cost = PairCost(*settings) if stage.of_pairs else LevelCost(*settings)  # type: ignore[arg-type]
     solver, rule = stage.solver(level.index, voxel_sizes(level.fixed.grid)), stage.convergence
-    fields = carried()
+
+    def start() -> list[Volume]:
+        begun = carried()
+        solver.admit(begun)
+        return begun
+
+    fields = start()
     rows: NDArray[np.int32] = cost.begin(fields, solver.reach_vox)
     state = solver.init(fields, rows)
     status = Status.STEP_LIMIT
@@ -171,5 +213,5 @@ def _run_level(
     last = solver.value(state, cost)
     if last > state.values[0]:
         # no step was an improvement (a start that was good already): what the level began with is kept
-        return carried(), [*state.values, last, state.values[0]], status
+        return start(), [*state.values, last, state.values[0]], status
     return solver.fields(state), [*state.values, last], status

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage
 
 from regista.core import GeometryError, Grid, Image, LabelImage, PlanError, PointSet, hash_array
 from regista.evaluation import match_landmarks
+from regista.registration._bases import planar
 from regista.registration._guide_terms import (
     Codes,
     Guidance,
@@ -24,6 +24,7 @@ from regista.registration._guide_terms import (
 )
 from regista.registration._inputs import canonical, embedded
 from regista.registration._levels import Matrix
+from regista.registration._surfaces import surface_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,6 +100,14 @@ class LabelGuide:
         """Refuse labels that do not go with the images."""
         for role, labels, image in (("fixed", self.fixed, fixed), ("moving", self.moving, moving)):
             _check_image(f"{role} labels", labels, image)
+
+    def exchanged(self) -> LabelGuide:
+        """Return the guide of the exchanged images."""
+        return replace(self, fixed=self.moving, moving=self.fixed)
+
+    def placed(self, fixed_by: Matrix, moving_by: Matrix) -> LabelGuide:
+        """Return the guide with the data of each image taken elsewhere by a linear map ``(4, 4)``, world mm."""
+        return replace(self, fixed=_placed(self.fixed, fixed_by), moving=_placed(self.moving, moving_by))
 
     def prepare(self) -> Guidance:
         """Return the guide as a term of any level's cost."""
@@ -205,6 +214,17 @@ class LandmarkGuide:
                     "that are beyond it a weight of 0: --points-weights-column (in Python weights=)"
                 )
 
+    def exchanged(self) -> LandmarkGuide:
+        """Return the guide of the exchanged images."""
+        here, there, weights = self._pairs
+        return replace(self, fixed=PointSet(there), moving=PointSet(here), weights=weights)
+
+    def placed(self, fixed_by: Matrix, moving_by: Matrix) -> LandmarkGuide:
+        """Return the guide with the data of each image taken elsewhere by a linear map ``(4, 4)``, world mm."""
+        here, there, weights = self._pairs
+        one, other = (PointSet(_mapped(points, by)) for points, by in ((here, fixed_by), (there, moving_by)))
+        return replace(self, fixed=one, moving=other, weights=weights)
+
     def prepare(self) -> Guidance:
         """Return the guide as a term of any level's cost."""
         here, there, weights = self._pairs
@@ -246,8 +266,9 @@ class LandmarkGuide:
 class SurfaceGuide:
     """Masks of both images whose surfaces are to meet: the mean squared distance (mm²) joins the cost.
 
-    It is measured from the border voxels of the fixed mask, as the map places them, to the nearest border voxel of the
-    moving one; 'syn' measures both ways. One way alone, nothing keeps a surface from shrinking onto a part of the other:
+    It is measured from places on the surface of the fixed mask, as the map moves them, to the surface of the moving one.
+    Both lie between voxels, where the smoothed masks say, so that masks on different grids meet at the
+    truth. 'syn' measures both ways. One way alone, nothing keeps a surface from shrinking onto a part of the other:
     models that do not smooth ('bspline') need a penalty beside it. Where a mask ends at the edge of the image, the organ
     goes on, and there is no surface.
 
@@ -293,6 +314,14 @@ class SurfaceGuide:
         """Refuse masks that do not go with the images."""
         for role, mask, image in (("fixed", self.fixed, fixed), ("moving", self.moving, moving)):
             _check_image(f"{role} surface mask", mask, image)
+
+    def exchanged(self) -> SurfaceGuide:
+        """Return the guide of the exchanged images."""
+        return replace(self, fixed=self.moving, moving=self.fixed)
+
+    def placed(self, fixed_by: Matrix, moving_by: Matrix) -> SurfaceGuide:
+        """Return the guide with the data of each image taken elsewhere by a linear map ``(4, 4)``, world mm."""
+        return replace(self, fixed=_placed(self.fixed, fixed_by), moving=_placed(self.moving, moving_by))
 
     def prepare(self) -> Guidance:
         """Return the guide as a term of any level's cost."""
@@ -377,18 +406,26 @@ def _codes(image: Image, labels: NDArray[Any]) -> tuple[Codes, Grid]:
     return np.ascontiguousarray(codes.reshape(grid.shape)), grid
 
 
+def _placed(image: Image, by: Matrix) -> Image:
+    """Return an image taken elsewhere by a linear map: its header says so, its voxels stay."""
+    grid = Grid(image.grid.shape, planar(by, image.ndim) @ image.grid.grid2world)
+    return image.with_data(image.data, grid=grid)
+
+
+def _mapped(points_mm: Matrix, by: Matrix) -> Matrix:
+    matrix = planar(by, points_mm.shape[1])
+    return np.asarray(points_mm @ matrix[:-1, :-1].T + matrix[:-1, -1])
+
+
 def _spatial(points_mm: Matrix) -> Matrix:
     """Return points in 3-D, those of a plane at z = 0."""
     return np.ascontiguousarray(np.pad(points_mm, ((0, 0), (0, 3 - points_mm.shape[1]))))
 
 
 def _surface(mask: Image, clip_mm: float) -> Places:
-    """Return the border voxels of a mask, and the cost of being away from them."""
+    """Return places on the surface of a mask, and the cost of being away from it."""
     turned, _ = canonical(mask, None)
-    inside = np.asarray(turned.data) > 0
-    border = inside & ~ndimage.binary_erosion(inside, border_value=1)
-    away = ndimage.distance_transform_edt(~border, sampling=turned.grid.spacing)
+    distance, places = surface_of(np.asarray(turned.data) > 0, turned.grid.spacing)
     grid = embedded(turned.grid)
-    signed = np.where(inside, -away, away).astype(np.float32).reshape(grid.shape)
-    points = _spatial(turned.grid.index2world(np.argwhere(border)))
-    return Places(points, SurfaceDistance(signed, grid, clip_mm))
+    points = _spatial(turned.grid.index2world(places))
+    return Places(points, SurfaceDistance(distance.reshape(grid.shape), grid, clip_mm))

@@ -49,6 +49,24 @@ def find_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
     return best[1]
 
 
+def find_mutual_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
+    """Return a first world matrix fixed → moving; where the images are exchanged, its inverse.
+
+    It is searched for from either image, and that start taken which is better for both.
+    """
+    if start.search == "none":
+        return np.eye(4)
+    there, back = find_start(fixed, moving, start), find_start(moving, fixed, start)
+    one, other, similarity = in_use(fixed, moving, start.similarity)
+    levels_both = _coarse_level(content(one, 0.15), other), _coarse_level(content(other, 0.15), one)
+    ahead, behind = (LinearCost(level, similarity, basis_for("rigid", level.fixed)) for level in levels_both)
+
+    def cost(matrix: Matrix) -> float:
+        return ahead(matrix)[0] + behind(np.asarray(np.linalg.inv(matrix), np.float64))[0]
+
+    return min((there, np.asarray(np.linalg.inv(back))), key=cost)
+
+
 def _coarse_level(fixed: Scan, moving: Scan) -> Level:
     finest = float(fixed.grid.spacing[np.array(fixed.grid.shape) > 1].min())
     extent = float((np.array(fixed.grid.shape) * fixed.grid.spacing).max())

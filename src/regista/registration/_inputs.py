@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from regista.registration._levels import Scan, content_box
 from regista.registration._plan import Plan
 from regista.registration._stages import ConvexStage, DenseStage, IterativeStage
 from regista.regularization import DeformationPrior, LocalRigidity, load_deformation_model
-from regista.transforms import DisplacementField
+from regista.transforms import DisplacementField, VelocityField
 
 _ROUNDING = 1e-5
 """How far weights may lie outside 0 … 1, where files hold them as scaled whole numbers."""
@@ -106,7 +107,10 @@ def canonical(image: Image, mask: Image | None) -> tuple[Image, Image | None]:
     return done.image, done.mask
 
 
-def reordered(field: DisplacementField, like: Grid) -> DisplacementField:
+Dense = TypeVar("Dense", DisplacementField, VelocityField)
+
+
+def reordered(field: Dense, like: Grid) -> Dense:
     """Return a field with its array axes ordered as those of another grid, or on that grid if it is the same."""
     vectors = Image(field.vectors_mm, field.grid, "channels")
     turned = Reorient(orientation=like.orientation).apply(vectors).image

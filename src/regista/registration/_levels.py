@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from regista.core import Grid, RegistrationError
 from regista.kernels.cpu.filters import gaussian_filter
 from regista.kernels.cpu.warp import warp
+from regista.similarity import PreparedChannels
 
 Volume = NDArray[np.float32]
 Matrix = NDArray[np.float64]
@@ -105,12 +106,16 @@ class Scan:
         sigma = [sigma_vox if n > 1 else 0.0 for n in self.data.shape]
         return self._filtered(lambda volume: gaussian_filter(volume[None], sigma, border="nearest")[0])
 
+    def grid_at(self, target_mm: float) -> Grid:
+        """Return the grid of `at_spacing`."""
+        factors = self.shrink_factors(target_mm)
+        return self.grid if max(factors) == 1 else self.grid.shrink(factors)
+
     def at_spacing(self, target_mm: float) -> Scan:
         """Return the scan smoothed and shrunk towards voxels of `target_mm`, each axis by a whole factor."""
-        factors = self.shrink_factors(target_mm)
+        factors, grid = self.shrink_factors(target_mm), self.grid_at(target_mm)
         if max(factors) == 1:
             return self
-        grid = self.grid.shrink(factors)
         sigma = [0.5 * f if f > 1 else 0.0 for f in factors]
         to_fine = (self.grid.world2grid @ grid.grid2world)[:3]
 
@@ -246,8 +251,8 @@ def check_overlap(weight: Volume, level: Level) -> None:
     least = f"and at least {100 * MIN_OVERLAP:g} % must"
     if level.index == 0 and not level.after:
         raise RegistrationError(
-            f"{stage}only {begun} at the start, {least}: check the headers, the masks and the initial transform, or let "
-            "the plan search for a start (start.search = 'rotations')"
+            f"{stage}only {begun} at the start, {least}: check the headers, the masks and the initial transform, if there "
+            "is one, or let the plan search for a start (start.search = 'rotations')"
         )
     if level.index == 0:
         culprit, when = level.after, "at the start, where the stage before it left them"
@@ -257,7 +262,21 @@ def check_overlap(weight: Volume, level: Level) -> None:
     raise RegistrationError(
         f"{stage}only {begun} {when}, {least}: the headers are not to blame, {culprit!r} moved them apart; "
         f"{_SMALL_MASKS if masked else ''}keep {culprit!r} nearer to its start (a map with fewer parameters, smoother "
-        "updates, fewer steps at coarse levels), or begin nearer (--initial)"
+        "updates, fewer steps at coarse levels), or begin nearer (--initial, where the command "
+        "has it)"
+    )
+
+
+def check_sight(metric: PreparedChannels, weight: Volume, level: Level) -> None:
+    """Refuse to begin a level where a metric finds nothing that it could compare, though the images overlap."""
+    blind = metric.blind(weight)
+    if not blind:
+        return
+    stage = f"{level.stage}: " if level.stage else ""
+    raise RegistrationError(
+        f"{stage}the metric {' and '.join(blind)} sees nothing on level {level.index + 1} of {level.count}: it compares neighbourhoods "
+        "of voxels, and nowhere do the masks of both images show enough of one. Widen the masks (plan key mask_margin_mm) to "
+        "three voxels of the level or more, leave levels out (shrink), or take a metric that compares single voxels (ncc, mi)"
     )
 
 

@@ -24,6 +24,7 @@ from regista.registration._levels import (
     Volume,
     Warper,
     check_overlap,
+    check_sight,
     content,
     levels,
     usable_voxels,
@@ -175,7 +176,11 @@ def run_linear(
         if stage.smooth_vox > 0:
             smooth = [scan.smoothed(stage.smooth_vox) for scan in (level.fixed, level.moving)]
             level = replace(level, fixed=smooth[0], moving=smooth[1])
-        check_overlap(Warper(level)(level.voxel_map(start))[1], level)
+        weight = Warper(level)(level.voxel_map(start))[1]
+        check_overlap(weight, level)
+        if level.fixed.hides:
+            scan = level.fixed
+            check_sight(prepare_channels(similarity, scan.channels, scan.weight, hides=True), weight, level)
         start, values, status = minimize(
             level, similarity, basis, start, stage.tolerance_vox,
             partial(report, level), [guide(level.fixed.grid, level.moving.grid) for guide in guides],

@@ -62,6 +62,11 @@ class Plan:
         What smoothing sees of the fixed image outside its mask: smooth values grown from inside, or the image itself.
         With 'fill' windows, patches and differences leave out what either mask hides (not in `convex` and `deep`, which see it filled); with 'keep' they reach over it. The
         moving image is always filled.
+    halfway : bool
+        Whether neither image is the reference: linear maps are estimated both ways and averaged, both images are brought
+        to the space halfway between them by the square root of that map, each interpolated once, and the stages that bend
+        begin there. Exchanging the images then inverts the map. For dense stages that are symmetric themselves: 'syn', and
+        'svf' with ``symmetric = true``.
     slice_thickness : float
         For stacks of few thick slices whose header does not know the thickness (equal spacing along all axes, and one
         axis with less than a quarter of the others' voxels): how many times longer a voxel counts along that axis when
@@ -82,6 +87,7 @@ class Plan:
     wants_masks: bool = False
     mask_margin_mm: float = 0.0
     fixed_surround: Literal["fill", "keep"] = "fill"
+    halfway: bool = False
     slice_thickness: float = 1.0
     __pydantic_config__: ClassVar[dict[str, object]] = CONFIG
 
@@ -97,6 +103,7 @@ class Plan:
             raise PlanError(f"fixed_surround is 'fill' or 'keep', got {self.fixed_surround!r}")
         if not 1 <= self.slice_thickness <= 100:
             raise PlanError(f"slice_thickness is between 1 and 100, got {self.slice_thickness}")
+        self._check_halfway()
         deformable = [n for n, s in enumerate(self.stages) if isinstance(s, DenseStage)]
         if deformable and deformable != list(range(deformable[0], len(self.stages))):
             raise PlanError("linear stages come before deformable ones: reorder the plan's stages")
@@ -107,4 +114,20 @@ class Plan:
                     f"stages.{number}: {stage.model!r} cannot start from the map that bends of a deformable stage before "
                     "it: make it the first deformable stage, or take a model that refines one ('diffeomorphic', 'syn', "
                     "'demons', 'bspline' without a penalty on pairs of maps)"
+                )
+
+    def _check_halfway(self) -> None:
+        if not self.halfway:
+            return
+        if self.fixed_surround != "fill":
+            raise PlanError("halfway = true treats both images alike: it takes fixed_surround = 'fill'")
+        if sum(isinstance(stage, DenseStage) for stage in self.stages) > 1:
+            raise PlanError(
+                "halfway = true takes one stage that bends: a second one would start from one side"
+            )
+        for number, stage in enumerate(self.stages):
+            if isinstance(stage, DenseStage) and not stage.exchangeable:
+                raise PlanError(
+                    f"stages.{number}: {stage.model!r} treats the fixed image as the reference, and a plan with halfway = true has "
+                    "none: take 'syn', or 'svf' with symmetric = true and gradient = 'composition'"
                 )

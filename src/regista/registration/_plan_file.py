@@ -51,7 +51,7 @@ def load_plan(source: str | Path, overrides: Sequence[str] = ()) -> Plan:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"{source} is not valid TOML: {error}") from None
-    _check_twins(overrides)
+    _check_twins(tree, overrides)
     for override in overrides:
         _override(tree, override)
     tree.setdefault("name", Path(source).stem)
@@ -101,6 +101,7 @@ def plan_to_toml(plan: Plan) -> str:
         "wants_masks",
         "mask_margin_mm",
         "fixed_surround",
+        "halfway",
         "clip_percentiles",
         "slice_thickness",
     )
@@ -178,15 +179,21 @@ _TWINS = {"spacing_mm": "spacing_vox", "spacing_vox": "spacing_mm"}
 """Settings that say the same in two units: an override of one takes the place of the other."""
 
 
-def _check_twins(overrides: Sequence[str]) -> None:
-    """Refuse overrides that give one thing in two units."""
-    paths = [override.partition("=")[0].strip() for override in overrides]
-    for path in paths:
+def _check_twins(tree: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Refuse overrides that give one thing in two units, whichever of its names a stage goes by."""
+    said: dict[tuple[str, str], str] = {}
+    for override in overrides:
+        path = override.partition("=")[0].strip()
         stem, _, name = path.rpartition(".")
-        if name in _TWINS and f"{stem}.{_TWINS[name]}" in paths:
-            raise PlanError(
-                f"{path} and {stem}.{_TWINS[name]} are both set, and say the same: set one of them"
-            )
+        if name not in _TWINS:
+            continue
+        head, _, stage = stem.rpartition(".")
+        if head == "stages" and isinstance(tree.get("stages"), list):
+            stem = f"stages.{_stage_index(tree['stages'], stage, override)}"
+        other = said.get((stem, _TWINS[name]), said.get((stem, name), path))
+        said[stem, name] = path
+        if other != path:
+            raise PlanError(f"{other} and {path} are both set, and say the same: set one of them")
 
 
 def _keep_levels(stage: dict[str, Any], shrink: list[Any]) -> None:

@@ -29,10 +29,18 @@ from regista.registration._bases import base_from, parts_of, planar, product_of,
 from regista.registration._channels import Channels, check_metrics, flat_warning
 from regista.registration._control_points import fit_control_points
 from regista.registration._convex import run_convex
-from regista.registration._deformable import Base, VoxelField, run_deformable, voxel_sizes
+from regista.registration._deformable import (
+    Base,
+    VoxelField,
+    check_levels_of,
+    run_deformable,
+    voxel_sizes,
+    without_folds,
+)
 from regista.registration._guide_terms import Guidance
 from regista.registration._guides import Guide, check_guides, recorded_inputs
-from regista.registration._initial import find_start
+from regista.registration._halfway import Halfway, inverse_of, largest_gap_mm, mean_map
+from regista.registration._initial import find_mutual_start, find_start
 from regista.registration._inputs import (
     canonical,
     check_mask,
@@ -47,11 +55,11 @@ from regista.registration._inputs import (
     plane,
     prepare,
     region_on,
-    reordered,
     unused_warnings,
 )
-from regista.registration._levels import Level, Matrix, Scan, Volume
+from regista.registration._levels import Level, Matrix, Scan
 from regista.registration._linear import run_linear
+from regista.registration._outcome import Found, flow_of, maps_both_ways
 from regista.registration._pair_cost import loop_error_mm
 from regista.registration._plan import Plan
 from regista.registration._plan_file import load_plan, plan_to_dict
@@ -62,19 +70,16 @@ from regista.registration._stages import (
     FreeFormStage,
     IterativeStage,
     LinearStage,
+    VelocityStage,
 )
-from regista.regularization import LogJacobian
 from regista.transforms import (
     Affine,
     BSplineField,
     Composite,
-    DisplacementField,
     Fill,
     Transform,
     check_direction,
     fill_value,
-    invert_field,
-    jacobian_determinant,
     resample,
 )
 
@@ -186,17 +191,14 @@ class _Run:
     warnings: list[str] = field(default_factory=list)
     measures: dict[str, Any] = field(default_factory=dict)
     _guidance: tuple[Guidance, ...] = ()
-    _spline: BSplineField | None = None
     _done: float = 0.0
 
     def result(self) -> Result:
         began = time.perf_counter()
         fixed, moving = self._scans()
-        linear, base = self._start(fixed, moving)
-        linear = self._linear_stages(fixed, moving, linear, base)
-        vectors = self._deformable_stages(fixed, moving, linear, base)
+        linear, found = (self._halfway if self.plan.halfway else self._straight)(fixed, moving)
         began_output = time.perf_counter()
-        transform, inverse = self._transforms(linear, vectors, fixed.grid)
+        transform, inverse = self._transforms(linear, found)
         warped = resample(self.moving, self.fixed.grid, transform, fill=self.fill, dtype=np.float32)
         warped = Image(warped.data, self.fixed.grid, warped.kind, self.fixed.space)
         self._time("inverse and resampling", began_output)
@@ -242,6 +244,7 @@ class _Run:
         self.warnings += channels.warning()
         if region is not None:
             scans[0] = replace(scans[0], region=region_on(region, scans[0].grid))
+        check_levels_of(self.plan, scans[0])
         fixed, moving = hide(scans[0], scans[1], self.plan)
         self.measures["predicted_memory_bytes"] = check_memory(fixed, moving, self.plan, len(self.guides))
         self._time("prepare", began)
@@ -265,7 +268,8 @@ class _Run:
                     "initial transform, or set start.search to 'rotations'"
                 )
             self.warnings += [warning] if warning else []
-            matrix = find_start(fixed, moving, self.plan.start)
+            find = find_mutual_start if self.plan.halfway else find_start
+            matrix = find(fixed, moving, self.plan.start)
             self._time("start", began)
             return matrix, None
         if self.initial.ndim != self.fixed.ndim:
@@ -289,7 +293,9 @@ class _Run:
         matrix = product_of(trailing)
         return matrix, base_from(self.initial, matrix)
 
-    def _linear_stages(self, fixed: Scan, moving: Scan, matrix: Matrix, base: Base | None) -> Matrix:
+    def _straight(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Found | None]:
+        """Run all stages from the fixed to the moving image."""
+        matrix, base = self._start(fixed, moving)
         for stage in self.plan.stages:
             if isinstance(stage, LinearStage):
                 began = time.perf_counter()
@@ -298,74 +304,112 @@ class _Run:
                 )
                 self.history += history
                 self._time(stage.model, began)
-        return matrix
+        return matrix, self._dense_stages(fixed, moving, matrix, base, self._guidance)
 
-    def _deformable_stages(
-        self, fixed: Scan, moving: Scan, matrix: Matrix, base: Base | None
-    ) -> Volume | None:
-        vectors: Volume | None = None
+    def _halfway(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Found | None]:
+        """Run linear stages both ways, and the dense one in the space halfway along their mean."""
+        matrix, base = self._start(fixed, moving)
+        if base is not None:
+            raise GeometryError(
+                "the plan begins halfway between the images, and the initial transform bends: give a linear one, or a plan "
+                "with halfway = false"
+            )
+        back_guidance, gap = tuple(guide.exchanged().prepare() for guide in self.guides), 0.0
+        for stage in self.plan.stages:
+            if not isinstance(stage, LinearStage):
+                continue
+            began = time.perf_counter()
+            there, history = run_linear(
+                fixed, moving, stage, matrix, self._reporter(stage), self._guidance, self._before()
+            )
+            away, back_history = run_linear(
+                moving, fixed, stage, inverse_of(matrix), lambda *_: None, back_guidance, self._before()
+            )
+            back = inverse_of(away)
+            gap = largest_gap_mm(there, back, fixed.grid)
+            matrix = mean_map(there, back, fixed.grid.center_mm)
+            self.history += history
+            self.history += [one for one in back_history if one.status is Status.NON_FINITE]
+            self._time(stage.model, began)
+        if gap > 2 * fixed.finest_mm:
+            self.warnings.append(
+                f"the linear maps from either image to the other differ by up to {gap:.2g} mm, and their mean is taken: look "
+                "whether it is right; masks, or a start given (--initial), may help"
+            )
+        half = Halfway.between(matrix, fixed.grid, moving.grid)
+        grid = half.grid if self.fixed.ndim == 3 else plane(half.grid)
+        self.measures["halfway"] = {"grid": grid.describe(), "linear_gap_mm": gap}
+        if not any(isinstance(stage, DenseStage) for stage in self.plan.stages):
+            return matrix, None
+        guides = [guide.placed(half.to_middle, inverse_of(half.to_moving)) for guide in self.guides]
+        scans = half.scans(fixed, moving)
+        found = self._dense_stages(*scans, np.eye(4), None, tuple(guide.prepare() for guide in guides))
+        assert found is not None
+        vectors = half.displacement_mm(found.vectors_mm, fixed.grid)
+        field = VoxelField(to_voxels(vectors, fixed.grid), fixed.grid)
+        return matrix, self._found(field, None, (), fixed.grid)
+
+    def _dense_stages(
+        self, fixed: Scan, moving: Scan, matrix: Matrix, base: Base | None, guidance: tuple[Guidance, ...]
+    ) -> Found | None:
+        found: Found | None = None
         for stage in self.plan.stages:
             if isinstance(stage, DenseStage):
                 began = time.perf_counter()
-                if vectors is not None:
-                    base = VoxelField(to_voxels(vectors, fixed.grid), fixed.grid).resampled
+                if found is not None:
+                    base = VoxelField(to_voxels(found.vectors_mm, fixed.grid), fixed.grid).resampled
                 run: Any = run_convex if isinstance(stage, ConvexStage) else run_deformable
-                more = (self._guidance, self.seed) if isinstance(stage, IterativeStage) else ()
-                found, history = run(
+                more = (guidance, self.seed) if isinstance(stage, IterativeStage) else ()
+                field, history = run(
                     fixed, moving, stage, matrix, base, self._reporter(stage), *more, after=self._before()
                 )
                 self.history += history
-                if found.back_vox is not None:
+                if field.back_vox is not None:
                     self.measures["loop_mean_mm"] = loop_error_mm(
-                        found.vectors_vox, found.back_vox, found.grid
+                        field.vectors_vox, field.back_vox, field.grid
                     )
-                vectors = found.vectors_mm(fixed.grid)
-                # a field that the stage began with has no place among its control points
-                self._spline = self._control_points(found, stage, history) if base is None else None
+                # a field that the stage began with has no place in its model
+                found = self._found(field, stage if base is None else None, history, fixed.grid)
                 self._time(stage.model, began)
-        return vectors
+        return found
 
     def _before(self) -> str:
         """Return the model of the stage that was done last, if any was."""
         return self.history[-1].stage if self.history else ""
 
-    def _control_points(
-        self, found: VoxelField, stage: DenseStage, history: Sequence[LevelHistory]
-    ) -> BSplineField | None:
-        """Return what a stage of B-splines found as such; None for other stages."""
-        if not isinstance(stage, FreeFormStage) or history[-1].status is Status.NON_FINITE:
-            return None
-        spacing = stage.control_spacing(history[-1].level, voxel_sizes(found.grid))
-        spline, miss = fit_control_points(found, spacing, self.fixed.ndim)
-        self.measures["control_points"] = list(spline.grid.shape)
-        self.measures["control_points_rms_mm"] = miss
-        return spline
+    def _found(
+        self, field: VoxelField, stage: DenseStage | None, history: Sequence[LevelHistory], grid: Grid
+    ) -> Found:
+        """Return a field on the scans' grid, without folds where they are forbidden, and as a model of its stage."""
+        mended = field
+        if self._forbids_folds():
+            mended, changed = without_folds(field, grid)
+            self.measures |= {"unfolded_vox": changed} if changed else {}
+        vectors = mended.vectors_mm(grid)
+        if mended is not field or stage is None or history[-1].status is Status.NON_FINITE:
+            return Found(vectors, grid)
+        if isinstance(stage, VelocityStage) and field.velocity_vox is not None:
+            velocity = VoxelField(field.velocity_vox, field.grid)
+            return Found(vectors, grid, flow_of(velocity, grid, stage.squarings, self.fixed.ndim))
+        if isinstance(stage, FreeFormStage):
+            spacing = stage.control_spacing(history[-1].level, voxel_sizes(field.grid))
+            spline, miss = fit_control_points(field, spacing, self.fixed.ndim)
+            self.measures["control_points"] = list(spline.grid.shape)
+            self.measures["control_points_rms_mm"] = miss
+            return Found(vectors, grid, spline)
+        return Found(vectors, grid)
 
-    def _transforms(
-        self, matrix: Matrix, vectors: Volume | None, lattice: Grid
-    ) -> tuple[Transform, Transform]:
-        ndim, here, there = self.fixed.ndim, self.fixed.space, self.moving.space
-        affine = Affine(planar(matrix, ndim), fixed_space=here, moving_space=there)
+    def _transforms(self, matrix: Matrix, found: Found | None) -> tuple[Transform, Transform]:
+        affine = Affine(planar(matrix, self.fixed.ndim), self.fixed.space, self.moving.space)
         self.measures["linear_fixed2moving"] = affine.matrix
-        if vectors is None:
+        if found is None:
             return affine, affine.inverse()
-        if ndim == 2:
-            vectors = np.ascontiguousarray(vectors[:2, :, 0])
-        grid = lattice if ndim == 3 else plane(lattice)
-        forward = DisplacementField(vectors, grid, fixed_space=here, moving_space=here)
-        spline = None if self._spline is None else replace(self._spline, fixed_space=here, moving_space=here)
-        if spline is not None:
-            forward = spline.displacement(grid)
-        determinant = jacobian_determinant(forward, grid)
-        self.measures["folded_percent"] = 100 * float(np.mean(determinant <= 0))
-        self.measures["smallest_jacobian"] = float(determinant.min())
-        backward, residual = invert_field(forward)
-        self.measures["inverse_residual_vox"] = float(residual)
-        self.measures["inverse_folded_percent"] = 100 * float(
-            np.mean(jacobian_determinant(backward, grid) <= 0)
-        )
-        forward, backward = (reordered(field, self.fixed.grid) for field in (forward, backward))
-        return Composite((spline or forward, affine)), Composite((affine.inverse(), backward))
+        forward, backward, measures = maps_both_ways(found, self.fixed, self._forbids_folds())
+        self.measures |= measures
+        if not isinstance(forward, BSplineField):
+            for name in ("control_points", "control_points_rms_mm"):
+                self.measures.pop(name, None)
+        return Composite((forward, affine)), Composite((affine.inverse(), backward))
 
     def _record(self) -> RunRecord:
         return RunRecord(
@@ -399,16 +443,16 @@ class _Run:
     def _status(self) -> Status:
         if any(level.status is Status.NON_FINITE for level in self.history):
             return Status.NON_FINITE
-        if self.measures.get("folded_percent", 0.0) > (0.0 if self._bars_folds() else MAX_FOLDED_PERCENT):
+        if self.measures.get("folded_percent", 0.0) > (0.0 if self._forbids_folds() else MAX_FOLDED_PERCENT):
             return Status.FOLDED
         if all(level.status is Status.CONVERGED for level in self.history):
             return Status.CONVERGED
         return Status.STEP_LIMIT
 
-    def _bars_folds(self) -> bool:
+    def _forbids_folds(self) -> bool:
         """Return whether a stage has the penalty against folds, and with it the promise of none."""
         stages = (stage for stage in self.plan.stages if isinstance(stage, IterativeStage))
-        return any(isinstance(one, LogJacobian) and one.weight > 0 for s in stages for one in s.penalties)
+        return any(stage.forbids_folds for stage in stages)
 
     def _time(self, name: str, began: float) -> None:
         self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - began

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from regista.core import Image, RunRecord
-from regista.transforms import Transform
+from regista.transforms import Composite, Transform, VelocityField
 
 MAX_FOLDED_PERCENT = 1.0
 """Share of folded voxels above which a result is refused; none may fold where a penalty is there against folds."""
@@ -34,3 +34,9 @@ class Result:
     warped: Image
     record: RunRecord
     pair: tuple[Image, Image] | None = field(default=None, repr=False)
+
+    @property
+    def velocity(self) -> VelocityField | None:
+        """The stationary velocity field that the map flows along before its linear part; None for models without one."""
+        first = Composite((self.transform,)).flatten().transforms[0]
+        return first if isinstance(first, VelocityField) else None

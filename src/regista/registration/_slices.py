@@ -126,14 +126,15 @@ def register_slices(
     PlanError
         If the plan or the axis cannot be used.
     RegistrationError
-        If two slices do not overlap, or there is too little memory.
+        If no slice can be registered: none overlaps its partner, or there is too little memory.
 
     Notes
     -----
     Slices of 3-D stacks lie in one plane, of which both coordinates run along the two world axes nearest to it; those
     of axial slices are the world's x and y. Positions across the slices play no part: the number of a slice says what
     it belongs to. Slices that are constant in either image (or its mask) are left where the headers put them, and
-    the record warns of them.
+    the record warns of them. So are slices that cannot be registered, as they do not overlap: their status is 'error', the
+    reason stands in ``record.measures['slices']``, and the other slices go on.
 
     Examples
     --------
@@ -168,6 +169,7 @@ class _Run:
     warnings: dict[str, None] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, float]] = field(default_factory=list)
+    errors: dict[int, RegistaError] = field(default_factory=dict)
 
     def result(self) -> SlicesResult:
         began = time.perf_counter()
@@ -188,11 +190,16 @@ class _Run:
         transforms, warped = [], []
         for number, pair in enumerate(pairs):
             if number in empty:
-                found, image = self._left(number, pair)
+                found, image = self._left(pair, None, {"status": Status.CONVERGED, "constant": True})
             else:
                 found, image = self._registered(number, pair, masks[number], len(pairs))
             transforms.append(found)
             warped.append(image.data)
+        if len(self.errors) == len(pairs) - len(empty):
+            number, error = next(iter(self.errors.items()))
+            raise type(error)(
+                f"no slice could be registered; slice {number} of the stacks: {error}"
+            ) from error
         self._time("registration", began)
         names = list(self.rows[0])
         table = {name: np.array([row[name] for row in self.rows]) for name in names}
@@ -259,22 +266,25 @@ class _Run:
                 non_finite=self.non_finite,
                 fill=self.outside,
             )
-        except Cancelled:
+        except (Cancelled, PlanError):  # the plan is one for all slices
             raise
         except RegistaError as error:
-            raise type(error)(f"slice {number} of the stacks: {error}") from error
+            self.errors[number] = error
+            return self._left(pair, masks[0], {"status": Status.ERROR, "error": str(error)})
         self.entries.append(gist(found.record))
         self.warnings |= dict.fromkeys(found.record.warnings)
         self._measure(pair, masks[0], found.transform, found.warped)
         return found.transform, found.warped
 
-    def _left(self, number: int, pair: tuple[Image, Image]) -> tuple[Transform, Image]:
-        """Return a slice without content as it lies."""
+    def _left(
+        self, pair: tuple[Image, Image], mask: Image | None, entry: dict[str, Any]
+    ) -> tuple[Transform, Image]:
+        """Return a slice that cannot be registered as it lies."""
         fixed, moving = pair
         still = Affine.identity(2, fixed.space, moving.space)
         warped = resample(moving, fixed.grid, still, fill=self.outside, dtype=np.float32)
-        self.entries.append({"status": Status.CONVERGED, "steps": 0, "value": None, "constant": True})
-        self._measure(pair, None, still, warped)
+        self.entries.append({"steps": 0, "value": None, **entry})
+        self._measure(pair, mask, still, warped)
         return still, warped
 
     def _measure(

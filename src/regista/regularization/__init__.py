@@ -11,7 +11,7 @@ from regista.regularization._prior import (
 )
 from regista.regularization._rigidity import LocalRigidity
 from regista.regularization._smoothness import Bending, Diffusion, Elastic, TotalVariation
-from regista.regularization._volume import Incompressibility, LogJacobian
+from regista.regularization._volume import Incompressibility, LogJacobian, forbids_folds
 
 __all__ = [
     "PAIR_PENALTIES",
@@ -31,6 +31,7 @@ __all__ = [
     "PreparedPairPenalty",
     "PreparedPenalty",
     "TotalVariation",
+    "forbids_folds",
     "load_deformation_model",
     "penalties_from_plan",
     "save_deformation_model",

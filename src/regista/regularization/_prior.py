@@ -28,6 +28,8 @@ from regista.regularization._base import (
 _VERSION = 1
 _LEAST_SHARE = 1e-6
 """Modes with a smaller share of the whole variance are rounding."""
+_MOST_SHARE = 0.9
+"""Share of the whole variance that modes hold where their number is not given."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,7 +126,7 @@ class DeformationPrior:
         fields: Sequence[ArrayLike],
         grid: Grid,
         *,
-        rank: int,
+        rank: int | None = None,
         residual_mm: float | None = None,
         weight: float = 1.0,
     ) -> DeformationPrior:
@@ -136,8 +138,8 @@ class DeformationPrior:
             Displacements in world mm on one grid, of maps into one space (as `DisplacementField.vectors_mm`).
         grid : Grid
             Their lattice.
-        rank : int
-            Modes to keep, at most one less than fields.
+        rank : int, optional
+            Modes to keep, at most one less than fields; by default as many as hold 90 % of the variance.
         residual_mm : float, optional
             Root-mean-square displacement outside the span of the modes. By default each field in turn is compared with
             the modes of the others, so that it is honest for fields not seen.
@@ -163,7 +165,7 @@ class DeformationPrior:
 
 class _PreparedPrior(PreparedPenalty):
     def __init__(self, model: DeformationModel, grid: Grid, weight: float) -> None:
-        if model.grid.ndim != grid.ndim:
+        if model.grid.ndim != grid.ndim and not (model.grid.ndim == 2 and _in_plane(grid)):
             raise GeometryError(f"a {model.grid.ndim}-D deformation model does not fit a {grid.ndim}-D grid")
         frame = frame_of(grid)
         to_voxels = np.asarray(np.linalg.inv(frame), np.float64)
@@ -279,8 +281,22 @@ def load_deformation_model(path: str | Path) -> DeformationModel:
         raise FormatError(f"cannot read the deformation model {path}: {error}") from None
 
 
-def _learn(fields: Sequence[ArrayLike], grid: Grid, rank: int, residual_mm: float | None) -> DeformationModel:
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank < len(fields):
+def _in_plane(grid: Grid) -> bool:
+    """Tell whether a 3-D grid is a 2-D one as images are worked on: one slice, in the plane z = 0, axes in any order."""
+    across = np.flatnonzero(np.array(grid.shape) == 1)
+    upright = [n for n in across if np.allclose(grid.grid2world[:2, n], 0)]
+    others = [n for n in range(4) if n not in upright[:1]]
+    return bool(upright) and np.allclose(grid.grid2world[2, others], 0)
+
+
+def _learn(
+    fields: Sequence[ArrayLike], grid: Grid, rank: int | None, residual_mm: float | None
+) -> DeformationModel:
+    if len(fields) < 2:
+        raise PlanError(f"a prior is learned from 2 fields or more, got {len(fields)}")
+    if rank is not None and (
+        isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank < len(fields)
+    ):
         raise PlanError(
             f"rank is a whole number from 1 to one less than the number of fields ({len(fields)}), got {rank!r}"
         )
@@ -294,7 +310,11 @@ def _learn(fields: Sequence[ArrayLike], grid: Grid, rank: int, residual_mm: floa
         for n in range(m + 1):
             gram[m, n] = gram[n, m] = np.dot(data[m].astype(np.float64), data[n]) / grid.size
     values, vectors = np.linalg.eigh(gram)
-    values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    values, vectors = values[::-1], vectors[:, ::-1]
+    if rank is None:
+        held = np.cumsum(values) / max(float(values.sum()), 1e-300)
+        rank = min(1 + int(np.searchsorted(held, _MOST_SHARE)), len(data) - 1)
+    values, vectors = values[:rank], vectors[:, :rank]
     if not values[-1] > _LEAST_SHARE * np.trace(gram) > 0:
         raise PlanError(
             f"the {len(data)} fields vary along fewer than {rank} modes: give more unlike fields or a lower rank"

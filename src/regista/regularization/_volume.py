@@ -31,8 +31,10 @@ class LogJacobian:
 
     Below `threshold` the square of the logarithm goes on as the straight line that touches it there, so that value and
     gradient stay finite and continuous: a field that folds already is drawn back. With ``threshold = 0`` the value is
-    infinite as soon as one determinant is 0 or less (the gradient is then that of the other corners), for a line
-    search that starts from a map without folds and must never leave these.
+    infinite as soon as one determinant is 0 or less (the gradient is then that of the other corners).
+
+    The stages of a plan take it as a promise besides, whatever weight and threshold: no voxel of their map folds (see
+    `forbids_folds`, and `regista.optimization.unfold`).
 
     Parameters
     ----------
@@ -117,6 +119,24 @@ class Incompressibility:
         """Bind to a grid, and to where (and how much) volume is to be kept."""
         logarithm = self.measure == "logarithm"
         return _prepare(grid, mask, self.name, self.weight, logarithm, self.threshold)
+
+
+def forbids_folds(penalty: object) -> bool:
+    """Tell whether a penalty is a barrier: where it takes part, no map may fold.
+
+    `LogJacobian` is one, whatever its threshold, and so is `Incompressibility` of the logarithm with
+    ``threshold = 0``; not with weight 0.
+
+    Examples
+    --------
+    >>> forbids_folds(LogJacobian()), forbids_folds(LogJacobian(weight=0)), forbids_folds(Incompressibility())
+    (True, False, False)
+    """
+    if isinstance(penalty, LogJacobian):
+        return penalty.weight > 0
+    if isinstance(penalty, Incompressibility):
+        return penalty.weight > 0 and penalty.measure == "logarithm" and penalty.threshold == 0
+    return False
 
 
 def _check_threshold(owner: str, threshold: float) -> None:

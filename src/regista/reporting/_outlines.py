@@ -14,6 +14,7 @@ from regista.reporting._slices import Layout, Tile
 from regista.transforms import Transform, resample_labels
 
 _STRONG, _WEAK = 88.0, 70.0
+_NEAR = 0.03
 
 
 def edges(plane: Plane, sigma_px: float = 1.2) -> NDArray[np.bool_]:
@@ -84,15 +85,25 @@ def label_outlines(
     return found
 
 
+def landmark_reach(layout: Layout) -> float:
+    """Return how far from a slice a landmark may lie to be shown on it, mm: 3 % of the widest slice, or a voxel."""
+    widest = max(float(max(tile.size)) * tile.pixel_mm for tile in layout.tiles)
+    return max(_NEAR * widest, *(_thickness(tile) for tile in layout.tiles if tile.grid.ndim == 3), 0.0)
+
+
 def landmarks_near(points: PointSet, layout: Layout) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """Return, for each slice, which points are nearest to it among its row, and their pixels ``(N, 2)``."""
+    """Return, for each slice, which points lie on it or near it, and their pixels ``(N, 2)``.
+
+    A point is shown on the slice of a row that is nearest to it, if it is within `landmark_reach`.
+    """
     found: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+    reach = landmark_reach(layout)
     for row in layout.rows:
         index = np.stack([tile.grid.world2index(points.points_mm) for tile in row])
         away = (
             np.abs(index[..., 2]) * _thickness(row[0]) if index.shape[-1] == 3 else np.zeros(index.shape[:2])
         )
-        nearest = away.argmin(axis=0)
+        nearest = np.where(away.min(axis=0) <= reach, away.argmin(axis=0), -1)
         found += [
             (np.flatnonzero(nearest == n), index[n, nearest == n, :2].astype(np.float64))
             for n in range(len(row))

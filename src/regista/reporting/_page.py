@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from regista.core import Image, LabelImage, PointSet
+from regista.core import GeometryError, Image, LabelImage, PointSet
 from regista.io import write_text
 from regista.registration import Result
 from regista.reporting._colours import FOLD_COLOUR, RGB, data_uri, thumbnail
@@ -40,14 +40,14 @@ class Report:
     ----------
     html : str
         The whole page.
-    verdict : Verdict
-        What it says.
+    verdict : Verdict or None
+        What it says; None of a page that does not judge.
     summary : mapping
-        A flat row: name, outcome, reasons, measures, a thumbnail as a data URI.
+        A flat row: name, measures, a thumbnail as a data URI; with a verdict its outcome, reasons and probability.
     """
 
     html: str
-    verdict: Verdict
+    verdict: Verdict | None
     summary: Mapping[str, Any]
 
 
@@ -60,6 +60,8 @@ def make_report(
     labels: tuple[LabelImage, LabelImage] | None = None,
     landmarks: tuple[PointSet, PointSet] | None = None,
     verdict: Verdict | None = None,
+    judged: bool = True,
+    scene: Scene | None = None,
 ) -> Report:
     """Make the quality page of a registration.
 
@@ -77,6 +79,10 @@ def make_report(
         Landmarks of both: target registration error.
     verdict : Verdict, optional
         If judged before.
+    judged : bool
+        Whether the page has a verdict. Without, lists of runs judge the run themselves.
+    scene : Scene, optional
+        The pair on its coarse lattice, if made before.
 
     Returns
     -------
@@ -86,7 +92,7 @@ def make_report(
     Raises
     ------
     GeometryError
-        If images and transform do not fit together.
+        If images and transform, or labels or landmarks, do not fit together.
 
     Examples
     --------
@@ -98,8 +104,16 @@ def make_report(
     >>> "<b>" in page.html, "&lt;b&gt;" in page.html
     (False, True)
     """
-    scene = make_scene(fixed, moving, result.transform)
-    verdict = judge(fixed, moving, result, scene=scene) if verdict is None else verdict
+    for given, what in ((labels, "labels"), (landmarks, "landmarks")):
+        if given is not None and {one.ndim for one in given} != {fixed.ndim}:
+            raise GeometryError(
+                f"the images are {fixed.ndim}-D, the {what} {' and '.join(f'{one.ndim}-D' for one in given)}: give {what} of "
+                "the same images"
+            )
+    scene = make_scene(fixed, moving, result.transform) if scene is None else scene
+    if judged and verdict is None:
+        verdict = judge(fixed, moving, result, scene=scene)
+    verdict = verdict if judged else None
     title = title or f"{moving.space or 'moving'} → {fixed.space or 'fixed'}"
     layout = choose_slices(fixed)
     start = aligned_centres(fixed, moving) if scene.centred else None
@@ -129,8 +143,10 @@ def make_report(
         script=page_text("run.js"),
     )
     # at the end, where no text of the page can stand for it
-    carried = SUMMARY_START + json.dumps(summary).replace("<", "\\u003c") + SUMMARY_END
-    return Report(html=html.replace("</body>", f"{carried}\n</body>"), verdict=verdict, summary=summary)
+    if verdict is not None:
+        carried = SUMMARY_START + json.dumps(summary).replace("<", "\\u003c") + SUMMARY_END
+        html = html.replace("</body>", f"{carried}\n</body>")
+    return Report(html=html, verdict=verdict, summary=summary)
 
 
 def write_report(
@@ -177,6 +193,7 @@ def _notes(fixed: Image, layout: Layout, scene: Scene, result: Result, pictures:
         notes.append("Radiological convention: the person's left (L) is on the right of the picture.")
     if fixed.kind == "channels" and not pictures.colour:
         notes.append(f"The first of {len(fixed.data)} channels is shown.")
+    notes += pictures.notes
     notes += [str(warning) for warning in result.record.warnings]
     return notes
 
@@ -196,14 +213,19 @@ def _deformation_pictures(deformation: Deformation, layout: Layout) -> dict[str,
 
 
 def _summary(
-    title: str, verdict: Verdict, numbers: Numbers, pictures: Pictures, layout: Layout
+    title: str, verdict: Verdict | None, numbers: Numbers, pictures: Pictures, layout: Layout
 ) -> dict[str, Any]:
     """Return a flat row for a table of runs."""
+    told = {}
+    if verdict is not None:
+        told = {
+            "outcome": str(verdict.outcome),
+            "reasons": list(verdict.reasons),
+            "probability": round(verdict.probability, 4),
+        }
     return {
         "name": title,
-        "outcome": str(verdict.outcome),
-        "reasons": list(verdict.reasons),
-        "probability": round(verdict.probability, 4),
+        **told,
         "measures": {name: value for name, value in numbers.flat.items() if math.isfinite(value)},
         "thumbnail": data_uri(thumbnail(_one_slice(pictures, layout), *_THUMBNAIL), quality=72),
     }

@@ -24,7 +24,15 @@ from regista.reporting._colours import (
     window,
 )
 from regista.reporting._mosaic import mosaic, sample_tiles
-from regista.reporting._outlines import draw_landmarks, edges, haloed, inked, label_outlines, landmarks_near
+from regista.reporting._outlines import (
+    draw_landmarks,
+    edges,
+    haloed,
+    inked,
+    label_outlines,
+    landmark_reach,
+    landmarks_near,
+)
 from regista.reporting._slices import Layout
 from regista.transforms import Affine, Transform
 
@@ -45,11 +53,14 @@ class Pictures:
         ``edges`` of the fixed image; ``labels`` and ``landmarks`` where given.
     colour : bool
         Whether the images are shown in their own colours.
+    notes : list of str
+        What a reader must know of them.
     """
 
     plain: dict[str, RGB]
     overlays: dict[str, RGB] = field(default_factory=dict)
     colour: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def is_colour(image: Image) -> bool:
@@ -104,15 +115,15 @@ def draw_pair(
         name: mosaic(layout, [_colours(t) if colour else gray(luminance(t)) for t in shown[name]])
         for name in ("fixed", "before", "after")
     }
-    plain |= _combined(planes, layout, plain)
-    overlays = {
-        "edges": _over(layout, [haloed(edges(p, _edge_sigma(p)), EDGE_COLOUR) for p in planes["fixed"]]),
-    }
+    lines = [edges(p, _edge_sigma(p)) for p in planes["fixed"]]
+    plain |= _combined(planes, layout, plain, _check_side(lines))
+    overlays = {"edges": _over(layout, [haloed(line, EDGE_COLOUR) for line in lines])}
+    notes: list[str] = []
     if labels is not None:
         overlays["labels"] = _draw_labels(labels, result.transform, layout)
     if landmarks is not None:
-        overlays["landmarks"] = _draw_landmarks(landmarks, result.inverse, layout)
-    return Pictures(plain=plain, overlays=overlays, colour=colour)
+        overlays["landmarks"], notes = _draw_landmarks(landmarks, result.inverse, layout)
+    return Pictures(plain=plain, overlays=overlays, colour=colour, notes=notes)
 
 
 def _edge_sigma(plane: Plane) -> float:
@@ -152,7 +163,16 @@ def _windowed(tiles: dict[str, list[NDArray[np.generic]]]) -> dict[str, list[Pla
     return found
 
 
-def _combined(planes: dict[str, list[Plane]], layout: Layout, plain: dict[str, RGB]) -> dict[str, RGB]:
+def _check_side(lines: Sequence[NDArray[np.bool_]]) -> int:
+    """Return the side of a checkerboard's fields, pixels: a part of what is seen, which may be less than the picture."""
+    ends = [np.percentile(np.argwhere(line), [1, 99], axis=0) for line in lines if line.any()]
+    spans = [int((high - low).max()) + 1 for low, high in ends] or [max(line.shape) for line in lines]
+    return max(8, max(spans) // _CHECKS)
+
+
+def _combined(
+    planes: dict[str, list[Plane]], layout: Layout, plain: dict[str, RGB], side: int
+) -> dict[str, RGB]:
     """Return checkerboard, two-colour overlays and differences."""
     out = {}
     for name in ("before", "after"):
@@ -161,7 +181,6 @@ def _combined(planes: dict[str, list[Plane]], layout: Layout, plain: dict[str, R
         out[f"difference_{name}"] = mosaic(
             layout, [diverging(m - f) for f, m in pairs], background=(255,) * 3
         )
-    side = max(12, max(max(t.size) for t in layout.tiles) // _CHECKS)
     height, width = plain["fixed"].shape[:2]
     rows, columns = np.indices((height, width))
     even = ((rows // side + columns // side) % 2 == 0)[..., None]
@@ -184,12 +203,21 @@ def _draw_labels(labels: tuple[LabelImage, LabelImage], transform: Transform, la
     return _over(layout, drawn)
 
 
-def _draw_landmarks(landmarks: tuple[PointSet, PointSet], inverse: Transform, layout: Layout) -> RGB:
+def _draw_landmarks(
+    landmarks: tuple[PointSet, PointSet], inverse: Transform, layout: Layout
+) -> tuple[RGB, list[str]]:
     one, other = match_landmarks(*landmarks)
     here = PointSet(landmarks[0].points_mm[one])
     found = PointSet(inverse.map_points(landmarks[1].points_mm[other]))
     drawn = []
-    for tile, (which, pixels) in zip(layout.tiles, landmarks_near(here, layout), strict=True):
+    near = landmarks_near(here, layout)
+    for tile, (which, pixels) in zip(layout.tiles, near, strict=True):
         came = tile.grid.world2index(found.points_mm[which])[:, :2]
         drawn.append(draw_landmarks(tile, pixels, came, (FIXED_COLOUR, MOVING_COLOUR)))
-    return _over(layout, drawn)
+    shown = len(np.unique(np.concatenate([which for which, _ in near])))
+    notes = []
+    if shown < len(one):
+        notes.append(
+            f"{shown} of {len(one)} landmarks are shown: those within {landmark_reach(layout):.1f} mm of a slice."
+        )
+    return _over(layout, drawn), notes

@@ -36,6 +36,8 @@ NUDGED = (0.02, 0.1)
 """Log ratio that a small push of the map adds to all three measures: look, fail."""
 MIRRORED = (-0.03, -0.2)
 """Log ratio to the likeness of mirrored images that all three measures are below: look, fail."""
+SYMMETRIC = 0.05
+"""Log ratio to the likeness of mirrored images below which a flip would not show; it is said, and changes nothing."""
 STAYED = 0.005
 """Share of the diagonal; a map that leads no place further from the start returned the identity."""
 
@@ -57,7 +59,8 @@ class Verdict:
     outcome : Outcome
         ``pass``; ``look``: a person should; ``fail``.
     reasons : tuple of str
-        Sentences, the weightiest first; of a pass, what is worth knowing (a few folds), mostly nothing.
+        Sentences, the weightiest first; of a pass, what is worth knowing (a few folds, a symmetric organ), mostly
+        nothing.
     probability : float
         Of a failed registration, by the fitted model, 0 … 1.
     features : mapping of str to float
@@ -143,6 +146,7 @@ WORDS = {
     "bent": "the deformation is large (95th percentile {:.1%} of the image's diagonal)",
     "sd_log_jacobian": "volumes change unusually much from place to place (SD of the log-Jacobian {:.2f})",
     "inverse_p95": "the map and its inverse do not undo each other (95th percentile {:.2%} of the image's diagonal)",
+    "nudged": "a small push of the map hardly makes the match worse (log ratio {:.2f})",
 }
 """What it means, in words, when a feature tells of failure."""
 
@@ -231,7 +235,7 @@ def conclude(features: Mapping[str, float], status: str = "converged", model: Mo
     else:
         outcome = Outcome.LOOK if odd or doubtful else Outcome.PASS
     soft = _soft(features, model) if doubtful else []
-    few = _few_folds(features) if outcome is not Outcome.FAIL else []
+    few = _worth_knowing(features) if outcome is not Outcome.FAIL else []
     reasons = [*[*hard, *odd, *soft][: 5 - len(few)], *few]
     return Verdict(outcome=outcome, reasons=tuple(reasons), probability=probability, features=dict(features))
 
@@ -299,10 +303,13 @@ def _odd(features: Mapping[str, float], doubtful: bool) -> list[str]:
     return found
 
 
-def _few_folds(features: Mapping[str, float]) -> list[str]:
-    """Return a word on folds too few to ask for a look."""
+def _worth_knowing(features: Mapping[str, float]) -> list[str]:
+    """Return a word on folds too few to ask for a look, and on an organ that is nearly its own mirror image."""
     share = features["folded_percent"]
-    return [f"a few voxels fold ({share:.2g} %)"] if 0 < share < FOLDED_PERCENT[0] else []
+    found = [f"a few voxels fold ({share:.2g} %)"] if 0 < share < FOLDED_PERCENT[0] else []
+    if MIRRORED[0] <= _over_mirror(features) < SYMMETRIC:
+        found.append("mirrored, the images would match as well: only the headers tell whether one is flipped")
+    return found
 
 
 def _stretch(features: Mapping[str, float]) -> float:
@@ -371,15 +378,9 @@ def _could_do_better(features: Mapping[str, float], doubtful: bool) -> str:
 
 
 def _over_mirror(features: Mapping[str, float]) -> float:
-    """Return the log ratio to the likeness of mirrored images of the measure that speaks least for a mirror.
-
-    The mirror lies in the middle of what is seen. A map that is off is better centred by it, which says nothing: 0.
-    """
-    if features.get("nudged", -1.0) > NUDGED[0] or _worse(features) < WORSE[0]:
-        return 0.0
-    return max(
-        (features[f"{n}_over_mirror"] for n in MEASURES if f"{n}_over_mirror" in features), default=0.0
-    )
+    """Return the log ratio to the likeness of mirrored images of the measure that speaks least for a mirror."""
+    found = [features[f"{n}_over_mirror"] for n in MEASURES if f"{n}_over_mirror" in features]
+    return max(found) if any(found) else np.inf  # all 0: nothing could be mirrored
 
 
 def _than_mirrored(features: Mapping[str, float]) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from regista.core import GeometryError, Grid, Image, LabelImage, PointSet
 from regista.evaluation import match_landmarks
 from regista.reporting._deformation import linear_part
+from regista.reporting._features import Content
 from regista.reporting._folder import RunFolder
 from regista.reporting._viewer_volumes import (
     bytes_in_window,
@@ -29,7 +30,7 @@ from regista.reporting._viewer_volumes import (
 from regista.transforms import Affine, resample, resample_labels, to_displacement_field
 
 VOLUMES = ("fixed", "moving", "warped", "before", "displacement", "labels-fixed", "labels-moved")
-_LINES, _PLACES = 18, 72
+_LINES, _PLACES, _COARSE = 18, 72, 64
 
 
 class ViewerRun:
@@ -90,7 +91,7 @@ class ViewerRun:
             "centre_mm": _three(self.fixed.grid.center_mm),
             "spacing_mm": float(self.fixed.grid.spacing.max()),
             "line_mm": float(_line_spacing(self.fixed.grid).max()),
-            "block_mm": _nice_block(self.fixed.grid),
+            "block_mm": _nice_block(_object_mm(self.fixed)),
             "labels": self.labels is not None,
             "landmarks": 0 if self.landmarks is None else len(self.landmarks[0].points_mm),
             "palette": palette() if self.labels is not None else [],
@@ -342,9 +343,22 @@ def _lattice(grid: Grid, axis: int) -> list[NDArray[np.float64]]:
     return lines
 
 
-def _nice_block(grid: Grid) -> float:
-    """Return the side of a checkerboard's blocks: about a tenth of the image, a round number of mm."""
-    tenth = float((grid.spacing * grid.shape).max()) / 10
+def _object_mm(image: Image) -> float:
+    """Return the longest side of what an image shows, mm: of a small object on a large lattice less than the lattice's."""
+    lead = (slice(None),) * (image.kind != "scalar")
+    steps = [max(1, n // _COARSE) for n in image.grid.shape]
+    small = image.data[(*lead, *(slice(s // 2, None, s) for s in steps))].astype(np.float32)
+    small = np.nan_to_num(small.mean(axis=0) if lead else small, posinf=0.0, neginf=0.0)
+    places = np.argwhere(Content(small).of(small))
+    if not len(places):
+        return float((image.grid.spacing * image.grid.shape).max())
+    low, high = np.percentile(places, [1, 99], axis=0)
+    return float(((high - low + 1) * steps * image.grid.spacing).max())
+
+
+def _nice_block(extent_mm: float) -> float:
+    """Return the side of a checkerboard's blocks: about a tenth of an extent, a round number of mm."""
+    tenth = extent_mm / 10
     scale = 10.0 ** math.floor(math.log10(tenth))
     return float(max((step * scale for step in (1, 2, 5, 10) if step * scale <= tenth), default=scale))
 

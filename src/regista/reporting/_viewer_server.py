@@ -32,8 +32,8 @@ _PAGE = {
     "viewer.css": ("viewer.css", "text/css; charset=utf-8"),
 }
 _TICKET = "open-"
-_API = re.compile(r"api/runs/(\d{1,6})(?:/(at|landmarks|grid\.tck|[a-z]+(?:-[a-z0-9]+)?\.nii))?\Z")
-_CHECKER = re.compile(r"checker-[1-9]\d{0,3}\Z")
+_API = re.compile(r"api/runs/(\d{1,6})(?:/(at|landmarks|grid\.tck|[a-z]+(?:-[a-z0-9]+(?:\.\d+)?)?\.nii))?\Z")
+_CHECKER = re.compile(r"checker-(?:[1-9]\d{0,3}|0\.\d{0,2}[1-9])\Z")
 
 
 class Refused(Exception):

@@ -6,7 +6,13 @@ from regista.similarity._base import Prepared, Similarity
 from regista.similarity._channels import ChannelTerm, PreparedChannels
 from regista.similarity._correlation import NCC, SSD
 from regista.similarity._deep import DeepMetric
-from regista.similarity._deep_model import METRIC_KIND, known_metrics, load_metric_model, patch_network
+from regista.similarity._deep_model import (
+    METRIC_ARCHITECTURES,
+    METRIC_KIND,
+    known_metrics,
+    load_metric_model,
+    patch_network,
+)
 from regista.similarity._demons import DemonsSSD
 from regista.similarity._information import MI, NMI
 from regista.similarity._lncc import LNCC
@@ -29,6 +35,7 @@ SIMILARITIES: dict[str, type[Any]] = {
 
 __all__ = [
     "LNCC",
+    "METRIC_ARCHITECTURES",
     "METRIC_KIND",
     "MI",
     "MIND",

@@ -66,6 +66,16 @@ class Prepared(ABC):
         few.fixed, few._gradient = gathered(self.fixed, voxels), None
         return few
 
+    def sees(self, weight: Volume) -> bool:
+        """Tell whether there is anything to compare, the voxels having a weight.
+
+        Parameters
+        ----------
+        weight : (I, J, K) float32 ndarray
+            As for `value_and_gradient`.
+        """
+        return bool(np.any(weight > 0))
+
     @abstractmethod
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         """Return the dissimilarity D (lower is better) and write ``dD/dwarped`` to `out`.

@@ -46,6 +46,7 @@ class PreparedChannels:
         self._terms: list[tuple[float, int, Prepared]] = [
             (share, channel, metric.prepare(fixed[channel], weight)) for share, channel, metric in terms
         ]
+        self._names = [metric.name for _, _, metric in terms]
         self.hide(hides)
         self.reach_vox = max(term.reach_vox for _, _, term in self._terms)
         self._gradient: Volume | None = None
@@ -55,6 +56,11 @@ class PreparedChannels:
         """Set whether what has no weight is left out of windows and patches too."""
         for _, _, term in self._terms:
             term.hides = hides
+
+    def blind(self, weight: Volume) -> list[str]:
+        """Return the names of the metrics that see nothing to compare; see `Prepared.sees`."""
+        pairs = zip(self._names, self._terms, strict=True)
+        return list(dict.fromkeys(name for name, (_, _, term) in pairs if not term.sees(weight)))
 
     def rebind(self, fixed: Sequence[Volume], weight: Volume | None) -> None:
         """Bind to the same channels as warped anew; see `Prepared`."""

@@ -21,8 +21,9 @@ class DeepMetric:
 
     A network compares patches of 17 voxels a side, whose centres form a lattice over the whole image, in one pass. Its
     score is near 1 where patches were taken from the same place of both contrasts and near −1 where not, so that D lies
-    about −1 … 1. Patches in which the fixed image is constant are left out, and those whose centre has weight 0; the
-    patches of its neighbours reach over it. Beyond the border both images continue with their last voxel.
+    about −1 … 1; where the model has a network for each contrast, the score is the cosine between their features. Patches in
+    which the fixed image is constant are left out, and those whose centre has weight 0; the patches of its neighbours reach
+    over it. Beyond the border both images continue with their last voxel.
 
     The metric needs PyTorch (``pip install 'regista[learn]'``).
 
@@ -50,8 +51,6 @@ class DeepMetric:
     name: ClassVar[str] = "deep"
     option: ClassVar[str] = "model"
     """The setting that a plan may give alone: ``{deep = "NAME"}``."""
-    volumes: ClassVar[int] = 8
-    """Both images and the slopes with a border; one slab of the network's layers, a few hundred MB, comes on top."""
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
@@ -65,6 +64,11 @@ class DeepMetric:
             if getattr(self, name) not in choices:
                 words = " or ".join(map(repr, choices))
                 raise PlanError(f"deep {name} is {words}, got {getattr(self, name)!r}")
+
+    @property
+    def volumes(self) -> int:
+        """Both images and the slopes with a border, and what describes the fixed image; one slab of layers comes on top."""
+        return 12 if self.stride == 2 else 24
 
     def check(self, ndim: int) -> None:
         """Refuse images that the model was not trained for, and a model or a library that is not there.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
 from regista.similarity._base import Volume
-from regista.similarity._deep_network import PATCH, STRIDE, PatchNetwork, torch_threads
+from regista.similarity._deep_network import PATCH, STRIDE, FeatureNetwork, Network, torch_threads
 
 RADIUS = PATCH // 2
 _SLAB_VOXELS = 2_500_000
@@ -18,6 +18,7 @@ _SLAB_VOXELS = 2_500_000
 _FLAT = 1e-3
 """Range of intensities, of 0 … 1, below which a patch of the fixed image shows nothing."""
 Block = tuple[slice, ...]
+Descriptions = dict[tuple[tuple[int, int], ...], torch.Tensor]
 
 
 class DenseScore:
@@ -25,7 +26,7 @@ class DenseScore:
 
     Parameters
     ----------
-    network : PatchNetwork
+    network : PatchNetwork or FeatureNetwork
         Its weights are constants.
     fixed : ndarray of float32
         Fixed image of as many dimensions as the network's.
@@ -37,9 +38,7 @@ class DenseScore:
         Where the network is.
     """
 
-    def __init__(
-        self, network: PatchNetwork, fixed: Volume, stride: int, fixed_first: bool, device: str
-    ) -> None:
+    def __init__(self, network: Network, fixed: Volume, stride: int, fixed_first: bool, device: str) -> None:
         self._network, self._stride, self._device = network, stride, device
         self._order = (0, 1) if fixed_first else (1, 0)
         self._shape = fixed.shape
@@ -47,6 +46,7 @@ class DenseScore:
         self._shows = _local_range(self._fixed, stride) > _FLAT
         self._warped = np.empty_like(self._fixed)
         self._slopes = np.empty_like(self._fixed)
+        self._descriptions: Descriptions = {}
 
     def __call__(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         """Return the mean score and write its derivative by the warped image; see `Prepared.value_and_gradient`."""
@@ -60,9 +60,11 @@ class DenseScore:
             return float("-inf") if lost else 0.0
         _padded(warped, self._warped)
         value = 0.0
+        used: Descriptions = {}
         with torch_threads():
             for centres, voxels in self._slabs(share):
-                value += self._slab(centres, voxels, share[centres] / np.float32(total))
+                value += self._slab(voxels, share[centres] / np.float32(total), used)
+        self._descriptions = used  # those of slabs that are no longer looked at go
         _fold(self._slopes, out)
         return value
 
@@ -91,21 +93,36 @@ class DenseScore:
                 tuple(slice(self._stride * a, self._stride * (b - 1) + PATCH) for a, b in parts),
             )
 
-    def _slab(self, centres: Block, voxels: Block, share: Volume) -> float:
+    def _slab(self, voxels: Block, share: Volume, used: Descriptions) -> float:
         """Return the share of one slab in the value and add its slopes."""
         if not share.any():
             return 0.0
-        fixed, warped = (
-            torch.from_numpy(np.ascontiguousarray(one[voxels]))[None, None].to(self._device)
-            for one in (self._fixed, self._warped)
-        )
-        warped.requires_grad_(True)
-        pair = (fixed, warped)
-        scores = self._network(torch.cat([pair[n] for n in self._order], dim=1), self._stride)
+        warped = self._tensor(self._warped, voxels).requires_grad_(True)
+        scores = self._scores(voxels, warped, used)
         weights = torch.from_numpy(np.ascontiguousarray(share)).to(self._device)
         (slopes,) = torch.autograd.grad(scores, warped, weights[None, None])
         self._slopes[voxels] += slopes[0, 0].cpu().numpy()
         return float((scores.detach()[0, 0].double() * weights.double()).sum())
+
+    def _scores(self, voxels: Block, warped: torch.Tensor, used: Descriptions) -> torch.Tensor:
+        """Return the scores of one slab; what describes the fixed image is kept from call to call."""
+        network, stride = self._network, self._stride
+        if not isinstance(network, FeatureNetwork):
+            pair = (self._tensor(self._fixed, voxels), warped)
+            scores: torch.Tensor = network(torch.cat([pair[n] for n in self._order], dim=1), stride)
+            return scores
+        own, other = self._order
+        key = tuple((part.start, part.stop) for part in voxels)
+        known = self._descriptions.get(key)
+        if known is None:
+            with torch.no_grad():
+                known = network.describe(self._tensor(self._fixed, voxels), own, stride)
+        used[key] = known
+        return network.compare(known, network.describe(warped, other, stride))
+
+    def _tensor(self, image: Volume, voxels: Block) -> torch.Tensor:
+        """Return part of an image as ``(1, 1, …)``."""
+        return torch.from_numpy(np.ascontiguousarray(image[voxels]))[None, None].to(self._device)
 
 
 def _padded(image: Volume, out: Volume | None = None) -> Volume:

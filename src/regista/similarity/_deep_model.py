@@ -17,6 +17,8 @@ from regista.core import FormatError, PlanError
 
 METRIC_KIND = "deep-metric"
 """What the configuration of a trained metric calls itself."""
+METRIC_ARCHITECTURES = ("two-channel", "features")
+"""Networks of trained metrics: one that scores pairs of patches, and two that describe each patch by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,8 @@ class MetricModel:
 
     Parameters
     ----------
+    architecture : {'two-channel', 'features'}
+        Its network.
     ndim : {2, 3}
         Dimensions of the images it compares.
     channels : tuple of 4 int
@@ -35,6 +39,7 @@ class MetricModel:
         All that its file says.
     """
 
+    architecture: str
     ndim: int
     channels: tuple[int, ...]
     weights: dict[str, NDArray[np.float32]]
@@ -42,11 +47,24 @@ class MetricModel:
     _built: dict[str, Any] = field(default_factory=dict)
 
     def network(self, device: str) -> Any:
-        """Return the network on a device, built once."""
+        """Return the network on a device, built once.
+
+        Raises
+        ------
+        FormatError
+            If the weights are not those of such a network.
+        """
         if device not in self._built:
             module = patch_network()
             tensors = {name: module.torch.from_numpy(array) for name, array in self.weights.items()}
-            self._built[device] = module.build(self.ndim, self.channels, tensors).to(device)
+            try:
+                network = module.build(self.architecture, self.ndim, self.channels, tensors)
+            except RuntimeError as error:
+                told = " ".join(str(error).split())[:150]
+                raise FormatError(
+                    f"the weights of a trained metric do not fit its model.json: copy the whole folder again ({told})"
+                ) from None
+            self._built[device] = network.to(device)
         return self._built[device]
 
 
@@ -132,6 +150,9 @@ def _read(folder: Path, *stamps: int) -> MetricModel:
             raise FormatError(f"the model {folder} is a {kind!r} and no trained metric ({METRIC_KIND!r})")
         network = configuration["network"]
         ndim, channels = int(network["ndim"]), tuple(int(n) for n in network["channels"])
+        architecture = network.get("architecture", METRIC_ARCHITECTURES[0])
+        if architecture not in METRIC_ARCHITECTURES or ndim not in (2, 3):
+            raise ValueError(f"no such network: {ndim}-D {architecture}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"cannot read the trained metric {folder}: {error!r} in model.json") from None
     try:
@@ -146,4 +167,4 @@ def _read(folder: Path, *stamps: int) -> MetricModel:
         weights = load_file(str(folder / "model.safetensors"))
     except (OSError, SafetensorError) as error:
         raise FormatError(f"cannot read the weights of the trained metric {folder}: {error}") from None
-    return MetricModel(ndim, channels, weights, configuration)
+    return MetricModel(architecture, ndim, channels, weights, configuration)

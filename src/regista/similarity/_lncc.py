@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import PlanError
+from regista.kernels.cpu.filters import box_filter
 from regista.kernels.cpu.lncc import lncc_coefficients, lncc_fixed, lncc_force, lncc_gradient
-from regista.kernels.cpu.weighted_lncc import apply_weight, weighted_lncc_coefficients
+from regista.kernels.cpu.weighted_lncc import LEAST_SHARE, apply_weight, weighted_lncc_coefficients
 from regista.similarity._base import Prepared, Volume
 
 
@@ -19,7 +20,8 @@ class LNCC:
     """Squared local cross-correlation over cubic windows, ``D = −Σ w cc² / Σ w`` (Avants 2008).
 
     Sums run over windows in which the fixed image is not flat. Where masks hide voxels (`Prepared.hides`), the means and
-    sums within a window are weighted too, and windows that see less than a fifth of their voxels give nothing.
+    sums within a window are weighted too, and windows that see less than a fifth of their voxels count less, and for
+    nothing below 16 %.
 
     Parameters
     ----------
@@ -58,6 +60,13 @@ class _PreparedLNCC(Prepared):
         """Bind to the same image as warped anew."""
         super().rebind(fixed, weight)
         self._statistics = None
+
+    def sees(self, weight: Volume) -> bool:
+        """Tell whether some window sees enough of its voxels."""
+        if not self.hides:
+            return super().sees(weight)
+        total, counts = box_filter(np.stack([weight, np.ones_like(weight)]), self._radius)
+        return bool(np.any((weight > 0) & (total > LEAST_SHARE * counts * weight)))
 
     def _fill(
         self, warped: Volume, weight: Volume | None, out: Volume, rows: NDArray[np.int32] | None = None

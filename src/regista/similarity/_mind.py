@@ -21,6 +21,7 @@ from regista.kernels.cpu.weighted_mind import (
     weighted_mind_coefficients,
     weighted_mind_descriptors,
     weighted_mind_gradient,
+    weighted_mind_total,
 )
 from regista.similarity._base import Prepared, Volume
 
@@ -87,6 +88,13 @@ class _PreparedMIND(Prepared):
         """Bind to the same image as warped anew, within the same bounds."""
         super().rebind(fixed, weight)
         self._descriptors, self._stale = None, True
+
+    def sees(self, weight: Volume) -> bool:
+        """Tell whether some voxel is shown with enough of the patches around it."""
+        if not self.hides or not len(self._coefficients):
+            return super().sees(weight)
+        total = weighted_mind_total(pad_nearest(weight, self._margin), self._radius, self._dilation)
+        return bool(total > 0)
 
     def value_and_gradient(self, warped: Volume, weight: Volume | None, out: Volume) -> float:
         if self.hides and weight is not None:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from regista.core import PlanError
-from regista.kernels.cpu.ngf import mean_gradient, ngf_field, ngf_gradient
+from regista.kernels.cpu.ngf import least_of_neighbours, mean_gradient, ngf_field, ngf_gradient
 from regista.similarity._base import Prepared, Volume
 
 _FLAT = 1e-6
@@ -50,22 +50,6 @@ class NGF:
         return _PreparedNGF(fixed, weight, self)
 
 
-def least_of_neighbours(weight: Volume) -> Volume:
-    """Return the least weight of every voxel and its neighbours along the axes: of what central differences read.
-
-    Examples
-    --------
-    >>> least_of_neighbours(np.float32([[[1, 1, 1, 0.5, 0, 1]]])).tolist()
-    [[[1.0, 1.0, 0.5, 0.0, 0.0, 0.0]]]
-    """
-    least = weight.copy()
-    for axis in range(3):
-        target, source = np.moveaxis(least, axis, 0), np.moveaxis(weight, axis, 0)
-        np.minimum(target[1:], source[:-1], out=target[1:])
-        np.minimum(target[:-1], source[1:], out=target[:-1])
-    return least
-
-
 class _PreparedNGF(Prepared):
     symmetric = False  # edges of other contrasts may point the other way
     reach_vox = 1
@@ -76,6 +60,7 @@ class _PreparedNGF(Prepared):
         self._field: Volume | None = None
         self._fixed_edge: float | None = None
         self._edge: float | None = None
+        self._least: Volume | None = None
 
     def rebind(self, fixed: Volume, weight: Volume | None) -> None:
         """Bind to the same image as warped anew, by the same size of an edge."""
@@ -83,8 +68,15 @@ class _PreparedNGF(Prepared):
         self._weight, self._field = weight, None
 
     def _seen(self, weight: Volume | None) -> Volume | None:
-        """Return the weight of gradients."""
-        return least_of_neighbours(weight) if self.hides and weight is not None else weight
+        """Return the weight of gradients; reused by the next call."""
+        if not self.hides or weight is None:
+            return weight
+        self._least = least_of_neighbours(weight, out=self._least)
+        return self._least
+
+    def sees(self, weight: Volume) -> bool:
+        """Tell whether some voxel is shown with all that its gradient reads."""
+        return super().sees(weight if not self.hides else least_of_neighbours(weight))
 
     def _edge_of(self, image: Volume, weight: Volume | None) -> float:
         if isinstance(self._config.edge, str):

@@ -78,6 +78,31 @@ def ngf_gradient(field, warped, weight, edge, scale, *, out):
     return float(values.sum())
 
 
+def least_of_neighbours(weight, *, out=None):
+    """Return the least weight of every voxel and its neighbours along the axes: of what central differences read.
+
+    Parameters
+    ----------
+    weight : (I, J, K) float32 ndarray
+        Weight of each voxel.
+    out : (I, J, K) float32 ndarray, optional
+        Destination; must not be `weight`.
+
+    Returns
+    -------
+    (I, J, K) float32 ndarray
+
+    Examples
+    --------
+    >>> least_of_neighbours(np.float32([[[1, 1, 1, 0.5, 0, 1]]])).tolist()
+    [[[1.0, 1.0, 0.5, 0.0, 0.0, 0.0]]]
+    """
+    weight = np.ascontiguousarray(weight)
+    out = np.empty_like(weight) if out is None else out
+    parallel_for(lambda a, b: _least(a, b, weight, out), weight.shape[0])
+    return out
+
+
 @inlined
 def _differences(volume, i, j, slope):
     """Write a row's central differences along the three axes, one-sided at borders."""
@@ -106,6 +131,25 @@ def _squares(slope, edge2, total):
     a, b, c = slope[0], slope[1], slope[2]
     for k in range(total.shape[0]):
         total[k] = a[k] * a[k] + b[k] * b[k] + c[k] * c[k] + edge2
+
+
+@njit
+def _least(start, stop, weight, out):
+    inn, jn, kn = weight.shape
+    for i in range(start, stop):
+        before, after = max(i - 1, 0), min(i + 1, inn - 1)
+        for j in range(jn):
+            row, target = weight[i, j], out[i, j]
+            a, b = weight[before, j], weight[after, j]
+            c, d = weight[i, max(j - 1, 0)], weight[i, min(j + 1, jn - 1)]
+            for k in range(kn):
+                target[k] = min(row[k], min(min(a[k], b[k]), min(c[k], d[k])))
+            first, last = target[: kn - 1], target[1:]
+            lower, upper = row[: kn - 1], row[1:]
+            for k in range(kn - 1):
+                first[k] = min(first[k], upper[k])
+            for k in range(kn - 1):
+                last[k] = min(last[k], lower[k])
 
 
 @njit

@@ -3,9 +3,12 @@
 For the window around voxel y, with weights ω and ``N = Σω``, means are ``F̄ = ΣωF / N`` and ``W̄ = ΣωW / N``, and::
 
     A = Σω(F−F̄)(W−W̄),   B = Σω(F−F̄)²,   C = Σω(W−W̄)²,   cc²(y) = A² / (B C)
-    ∂Σω(y)cc²(y)/∂W(x) = ω(x) Σ_{y∋x} a(y) (F(x) − F̄(y)) − b(y) (W(x) − W̄(y)),   a = 2ωA/(BC),  b = 2ωA²/(BC²)
+    ∂Σq(y)cc²(y)/∂W(x) = ω(x) Σ_{y∋x} a(y) (F(x) − F̄(y)) − b(y) (W(x) − W̄(y)),   a = 2qA/(BC),  b = 2qA²/(BC²)
 
 This is `regista.kernels.cpu.lncc` where all weights are 1. There windows weigh, and within one all voxels count alike.
+
+A window weighs ``q = g ω(y)``. Weights move with the map, and a window that loses sight of its voxels must not vanish at
+a stroke: g falls from 1 to 0 meanwhile (`LEAST_SHARE`, `FULL_SHARE`).
 """
 
 from __future__ import annotations
@@ -17,13 +20,13 @@ from regista.kernels.cpu.filters import _filter_plane, _sum_ring
 from regista.kernels.cpu.lncc import _count, _window
 from regista.kernels.cpu.rows import all_rows, for_rows
 
-LEAST_SHARE = 0.195
-"""Windows whose weight is less than this share of what it would be, were all voxels' that of its centre, are left out:
-a correlation of a few voxels is near 1 whatever they show."""
+LEAST_SHARE, FULL_SHARE = 0.16, 0.2
+"""Windows whose weight is a share of what it would be, were all voxels' that of its centre, count for nothing below the
+first and in full from the second on: a correlation of a few voxels is near 1 whatever they show."""
 
 
 def weighted_lncc_coefficients(fixed, warped, weight, radius, floor, *, out, rows=None):
-    """Write ``a``, ``b`` and ``c = a F̄ − b W̄`` to `out`; return Σ ω cc² and Σ ω.
+    """Write ``a``, ``b`` and ``c = a F̄ − b W̄`` to `out`; return Σ q cc² and Σ q.
 
     `regista.kernels.cpu.lncc.lncc_gradient` and ``lncc_force`` make the sum over windows of them, which `apply_weight`
     then multiplies by ω(x).
@@ -47,10 +50,8 @@ def weighted_lncc_coefficients(fixed, warped, weight, radius, floor, *, out, row
     rows = all_rows(fixed.shape) if rows is None else rows
     values = np.zeros((2, fixed.shape[0]))
     taps = _window(fixed.shape, radius)
-    floor, share = np.float32(floor), np.float32(LEAST_SHARE)
-    for_rows(
-        lambda p, q: _coefficients(p, q, fixed, warped, weight, *taps, floor, share, rows, out, values), rows
-    )
+    given = fixed, warped, weight, *taps, np.float32(floor), np.float32(LEAST_SHARE), np.float32(FULL_SHARE)
+    for_rows(lambda p, q: _coefficients(p, q, *given, rows, out, values), rows)
     total, weight_kept = values.sum(axis=1)
     return float(total), float(weight_kept)
 
@@ -98,7 +99,9 @@ def _products(fixed, warped, weight, rj, rk, low, high, planes):
 
 
 @njit
-def _coefficients(start, stop, fixed, warped, weight, ti, tj, tk, floor, share, rows, out, values):
+def _coefficients(
+    start, stop, fixed, warped, weight, ti, tj, tk, floor, least_share, full, rows, out, values
+):
     inn, jn, kn = fixed.shape
     ri, rj, rk = ti.shape[0] - 1, tj.shape[0] - 1, tk.shape[0] - 1
     width = 2 * ri + 1
@@ -109,6 +112,7 @@ def _coefficients(start, stop, fixed, warped, weight, ti, tj, tk, floor, share, 
     for k in range(kn):
         counts[k] = np.float32(_count(k, kn, rk))
     zero, one, two, tiny = np.float32(0), np.float32(1), np.float32(2), np.float32(1e-12)
+    steep = one / (full - least_share)
     done = max(start - ri, 0)
     for i in range(start, stop):
         while done <= min(i + ri, inn - 1):
@@ -125,7 +129,7 @@ def _coefficients(start, stop, fixed, warped, weight, ti, tj, tk, floor, share, 
             p, q = low[j], high[j]
             if p >= q:
                 continue
-            nij = share * np.float32(_count(i, inn, ri) * _count(j, jn, rj))
+            nij = np.float32(_count(i, inn, ri) * _count(j, jn, rj))
             row_value, row_weight = zero, zero
             sn, sf, sw = sums[0, j, p:q], sums[1, j, p:q], sums[2, j, p:q]
             sff, sww, sfw = sums[3, j, p:q], sums[4, j, p:q], sums[5, j, p:q]
@@ -133,19 +137,21 @@ def _coefficients(start, stop, fixed, warped, weight, ti, tj, tk, floor, share, 
             own, nk = weight[i, j, p:q], counts[p:q]
             for k in range(q - p):
                 u, n = own[k], sn[k]
-                enough = u > tiny and n >= nij * nk[k] * u
-                inverse = one / (n if enough else one)
+                shown = u > tiny
+                inverse = one / (n if shown else one)
+                seen = n / (nij * nk[k] * u if shown else one)
+                share = u * min(max((seen - least_share) * steep, zero), one) if shown else zero
                 fmean, wmean = sf[k] * inverse, sw[k] * inverse
                 a = sfw[k] - fmean * sw[k]
                 b = sff[k] - fmean * sf[k]
                 c = sww[k] - wmean * sw[k]
                 least = floor * n
-                shown = enough and b > least
-                keep = shown and c > least
+                varies = shown and b > least
+                keep = varies and c > least
                 c = c if keep else one
                 ratio = a / (b * c if keep else one)
-                ratio = ratio * u if keep else zero
-                row_weight += u if shown else zero
+                ratio = ratio * share if keep else zero
+                row_weight += share if varies else zero
                 row_value += a * ratio
                 ca = two * ratio
                 cb = ca * a / c

@@ -35,6 +35,24 @@ LEAST_SHARE = 0.195
 _VARIANCE, _DESCRIPTOR, _COEFFICIENT = 0, 1, 2
 
 
+def weighted_mind_total(weight, radius, dilation):
+    """Return the ``Σ ω`` of the voxels that are compared: of which enough channels are open.
+
+    Parameters
+    ----------
+    weight : (I + 2a, J + 2b, K + 2c) float32 ndarray
+        Weight ω of the voxels, continued by `mind_margin` voxels (`regista.kernels.cpu.mind`).
+    radius, dilation : int
+        Radius of the patches, and distance of the neighbours, voxels.
+    """
+    if not _layout(_inner(weight.shape, radius + dilation), dilation)[2].size:
+        return 0.0
+    none = np.empty((0, 1, 1, 1), np.float32)
+    # what is open depends on the weights alone, so that any image will do
+    values = _stream(none, weight, weight, radius, dilation, (_FLAT, 1.0), _VARIANCE, none)
+    return float(values.sum(axis=0)[1])
+
+
 def weighted_mind_bounds(padded, weight, radius, dilation):
     """Return the bounds of the variance: a thousandth and a thousand times its weighted mean over the image.
 

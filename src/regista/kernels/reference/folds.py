@@ -40,3 +40,22 @@ def non_diffeomorphic_volume(u: ArrayLike, weight: ArrayLike) -> float:
         edges = np.stack([_shifted(places, step) - here for step in steps], -2)
         total -= (np.minimum(s * np.linalg.det(edges), 0) * w).sum() / 12
     return float(total)
+
+
+def smallest_corners(u: ArrayLike) -> NDArray[np.float64]:
+    """Take `numpy.linalg.det` of every choice of differences."""
+    field = np.asarray(u, np.float64)
+    steps = []
+    for axis in range(1, 4):
+        count = field.shape[axis]
+        if count == 1:
+            steps.append((np.zeros_like(field), np.zeros_like(field)))
+            continue
+        difference = np.diff(field, axis=axis)
+        first, last = (np.take(difference, [end], axis) for end in (0, -1))
+        steps.append((np.concatenate([first, difference], axis), np.concatenate([difference, last], axis)))
+    least = np.full(field.shape[1:], np.inf)
+    for chosen in product(*steps):
+        jacobian = np.stack(chosen, -1) + np.eye(3)[:, None, None, None, :]
+        least = np.minimum(least, np.linalg.det(np.moveaxis(jacobian, 0, -2)))
+    return least

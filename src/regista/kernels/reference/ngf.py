@@ -23,6 +23,20 @@ def ngf_field(volume: ArrayLike, edge: float) -> NDArray[np.float64]:
     return np.asarray(slope / np.sqrt((slope**2).sum(axis=0) + edge**2))
 
 
+def least_of_neighbours(weight: ArrayLike, *, out: Volume | None = None) -> Volume:
+    """Return the least weight of every voxel and its neighbours along the axes."""
+    given = np.asarray(weight, np.float64)
+    least = given.copy()
+    for axis in range(given.ndim):
+        target, source = np.moveaxis(least, axis, 0), np.moveaxis(given, axis, 0)
+        np.minimum(target[1:], source[:-1], out=target[1:])
+        np.minimum(target[:-1], source[1:], out=target[:-1])
+    if out is None:
+        return least
+    out[...] = least
+    return out
+
+
 def difference_matrix(n: int) -> NDArray[np.float64]:
     """Return the matrix that takes differences along an axis of n voxels."""
     return np.asarray(spatial_gradient(np.eye(n)[:, :, None])[0, :, :, 0])

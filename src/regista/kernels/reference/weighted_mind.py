@@ -64,6 +64,11 @@ def _above(
     return above, above.sum(axis=0) / number, least, number
 
 
+def weighted_mind_total(weight: ArrayLike, radius: int, dilation: int) -> float:
+    """Return the weight of the voxels compared."""
+    return float(_distances(weight, weight, radius, dilation)[3].sum())
+
+
 def weighted_mind_bounds(
     padded: ArrayLike, weight: ArrayLike, radius: int, dilation: int
 ) -> tuple[float, float]:

@@ -47,6 +47,11 @@ class DenseStage:
         """Volumes of the finest level's size held at once, beyond what every stage needs."""
         return 0
 
+    @property
+    def exchangeable(self) -> bool:
+        """Whether exchanging the images inverts the map, so that a plan may begin halfway between them."""
+        return False
+
     def at(self, level: int, name: str) -> Any:
         """Return a setting as it is on a level."""
         value = getattr(self, name)

@@ -153,9 +153,11 @@ class FreeFormStage(IterativeStage):
         if voxel_mm is not None:
             spacing = self.control_spacing(level, voxel_mm)
         if self.optimizer == "asgd":
-            return StochasticFreeForm(spacing_vox=spacing, **self._settings(level, *_STOCHASTIC))
+            settings = self._settings(level, *_STOCHASTIC)
+            return StochasticFreeForm(spacing_vox=spacing, forbid_folds=self.forbids_folds, **settings)
         kind = FreeFormPair if self.of_pairs else FreeForm
-        return kind(spacing_vox=spacing, **self._settings(level, *_QUASI_NEWTON))
+        settings = self._settings(level, *_QUASI_NEWTON)
+        return kind(spacing_vox=spacing, forbid_folds=self.forbids_folds, **settings)
 
     @property
     def volumes(self) -> int:

@@ -49,4 +49,5 @@ class DemonsStage(IterativeStage):
 
     def solver(self, level: int, voxel_mm: Sequence[float] | None = None) -> DenseSolver:
         """Return the solver of a level."""
-        return Demons(**self._settings(level, "update", "step_vox", *self.per_level))
+        settings = self._settings(level, "update", "step_vox", *self.per_level)
+        return Demons(forbid_folds=self.forbids_folds, **settings)

@@ -36,7 +36,10 @@ class DeformableStage(IterativeStage):
 
     def solver(self, level: int, voxel_mm: Sequence[float] | None = None) -> DenseSolver:
         """Return the solver of a level."""
-        greedy = GreedyDiffeomorphic(**self._settings(level, "step_vox", "step_decay", *self.per_level))
+        greedy = GreedyDiffeomorphic(
+            forbid_folds=self.forbids_folds,
+            **self._settings(level, "step_vox", "step_decay", *self.per_level),
+        )
         return SymmetricDiffeomorphic(half=greedy) if self.model == "syn" else greedy
 
     @property
@@ -48,3 +51,8 @@ class DeformableStage(IterativeStage):
     def directions(self) -> int:
         """Directions in which images are compared, each with a metric of its own."""
         return 2 if self.model == "syn" else 1
+
+    @property
+    def exchangeable(self) -> bool:
+        """Whether exchanging the images inverts the map: of 'syn'."""
+        return self.model == "syn"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from regista.core import PlanError
 from regista.optimization import Convergence, DenseSolver
 from regista.registration._stages._base import DenseStage
-from regista.regularization import PAIR_PENALTIES, PairPenalty, Penalty
+from regista.regularization import PAIR_PENALTIES, PairPenalty, Penalty, forbids_folds
 from regista.similarity import LNCC, DemonsSSD, Similarity
 
 
@@ -23,7 +23,8 @@ class IterativeStage(DenseStage, ABC):
     similarity : Similarity
         Metric.
     penalties : tuple of Penalty or PairPenalty
-        What is added to the metric's value (see `regista.regularization`), none by default. Those on a map and one
+        What is added to the metric's value (see `regista.regularization`), none by default. With `LogJacobian` among
+        them no map may fold: a step that folds is shortened or smoothed. Those on a map and one
         back are for 'bspline'.
     symmetric_force : bool
         Drive the update by the mean gradient of both images. For one contrast only: MI and NMI do not, and
@@ -48,14 +49,24 @@ class IterativeStage(DenseStage, ABC):
                 f"{self.model}: {names} hold between a map and one back, and this model estimates one map; take 'bspline' "
                 "with optimizer = 'lbfgs', which then estimates both, or 'syn', whose map has an exact inverse by itself"
             )
-        if self.penalties and self.forces_are_steps:
+        if self.forces_are_steps and not all(forbids_folds(one) for one in self.penalties):
             raise PlanError(
-                f"{self.model}: demons' forces are steps, to which no penalty can be added; smooth the field more "
-                "(field_sigma_vox), or take another metric and model"
+                f"{self.model}: demons' forces are steps, to which no penalty can be added (log-jacobian alone may be given: it then "
+                "forbids folds and adds no force); smooth the field more (field_sigma_vox), or take another metric and model"
             )
         for level in range(len(self.shrink)):
             self.solver(level)  # its own checks
         _ = self.convergence
+
+    @property
+    def forbids_folds(self) -> bool:
+        """Whether a penalty is a barrier against folds: no map of the stage may then fold."""
+        return any(forbids_folds(one) for one in self.penalties)
+
+    @property
+    def terms(self) -> tuple[Penalty | PairPenalty, ...]:
+        """The penalties that join the cost."""
+        return () if self.forces_are_steps else self.penalties
 
     @property
     def of_pairs(self) -> bool:
@@ -75,7 +86,8 @@ class IterativeStage(DenseStage, ABC):
     @property
     def volumes(self) -> int:
         """Volumes of the finest level's size held at once, beyond what every stage needs."""
-        return self.directions * self.similarity.volumes + (3 if self.penalties else 0)
+        needed = (3 if self.terms else 0) + (6 if self.forbids_folds else 0)
+        return self.directions * self.similarity.volumes + needed
 
     @property
     def directions(self) -> int:

@@ -69,7 +69,8 @@ class VelocityStage(IterativeStage):
     def solver(self, level: int, voxel_mm: Sequence[float] | None = None) -> DenseSolver:
         """Return the solver of a level."""
         names = ("gradient", "symmetric", "natural_step", "squarings", "step_vox", "step_decay")
-        return StationaryVelocity(**self._settings(level, *names, *self.per_level))
+        settings = self._settings(level, *names, *self.per_level)
+        return StationaryVelocity(forbid_folds=self.forbids_folds, **settings)
 
     @property
     def volumes(self) -> int:
@@ -80,3 +81,8 @@ class VelocityStage(IterativeStage):
     def directions(self) -> int:
         """Directions in which images are compared, each with a metric of its own."""
         return 2 if self.symmetric else 1
+
+    @property
+    def exchangeable(self) -> bool:
+        """Whether exchanging the images inverts the map: where it is `symmetric`."""
+        return self.symmetric

@@ -7,6 +7,7 @@
   const speed = document.getElementById("speed");
   const opacity = document.getElementById("opacity");
   const when = document.getElementById("when");
+  const pause = document.getElementById("pause");
   const caption = document.getElementById("caption");
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let after = true, top = true, timer = 0, running = !calm;
@@ -83,12 +84,13 @@
     landmarks() {
       layer("after");
       layer("landmarks");
-      caption.textContent = "landmarks: blue ring fixed, orange cross registered, nearest slice of each plane";
+      caption.textContent = "landmarks: blue ring fixed, orange cross registered, on slices they lie near";
     },
   };
   let flip = null;
   const restart = () => {
     clearInterval(timer);
+    pause.textContent = running ? "Pause" : "Play";
     if (flip && running) timer = setInterval(() => flip && flip(), 1000 / Number(speed.value));
   };
   const draw = () => {
@@ -107,6 +109,8 @@
   speed.addEventListener("input", restart);
   const toggle = () => { after = !after; draw(); };
   when.addEventListener("click", toggle);
+  const hold = () => { running = !running; restart(); };
+  pause.addEventListener("click", hold);
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const number = Number(event.key);
@@ -114,7 +118,7 @@
     const key = event.key.toLowerCase();
     if (key === "b") toggle();
     if (key === "f" && flip) flip();
-    if (key === "p") { running = !running; restart(); }
+    if (key === "p") hold();
     const step = { "[": -2, "]": 2 }[key];
     if (step && slider.oninput) { slider.value = Number(slider.value) + step; slider.oninput(); }
   });

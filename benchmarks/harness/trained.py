@@ -1,0 +1,128 @@
+"""What trained networks are compared with, and how their runs are kept: rows, and what they were made by."""
+
+import argparse
+import csv
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from harness.machine import RESULTS, describe
+from harness.tables import markdown, spread, write_rows
+from regista.core import Grid, Image
+from regista.io import read_transform, write
+from regista.kernels.cpu.fields import jacobian_determinant
+from regista.learning import Provenance, RegistrationModel, TrainingResult
+from regista.transforms import Composite, Transform, to_displacement_field, with_spaces
+from regista.transforms._fields import to_voxels
+
+Method = Callable[[Image, Image], Transform]
+Row = dict[str, object]
+
+
+def ants_method(kind: str) -> Method:
+    """Return ANTsPy's `registration` of a kind, as a map fixed → moving; files are written and read for each pair."""
+    import ants
+
+    def run(fixed: Image, moving: Image) -> Transform:
+        with tempfile.TemporaryDirectory() as place:
+            pair = []
+            for role, image in (("fixed", fixed), ("moving", moving)):
+                path = Path(place) / f"{role}.nii.gz"
+                write(path, Image(image.as_float32(), image.grid))
+                pair.append(ants.image_read(str(path)))
+            found = ants.registration(*pair, kind, outprefix=f"{place}/out", random_seed=1)
+            parts = tuple(with_spaces(read_transform(path), None, None) for path in found["fwdtransforms"])
+        return parts[0] if len(parts) == 1 else Composite(parts)
+
+    return run
+
+
+def deformation(transform: Transform, grid: Grid) -> tuple[float, float]:
+    """Return the share of folded voxels, percent, and the SD of log J over the others."""
+    field = to_displacement_field(transform, grid)
+    found = np.asarray(jacobian_determinant(to_voxels(field.vectors_mm, grid)))
+    kept = found[found > 0]
+    rough = float(np.std(np.log(kept))) if kept.size else float("nan")
+    return 100 * float(np.mean(found <= 0)), rough
+
+
+def keep_run(
+    name: str,
+    options: argparse.Namespace,
+    origin: Provenance,
+    result: TrainingResult,
+    model: RegistrationModel,
+    rows: Sequence[Row],
+    commit: str,
+) -> None:
+    """Write ``results/NAME.csv``, and ``NAME.json`` with all that a page has to say of the run."""
+    write_rows(name, rows)
+    training = model.config.training
+    facts = {
+        "command": origin.command,
+        "commit": commit,
+        "ended": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": describe(options.threads),
+        "network": model.config.network.name,
+        "parameters": sum(weight.numel() for weight in model.network.parameters()),
+        "steps": result.steps,
+        "planned": training.steps,
+        "batch": training.batch,
+        "minutes": round(result.total_seconds / 60, 1),
+        "subjects": {part: len(names) for part, names in origin.subjects.items()},
+        "loss": model.config.loss.to_dict(),
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def read_run(name: str) -> tuple[dict, list[Row]]:
+    """Return what `keep_run` wrote: facts, and rows whose figures are numbers again."""
+    facts = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return facts, read_rows(RESULTS / f"{name}.csv")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a CSV file, figures as numbers."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(stream)]
+
+
+def table(rows: Sequence[Row], columns: Sequence[tuple[str, str, int]]) -> str:
+    """Return means and SD over cases, a line per method.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        A row per case and method.
+    columns : sequence of (str, str, int)
+        Key of the rows, title, digits.
+    """
+    lines = []
+    for method in dict.fromkeys(str(row["method"]) for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        cells = [spread([float(row[key]) for row in own if row[key] != ""], n) for key, _, n in columns]
+        lines.append([method, len(own), *cells])
+    return markdown(["method", "cases", *(title for _, title, _ in columns)], lines)
+
+
+def budget(facts: dict) -> str:
+    """Return a sentence on how a network was trained."""
+    people = ", ".join(f"{count} {part}" for part, count in facts["subjects"].items() if count)
+    rest = "" if facts["steps"] == facts["planned"] else f" (of {facts['planned']} planned)"
+    return (
+        f"{facts['network']}, {facts['parameters']} weights, {facts['steps']} steps{rest} of {facts['batch']} pairs, "
+        f"{facts['minutes']:g} minutes in all, validation included; subjects: {people}. Commit {facts['commit']}, ended "
+        f"{facts['ended']}.\n\n`{facts['command']}`"
+    )
+
+
+def _number(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return text

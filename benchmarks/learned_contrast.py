@@ -1,0 +1,209 @@
+"""Train on images made up from label maps, or from random shapes, and register contrasts the network has never seen.
+
+python benchmarks/learned_contrast.py [--maps labels] [--minutes 120] [--steps 6000] [--spacing 2] [--half-resolution]
+                                      [--smoothness 1] [--name NAME] [--threads 2] [--data DIR]
+
+No image is trained on: the six maps of `brain_label_maps`, or blobs, give both images of every pair. Beside the affine
+map and the presets: Dice of the test pairs of `learned_brain.py` (T1 to T1), and the distance from a known map of T2 and
+FLAIR that it carried away (the cases of `multimodal.py`, T1 fixed). The same command goes on with a training that the minutes cut short.
+Results: results/learned_contrast_NAME.csv, .json and .md.
+"""
+
+import argparse
+from dataclasses import replace
+
+import numpy as np
+
+import learned_brain
+from harness.learning import Printer, command_line, timed, write_table
+from harness.machine import RESULTS, data_folder
+from harness.tables import write_summary
+from harness.trained import Row, budget, deformation, keep_run, read_run, table
+from multimodal import CASES, make_case
+from regista.core import set_threads
+from regista.io import read
+from regista.learning import (
+    Augmentation,
+    InputConfig,
+    Loss,
+    ModelConfig,
+    NetworkConfig,
+    PreparedScans,
+    Provenance,
+    SynthesisSource,
+    TrainingConfig,
+    fit,
+    load_model,
+    prepare_parts,
+    random_shapes,
+    read_dataset,
+)
+from regista.registration import LinearStage, Plan, load_plan, register
+from regista.regularization import Diffusion
+from side_by_side import commit
+
+FLUID_AROUND = 24
+"""Code of the fluid around the brain: of stripped scans some show it and some do not."""
+BRAIN = (
+    *(2, 3, 4, 5, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, FLUID_AROUND, 26, 28, 30, 31),
+    *(41, 42, 43, 44, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60, 62, 63, 72, 77, 80, 85),
+)
+"""Codes inside the head that belong to the brain (FreeSurfer's numbers); the rest is left out, as from stripped scans."""
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--maps", choices=("labels", "shapes"), default="labels")
+    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--validate-every", type=int, default=250)
+    parser.add_argument("--spacing", type=float, default=2.0)
+    parser.add_argument("--network", default="voxelmorph-2")
+    parser.add_argument("--half-resolution", action="store_true")
+    parser.add_argument("--smoothness", type=float, default=1.0)
+    parser.add_argument("--deformation", type=float, default=4.0, help="typical length at most, voxels")
+    parser.add_argument("--across", type=float, default=0.5, help="share of pairs of two people")
+    parser.add_argument("--refine", default="brain-multimodal")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pairs", type=int, default=6, help="how many of the T1 pairs")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--name", default="any-contrast")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data", help="folder of images; default REGISTA_DATA or ../shared/data")
+    return parser
+
+
+def config_of(options: argparse.Namespace) -> ModelConfig:
+    """Return the model to train."""
+    return ModelConfig(
+        network=NetworkConfig(
+            name=options.network, diffeomorphic=True, half_resolution=options.half_resolution
+        ),
+        inputs=InputConfig(spacing_mm=(options.spacing,) * 3),
+        loss=Loss(penalties=(Diffusion(weight=options.smoothness),), similarity_weight=0.0, dice_weight=1.0),
+        training=TrainingConfig(
+            steps=options.steps,
+            learning_rate=options.learning_rate,
+            validate_every=options.validate_every,
+            seed=options.seed,
+            augmentation=Augmentation(flip_axes=(0,)),
+        ),
+    )
+
+
+def stripped(scans: PreparedScans) -> tuple[np.ndarray, ...]:
+    """Return each map of a brain twice: with the fluid around it and without."""
+    assert scans.codes is not None
+    kept = np.isin(scans.values, BRAIN)
+    dry = kept & (np.array(scans.values) != FLUID_AROUND)
+    codes = np.arange(len(scans.values), dtype=np.int32)
+    return tuple(np.where(mask, codes, 0)[one] for one in scans.codes for mask in (kept, dry))
+
+
+def linear_of(plan: Plan) -> Plan:
+    """Return the linear stages of a plan."""
+    return replace(plan, stages=tuple(stage for stage in plan.stages if isinstance(stage, LinearStage)))
+
+
+def known_maps(options: argparse.Namespace, model) -> list[Row]:
+    """Return the distance from the truth, mm, by case and method."""
+    data, linear = data_folder(options.data), linear_of(load_plan("multimodal"))
+    rows: list[Row] = []
+    for case in options.cases:
+        pair, index, truth = make_case(data, case)
+        fixed, moving = read(pair.fixed), read(pair.moving)
+        points = fixed.grid.index2world(index)
+        there = points + truth * [-1.0, -1.0, 1.0]  # the truth is in LPS
+        affine, before = timed(lambda f=fixed, m=moving: register(f, m, linear).transform)
+        predicted, seconds = timed(lambda f=fixed, m=moving, a=affine: model.predict(f, m, initial=a))
+        methods = {"affine by MI": (affine, before), options.name: (predicted, before + seconds)}
+        for preset, start in (
+            (f"{options.name} + {options.refine}", predicted),
+            ("multimodal", None),
+            ("brain-multimodal", None),
+        ):
+            plan = load_plan(options.refine if start is not None else preset)
+            if start is not None:
+                plan = replace(plan, stages=tuple(s for s in plan.stages if not isinstance(s, LinearStage)))
+            found, taken = timed(
+                lambda f=fixed, m=moving, p=plan, s=start: register(f, m, p, initial=s).transform
+            )
+            methods[preset] = (found, taken + (before + seconds if start is not None else 0.0))
+        for method, (transform, taken) in methods.items():
+            error = np.linalg.norm(transform.map_points(points) - there, axis=1)
+            row: Row = {"case": case, "method": method, "mean_mm": float(error.mean())}
+            row |= {"p95_mm": float(np.percentile(error, 95)), "seconds": taken}
+            row["folded_percent"] = deformation(transform, fixed.grid)[0]
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+def main() -> None:
+    """Train, measure on real scans, write the tables."""
+    options = arguments().parse_args()
+    set_threads(options.threads)
+    sources, data = commit(), data_folder(options.data)
+    folder = RESULTS / "learned_contrast"
+    folder.mkdir(parents=True, exist_ok=True)
+    maps = sorted((data / "brain_label_maps").resolve().glob("*.nii.gz"))
+    write_table(folder / "maps.csv", [{"labels": path, "subject": path.name[:-7]} for path in maps])
+    dataset = read_dataset(folder / "maps.csv")
+    subjects = {"train": dataset.subjects, "validation": [], "test": []}
+    align = linear_of(load_plan("multimodal"))
+    parts = prepare_parts(dataset, subjects, config_of(options), lambda f, m: register(f, m, align).transform)
+    shape = parts.config.inputs.shape
+    codes = stripped(parts.train) if options.maps == "labels" else random_shapes(shape, count=24)
+    source = SynthesisSource(
+        maps=codes,
+        deformation_vox=options.deformation,
+        across=options.across if options.maps == "labels" else 0.0,
+    )
+    origin = Provenance(
+        data="no images: made up from "
+        + ("six label maps of SynthSeg's training" if options.maps == "labels" else "random shapes"),
+        licence="Apache-2.0" if options.maps == "labels" else "none needed",
+        command=command_line("learned_contrast.py", options, ("data", "pairs", "cases")),
+        subjects=subjects,
+        alignment="affine",
+    )
+    place = folder / options.name
+    result, _ = fit(
+        parts,
+        place,
+        origin,
+        source=source,
+        minutes=options.minutes,
+        progress=Printer(),
+        device=options.device,
+    )
+    model = load_model(place)
+    methods = {
+        **learned_brain.learned(model, options.name, "deformable"),
+        **{name: run for name, run in learned_brain.classical(False).items() if "ANTs" not in name},
+    }
+    dice = learned_brain.measure(data, methods, options.pairs)
+    errors = known_maps(options, model)
+    name = f"learned_contrast_{options.name}"
+    keep_run(name, options, origin, result, model, [*dice, *errors], sources)
+    columns = (
+        ("mean_mm", "mean error, mm", 2),
+        ("p95_mm", "95 %, mm", 2),
+        ("folded_percent", "folded, %", 4),
+    )
+    sections = [
+        budget(read_run(name)[0]),
+        "## T1 to T1",
+        table(dice, learned_brain.COLUMNS),
+        "## T1 to T2 and FLAIR moved by a known map",
+        table(errors, (*columns, ("seconds", "s", 1))),
+    ]
+    path = write_summary(name, "A network for any contrast", options.threads, sections)
+    print(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Put runs of trained networks on their page, beside the methods that need no training.
+
+python benchmarks/publish_learned.py cardiac unsupervised semi-supervised -o docs/benchmarks/learned-cardiac.md
+python benchmarks/publish_learned.py brain unsupervised diffeomorphic -o docs/benchmarks/learned-brain.md
+
+writes, between the page's marks, a table of `learned_cardiac.py --classical` and of the runs named, and how each network
+was trained. What is outside the marks stays as it is.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import learned_brain
+import learned_cardiac
+from harness.machine import RESULTS
+from harness.trained import budget, read_rows, read_run, table
+from publish import BEGIN, END
+
+SETS = {"brain": learned_brain, "cardiac": learned_cardiac}
+
+
+def publish(images: str, names: list[str], page: Path) -> None:
+    """Write the tables of runs into a page."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        sys.exit(f"{page} has no place for results: it needs one line {BEGIN} and, below it, one line {END}")
+    script = SETS[images]
+    known = RESULTS / f"{script.CLASSICAL}.csv"
+    if not known.is_file():
+        sys.exit(f"{known} is missing: run benchmarks/learned_{images}.py --classical first")
+    runs = {name: read_run(f"learned_{images}_{name}") for name in names}
+    rows = [*read_rows(known), *(row for _, own in runs.values() for row in own)]
+    machines = dict.fromkeys(facts["machine"] for facts, _ in runs.values())
+    trained = "\n\n".join(f"**{name}**: {budget(facts)}" for name, (facts, _) in runs.items())
+    parts = (
+        table(rows, script.COLUMNS),
+        "Mean ± SD over cases.",
+        "\n\n".join(machines),
+        f"`python benchmarks/learned_{images}.py --classical`",
+        "### Training",
+        trained,
+    )
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2]
+    page.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    """Publish runs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", choices=SETS)
+    parser.add_argument("names", nargs="+", help="runs, as --name called them")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="PAGE", help="docs/benchmarks/NAME.md"
+    )
+    options = parser.parse_args()
+    publish(options.images, options.names, options.output)
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()

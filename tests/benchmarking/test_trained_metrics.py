@@ -1,0 +1,169 @@
+"""What the benchmark of trained metrics does besides training: cases, spoilt images, tables."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regista.core import Grid, Image, LabelImage
+from regista.transforms import Affine
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Return a loader of scripts by name."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+@pytest.fixture
+def experiments(script):
+    pytest.importorskip("torch", reason="trained metrics need torch: pip install 'regista[learn]'")
+    return script("deep_metric_experiments")
+
+
+@pytest.fixture
+def harness(script):
+    return script("harness.deep_metric")
+
+
+@pytest.fixture
+def tables(script):
+    return script("harness.deep_metric_tables")
+
+
+def _shift(mm):
+    return Affine([[1, 0, mm], [0, 1, 0], [0, 0, 1]])
+
+
+def _rows(experiment, column, values):
+    return [
+        {
+            "experiment": experiment,
+            "case": case,
+            "metric": metric,
+            column: value,
+            f"{column}_before": 9,
+            "seconds": 1,
+        }
+        for metric, found in values.items()
+        for case, value in found.items()
+    ]
+
+
+def test_metrics_are_compared_on_the_cases_that_all_have(tables):
+    cases = [f"s{n}_map{m}" for n in range(4) for m in range(3)]
+    base = {case: 3.0 + 0.1 * n for n, case in enumerate(cases)}
+    better = {case: value - 1 - 0.01 * n for n, (case, value) in enumerate(base.items())}
+    del better["s0_map0"]
+    (section,) = [one for one in tables.sections("mm") if one.experiment == "known"]
+    text = tables.comparison(_rows("known", "error", {"MI": base, "deep": better}), section)
+    assert "n = 11 registrations with each metric, of 4 subjects. Before: 9.00 ± 0.00." in text
+    line = next(line for line in text.splitlines() if line.startswith("| deep"))
+    assert "-1.060, p 0.00098, by subject" in line  # all of 11 pairs on one side: 2 / 2^11
+    assert "around lesions" not in text  # no case has that measure
+    assert tables.comparison([], section) == ""
+
+
+def test_rows_survive_the_end_of_a_session(tables, tmp_path):
+    path = tmp_path / "new" / "rows.csv"
+    for case in "ab":
+        tables.append(path, {"case": case}, ("case", "error"))
+    assert tables.read_rows(path) == [{"case": "a", "error": ""}, {"case": "b", "error": ""}]
+    assert tables.read_rows(tmp_path / "none.csv") == []
+
+
+def test_tables_go_between_the_marks_of_a_page(tables, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- one: begin -->\nold\n<!-- one: end -->\nbelow\n", encoding="utf-8")
+    (tmp_path / "a.png").write_bytes(b"picture")
+    tables.publish(page, "one", "new", tmp_path / "a.png")
+    text = page.read_text(encoding="utf-8")
+    assert "old" not in text
+    assert text.index("above") < text.index("new") < text.index("plots/page/one.png") < text.index("below")
+    assert (tmp_path / "plots" / "page" / "one.png").read_bytes() == b"picture"
+    with pytest.raises(SystemExit, match="no place for two"):
+        tables.publish(page, "two", "new")
+
+
+def test_landscapes_tell_the_smaller_side_of_the_capture_range(tables):
+    row = {
+        "case": "a",
+        "metric": "MI",
+        "unit": "mm",
+        "optimum": "-0.5",
+        "capture_below": "12",
+        "capture_above": "7",
+    }
+    turn = {**row, "unit": "deg", "optimum": "0", "capture_below": "4"}
+    text = tables.landscapes([{**one, "local_minima": "2"} for one in (row, turn)])
+    assert "| MI | shift, mm | 0.50 ± 0.00 | 7.0 ± 0.0 | 7.0 | 2.0 ± 0.0 |" in text
+    assert "| MI | turn, ° | 0.00 ± 0.00 | 4.0 ± 0.0 | 4.0 |" in text
+
+
+def test_known_maps_are_undone_by_their_truth(harness):
+    rng = np.random.default_rng(0)
+    shape = (50, 64)
+    grid = Grid(shape, np.array([[-0.8, 0, 10.0], [0, 1.1, -4.0], [0, 0, 1]]))
+    bump = np.exp(-((np.indices(shape) - np.reshape([24, 31], (2, 1, 1))) ** 2).sum(0) / 200)
+    image = Image((bump + 0.05 * rng.random(shape)).astype(np.float32), grid)
+    case = harness.moved_case("s1_map0", image, image, 3, 2.0, 9.0)
+    there = case.truth.map_points(grid.index2world([[24, 31]]))
+    assert np.linalg.norm(there - grid.index2world([[24, 31]])) > 0.5
+    at = np.rint(case.moving.grid.world2index(there)[0]).astype(int)
+    assert case.moving.data[tuple(at)] == pytest.approx(image.data[24, 31], abs=0.08)
+
+
+def test_shading_and_noise_change_both_images_and_lesions_the_moving_one(harness, monkeypatch):
+    rng = np.random.default_rng(1)
+    grid = Grid((60, 48), np.diag([0.75, 0.75, 1.0]))
+    image = Image(rng.uniform(0.3, 0.6, (60, 48)).astype(np.float32), grid)
+    mask = Image(np.ones((60, 48), np.uint8), grid)
+    case = harness.Case(name="s", fixed=image, moving=image, fixed_mask=mask, moving_mask=mask)
+    monkeypatch.setattr(harness, "_lesion_shapes", lambda data, spacing: [np.ones((4, 3), bool)])
+    for kind in harness.SPOILT:
+        found, again = (harness.spoilt(case, kind, None, 5) for _ in range(2))
+        np.testing.assert_array_equal(found.moving.data, again.moving.data)
+        assert (found.moving.data != image.data).any()
+        assert (found.fixed.data != image.data).any() == (kind != "lesions")
+    ratio = harness.spoilt(case, "bias", None, 5).fixed.data / image.data
+    assert 0.6 < ratio.min() < ratio.max() < 1.66
+    changed = harness.spoilt(case, "lesions", None, 5).moving.data != image.data
+    assert 12 <= changed.sum() <= 144
+
+
+def test_overlap_is_that_of_carried_labels(experiments, harness):
+    grid = Grid((40, 30), np.eye(3))
+    codes = np.zeros((40, 30), np.uint8)
+    codes[10:20, 8:18] = 1
+    classes = LabelImage(codes, grid)
+    image = Image(codes.astype(np.float32), grid)
+    case = harness.Case(
+        name="a_b",
+        fixed=image,
+        moving=image,
+        fixed_mask=Image(np.ones_like(codes), grid),
+        fixed_classes=classes,
+        moving_classes=classes,
+    )
+    case.__dict__["silver"] = _shift(5)  # what a registration of one contrast would find
+    row = experiments.overlaps(case, _shift(0))
+    assert (row["dice"], row["jaccard"]) == (1, 1)
+    assert (row["silver_dice"], row["silver_jaccard"]) == pytest.approx((1 / 2, 1 / 3))
+    assert row["silver_mm"] == pytest.approx(5)
+    assert experiments.overlaps(case, _shift(5))["silver_dice"] == 1
+
+
+def test_the_metric_is_that_of_the_case(experiments, harness):
+    image = Image(np.zeros((4, 4), np.float32), Grid((4, 4), np.eye(3)))
+    case = harness.Case(name="lesions_HE", fixed=image, moving=image)
+    one, other = (experiments.DeepMetric(model=name) for name in "ab")
+    arm = experiments.Arm(name="deep", similarity={"lesions": one, "rat-kidney": other})
+    assert arm.of(case) == one
+    assert arm.of(replace(case, name="rat-kidney_HE", swapped=True)) == replace(other, fixed="second")
