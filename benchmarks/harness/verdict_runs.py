@@ -29,8 +29,9 @@ from harness.verdict_cases import (
 from regista.core import Image, PlanError, PointSet, RegistaError, RunRecord, Status
 from regista.evaluation import label_measures, landmark_error, match_landmarks
 from regista.registration import Result, load_plan, register
-from regista.reporting import _features
-from regista.reporting._features import make_scene, measure_features
+from regista.reporting import _features, _likeness, _scene
+from regista.reporting._features import measure_features
+from regista.reporting._scene import make_scene
 from regista.transforms import Affine, Composite, resample, resample_labels
 
 SYMMETRIC = ("brain", "brain slice", "mouse", "T1-T2 slice", "T1-T2 aligned", "T1-T2 brain")
@@ -286,7 +287,8 @@ def kept_runs(folder: Path) -> list[dict[str, Any]]:
 
 def _code() -> int:
     """Return what tells by which code features were measured."""
-    return zlib.crc32(Path(_features.__file__).read_bytes())
+    files = (_features.__file__, _likeness.__file__, _scene.__file__)
+    return zlib.crc32(b"".join(Path(name).read_bytes() for name in files))
 
 
 def _row(run: Planned, folder: Path) -> dict[str, Any]:

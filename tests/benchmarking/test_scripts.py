@@ -160,7 +160,7 @@ def test_tables_are_not_written_under_a_running_benchmark(script, monkeypatch, t
     module = script("side_by_side")
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     monkeypatch.setattr(module, "data_folder", lambda given: tmp_path)
-    options = SimpleNamespace(data=None, quick=False, slow=False, pairs=1, threads=1, extra=[])
+    options = SimpleNamespace(data=None, quick=False, seconds=False, slow=False, pairs=1, threads=1, extra=[])
     with Store(tmp_path / "mouse").locked(), pytest.raises(FormatError, match="another benchmark"):
         module.command("mouse", options)
     assert not (tmp_path / "mouse" / "pairs").exists()

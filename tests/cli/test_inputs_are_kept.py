@@ -34,6 +34,7 @@ WRITES = {
     "evaluate": "--fixed-labels {a.csv} --warped-labels {b.csv} --names {c.csv} --groups {d.csv} --fixed-points {e.csv} "
     "--moving-points {f.csv} --transform {g.csv} --inverse {h.csv} --mask {i.csv} --fixed {j.csv} --moving {k.csv} "
     "-o {out}",
+    "train deformation-prior": "{a.npz} --like {b.npz} --moving {c.npz} -o {out}",
     "evaluate compare": "{a.csv} {b.csv} --measure dice -o {out}",
 }
 ELSEWHERE = {

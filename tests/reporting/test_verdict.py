@@ -12,7 +12,8 @@ from regista.core import GeometryError, Grid, Image, Status
 from regista.io import read
 from regista.registration import register
 from regista.reporting import Outcome, judge
-from regista.reporting._features import Content, make_scene, measure_features
+from regista.reporting._features import measure_features
+from regista.reporting._scene import Content, make_scene
 from regista.reporting._verdict import WORDS, Model, _worse, conclude, load_model
 from regista.transforms import Affine, Composite
 

@@ -55,7 +55,7 @@ def judged(
     if not (report or verdict):
         return result, None
     from regista.reporting import judge, make_report
-    from regista.reporting._features import make_scene
+    from regista.reporting._scene import make_scene
 
     began = time.perf_counter()
     fixed, moving = images["fixed"], images["moving"]

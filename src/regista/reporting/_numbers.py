@@ -13,7 +13,7 @@ from scipy.ndimage import binary_dilation
 from regista.core import GeometryError, Image, LabelImage, PointSet, RunRecord
 from regista.evaluation import ImageSimilarity, LabelScore, image_measures, label_measures, landmark_error
 from regista.registration import Result, plan_from_dict, plan_to_toml
-from regista.reporting._features import Scene
+from regista.reporting._scene import Scene
 from regista.transforms import Transform, resample_labels
 
 MOST_LABELS = 200

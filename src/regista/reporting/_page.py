@@ -19,10 +19,10 @@ from regista.registration import Result
 from regista.reporting._colours import FOLD_COLOUR, RGB, data_uri, thumbnail
 from regista.reporting._curves import curves
 from regista.reporting._deformation import Deformation, draw_deformation
-from regista.reporting._features import Scene, make_scene
 from regista.reporting._mosaic import mosaic
 from regista.reporting._numbers import Numbers, measure_numbers, record_facts
 from regista.reporting._pictures import Pictures, aligned_centres, draw_pair
+from regista.reporting._scene import Scene, make_scene
 from regista.reporting._slices import Layout, choose_slices
 from regista.reporting._verdict import Verdict, judge
 

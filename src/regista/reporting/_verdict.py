@@ -14,7 +14,8 @@ import numpy as np
 
 from regista.core import GeometryError, Image
 from regista.registration import MAX_FOLDED_PERCENT, Result
-from regista.reporting._features import Scene, make_scene, measure_features
+from regista.reporting._features import measure_features
+from regista.reporting._scene import Scene, make_scene
 
 LARGEST_STRETCH = 2.0
 """Largest over smallest scale of the nearest affine map beyond which anatomy is hardly meant."""

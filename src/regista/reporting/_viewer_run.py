@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from regista.core import GeometryError, Grid, Image, LabelImage, PointSet
 from regista.evaluation import match_landmarks
 from regista.reporting._deformation import linear_part
-from regista.reporting._features import Content
 from regista.reporting._folder import RunFolder
+from regista.reporting._scene import Content
 from regista.reporting._viewer_volumes import (
     bytes_in_window,
     checkerboard,
