@@ -194,7 +194,7 @@ def test_what_is_shown_is_saved_as_csv(page, cohort, tmp_path) -> None:
     while not (tmp_path / "runs.csv").exists() and time.monotonic() < until:
         page.evaluate("1")
         time.sleep(0.1)
-    with (tmp_path / "runs.csv").open(encoding="utf-8", newline="") as stream:
+    with (tmp_path / "runs.csv").open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["Run"] for row in rows] == ["run 4", "'=1+1, of all", "run 2", "run 1", "run 0"]  # no formula
     assert [row["Verdict"] for row in rows] == ["look", "look", "fail", "fail", "unreadable"]
