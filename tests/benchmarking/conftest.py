@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,3 +111,10 @@ def workplace(tmp_path, make_pair, make_grid, monkeypatch):
         calls=lambda: [line.split()[0] for line in calls.read_text(encoding="utf-8").splitlines()],
         words=lambda: calls.read_text(encoding="utf-8").splitlines(),
     )
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Return a loader of the scripts of ``benchmarks/`` by name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    return importlib.import_module
