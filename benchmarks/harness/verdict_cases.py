@@ -176,7 +176,7 @@ def _contrast_slices(data: Path, folder: Path) -> Iterator[Case]:
     for number, name in enumerate(people):
         t1, t2 = (_scan(data / "t1t2_slices_2d" / f"{name}_{c}.nii.gz", 0.75) for c in ("t1", "t2"))
         half = half_of(number, len(people))
-        yield _moved("T1-T2 slice", name, half, "multimodal", t1, replace(t2, grid=t1.grid), number)
+        yield _moved("T1-T2 slice", name, half, "2d-multimodal", t1, replace(t2, grid=t1.grid), number)
 
 
 def _aligned_slices(data: Path, folder: Path) -> Iterator[Case]:

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from phantoms import Body, error_mm, error_vox, grid_of, linear_truth, pair, points_of, smooth_truth
+from scipy.linalg import expm
 
 from regista.core import Grid, Image
 from regista.io import read, write
 from regista.registration import DeformableStage, LinearStage, Plan, Start, register
+from regista.registration._linear import exponential
 from regista.similarity import LNCC, MI, MIND, NCC, NGF, SSD, CorrelationRatio, Sum
 from regista.transforms import Affine, DisplacementField
 
@@ -294,3 +296,18 @@ def test_smoothing_keeps_noise_from_moving_images_apart():
         found = register(fixed, moving, Plan(stages=(stage,), start=Start(search="none"))).transform
         moved[smooth] = np.linalg.norm(found.map_points(grid.corners_mm()) - grid.corners_mm(), axis=1).mean()
     assert moved[1.0] < 0.5 * moved[0.0]
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9, 0.01, 0.7, 4.0, 40.0])
+def test_exponential_of_small_matrices_is_scipys(size) -> None:
+    rng = np.random.default_rng(3)
+    for n in (3, 4):
+        matrix = np.zeros((n, n))
+        matrix[:-1] = rng.normal(size=(n - 1, n)) * size
+        matrix[:-1, :-1] -= matrix[:-1, :-1].T  # a turn, so that large ones stay of size 1
+        found = exponential(matrix)
+        np.testing.assert_allclose(found, expm(matrix), atol=1e-13 * max(1.0, size**2))
+        np.testing.assert_allclose(found[:-1, :-1].T @ found[:-1, :-1], np.eye(n - 1), atol=1e-12)
+        np.testing.assert_array_equal(found[-1], np.eye(n)[-1])
+    shear = np.array([[0.2, 1.1, 0.3], [0.0, -0.4, 0.1], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(exponential(shear), expm(shear), rtol=1e-14, atol=1e-15)

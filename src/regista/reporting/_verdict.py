@@ -17,8 +17,8 @@ from regista.registration import MAX_FOLDED_PERCENT, Result
 from regista.reporting._features import measure_features
 from regista.reporting._scene import Scene, make_scene
 
-LARGEST_STRETCH = 2.0
-"""Largest over smallest scale of the nearest affine map beyond which anatomy is hardly meant."""
+STRETCH = (1.4, 1.6)
+"""Largest over smallest scale of the nearest affine map beyond which to look, and to fail: of good runs it is 1.3 at most."""
 LARGEST_SCALE = 2.0
 """Scale in all directions alike beyond which a person should look: pixel sizes are often unknown or wrong."""
 LEAST_COVERED, USUAL_COVERED = 0.3, 0.6
@@ -33,9 +33,9 @@ LARGEST_TURN_DEG = 90.0
 """A rotation, against the headers, beyond which a person should look."""
 WORSE = (-0.05, -0.3)
 """Log ratio to the start that all three measures of likeness are below: look, fail."""
-NUDGED = (0.02, 0.1)
+NUDGED = (-0.02, 0.02)
 """Log ratio that a small push of the map adds to all three measures: look, fail."""
-MIRRORED = (-0.03, -0.2)
+MIRRORED = (-0.03, -0.06)
 """Log ratio to the likeness of mirrored images that all three measures are below: look, fail."""
 SYMMETRIC = 0.05
 """Log ratio to the likeness of mirrored images below which a flip would not show; it is said, and changes nothing."""
@@ -250,11 +250,8 @@ def _certain(features: Mapping[str, float], status: str, doubtful: bool) -> list
         found.append(f"the map folds: {features['folded_percent']:.2g} % of the voxels")
     if features["mirrored"]:
         found.append("the map mirrors the anatomy (its determinant is negative)")
-    if _stretch(features) > LARGEST_STRETCH:
-        found.append(
-            f"the scaling or shear is implausible: {_stretch(features):.1f} times as much along one direction as along "
-            f"another (scales {features['smallest_scale']:.2f} to {features['largest_scale']:.2f})"
-        )
+    if _stretch(features) > STRETCH[1]:
+        found.append(f"the scaling or shear is implausible: {_stretches(features)}")
     least, most = sorted((features["fixed_covered"], features["moving_covered"]))
     if most < LEAST_COVERED or (least < LEAST_COVERED and doubtful):
         found.append(f"the field of view is lost: {_covered(features)}")
@@ -269,6 +266,11 @@ def _certain(features: Mapping[str, float], status: str, doubtful: bool) -> list
         found.append(_than_before(features))
     if _over_mirror(features) < MIRRORED[1]:
         found.append(_than_mirrored(features))
+    if features["turned_deg"] > LARGEST_TURN_DEG and _over_mirror(features) < SYMMETRIC:
+        found.append(
+            f"the map turns the image by {features['turned_deg']:.0f}° against the headers, and a mirror image would match as "
+            "well: left and right may be swapped"
+        )
     return found
 
 
@@ -278,11 +280,13 @@ def _odd(features: Mapping[str, float], doubtful: bool) -> list[str]:
     least, most = sorted((features["fixed_covered"], features["moving_covered"]))
     if least < USUAL_COVERED and most >= LEAST_COVERED and not (least < LEAST_COVERED and doubtful):
         found.append(f"the fields of view share little: {_covered(features)}")
-    if features["turned_deg"] > LARGEST_TURN_DEG:
+    if features["turned_deg"] > LARGEST_TURN_DEG and _over_mirror(features) >= SYMMETRIC:
         found.append(
             f"the map turns the image by {features['turned_deg']:.0f}° against the headers: if they are right, an image may be "
             "mirrored (a mirrored brain, half turned, looks like a brain)"
         )
+    if STRETCH[0] < _stretch(features) <= STRETCH[1]:
+        found.append(f"the scaling or shear is large: {_stretches(features)}")
     scale = float(np.sqrt(features["smallest_scale"] * features["largest_scale"]))
     if not 1 / LARGEST_SCALE <= scale <= LARGEST_SCALE:
         found.append(
@@ -315,6 +319,13 @@ def _worth_knowing(features: Mapping[str, float]) -> list[str]:
 
 def _stretch(features: Mapping[str, float]) -> float:
     return features["largest_scale"] / max(features["smallest_scale"], 1e-6)
+
+
+def _stretches(features: Mapping[str, float]) -> str:
+    return (
+        f"{_stretch(features):.1f} times as much along one direction as along another (scales "
+        f"{features['smallest_scale']:.2f} to {features['largest_scale']:.2f})"
+    )
 
 
 def _covered(features: Mapping[str, float]) -> str:
