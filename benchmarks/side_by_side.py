@@ -79,6 +79,14 @@ SETS = {
         slow=("dipy:syn", "ants:syn-cc"),
         options=_BRAIN,
     ),
+    "brain_syn_cc": Set(  # the slow ones of `brain` alone, on a few pairs
+        images="brain_t1",
+        ours=("syn-cc",),
+        peers=("greedy", "dipy:syn", "ants:syn-cc"),
+        slow=(),
+        quick=("syn-cc",),
+        options=_BRAIN,
+    ),
     "brain_same_affine": Set(
         images="brain_t1",
         ours=("brain-t1", "fast"),

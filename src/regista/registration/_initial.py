@@ -14,8 +14,8 @@ from regista.registration._levels import Level, Matrix, Scan, content, levels
 from regista.registration._linear import LinearCost, basis_for, minimize, orthonormal
 from regista.registration._plan import Start
 
-_COARSE = 28
-"""Voxels along the longest axis at which candidates are compared."""
+_COARSE, _COARSE_2D = 28, 48
+"""Voxels along the longest axis at which candidates are compared: a slice of 28 would have too few to tell."""
 
 
 def find_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
@@ -70,7 +70,8 @@ def find_mutual_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
 def _coarse_level(fixed: Scan, moving: Scan) -> Level:
     finest = float(fixed.grid.spacing[np.array(fixed.grid.shape) > 1].min())
     extent = float((np.array(fixed.grid.shape) * fixed.grid.spacing).max())
-    shrink = max(1, int(np.ceil(extent / _COARSE / finest)))
+    coarse = _COARSE_2D if 1 in fixed.grid.shape else _COARSE
+    shrink = max(1, int(np.ceil(extent / coarse / finest)))
     return replace(next(iter(levels(fixed, moving, (shrink,), (25,)))), steps=25)
 
 
