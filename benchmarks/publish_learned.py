@@ -3,11 +3,12 @@
 python benchmarks/publish_learned.py cardiac unsupervised semi-supervised -o docs/benchmarks/learned-cardiac.md
 python benchmarks/publish_learned.py brain unsupervised diffeomorphic -o docs/benchmarks/learned-brain.md
 
-writes, between the page's marks, a table of `learned_cardiac.py --classical` and of the runs named, and how each network
-was trained. What is outside the marks stays as it is.
+writes, between the page's marks, a table of `learned_cardiac.py --classical` and of the runs named, how each network
+was trained, and what `--sweeps smoothness subjects` names of `learned_sweep.py`. What is outside the marks stays as it is.
 """
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,7 +21,20 @@ from publish import BEGIN, END
 SETS = {"brain": learned_brain, "cardiac": learned_cardiac}
 
 
-def publish(images: str, names: list[str], page: Path) -> None:
+def sweep(images: str, setting: str, page: Path) -> str:
+    """Return the tables of a sweep, its plot copied beside the page."""
+    name = f"learned_sweep_{images}_{setting}"
+    source = RESULTS / f"{name}.md"
+    if not source.is_file():
+        sys.exit(f"{source} is missing: run benchmarks/learned_sweep.py {images} --{setting} … first")
+    plots = page.parent / "plots" / f"learned-{images}"
+    plots.mkdir(parents=True, exist_ok=True)
+    shutil.copy(RESULTS / f"{name}.png", plots / f"{setting}.png")
+    body = source.read_text(encoding="utf-8").split("\n", 1)[1].strip()
+    return f"### By {setting}\n\n" + body.replace(f"({name}.png)", f"(plots/learned-{images}/{setting}.png)")
+
+
+def publish(images: str, names: list[str], sweeps: list[str], page: Path) -> None:
     """Write the tables of runs into a page."""
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
@@ -40,6 +54,7 @@ def publish(images: str, names: list[str], page: Path) -> None:
         f"`python benchmarks/learned_{images}.py --classical`",
         "### Training",
         trained,
+        *(sweep(images, setting, page) for setting in sweeps),
     )
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
@@ -54,8 +69,9 @@ def main() -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PAGE", help="docs/benchmarks/NAME.md"
     )
+    parser.add_argument("--sweeps", nargs="+", default=[], choices=("smoothness", "subjects"))
     options = parser.parse_args()
-    publish(options.images, options.names, options.output)
+    publish(options.images, options.names, options.sweeps, options.output)
     print(options.output)
 
 
