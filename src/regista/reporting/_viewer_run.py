@@ -142,7 +142,7 @@ class ViewerRun:
         if name.startswith("checker-"):
             return self._checker(float(name.removeprefix("checker-")))
         if self.labels is not None and name in ("labels-fixed", "labels-moved"):
-            return nifti_bytes(shrunk(coded(self._on_fixed(name))), (0.0, 255.0))
+            return nifti_bytes(shrunk(coded(self._on_fixed(name), self._label_values)), (0.0, 255.0))
         raise KeyError(name)
 
     def _checker(self, block_mm: float) -> bytes:
@@ -163,11 +163,18 @@ class ViewerRun:
         """Largest displacement on the fixed grid, the outermost half per cent left out, mm."""
         return float(np.percentile(self._displacement.as_float32(), 99.5))
 
+    @cached_property
+    def _label_values(self) -> NDArray[Any]:
+        """Values of both images' labels, and the background's, which resampling brings in."""
+        assert self.labels is not None
+        return np.unique(np.concatenate([[0], *(np.unique(each.data) for each in self.labels)]))
+
     def _on_fixed(self, name: str) -> LabelImage:
         assert self.labels is not None
         fixed, moving = (LabelImage(each.data, each.grid) for each in self.labels)
-        if name == "labels-fixed":
-            return fixed
+        if name == "labels-fixed":  # the page paints what lies on the grid of the image alone
+            same = fixed.grid.same_as(self.fixed.grid)
+            return fixed if same else resample_labels(fixed, self.fixed.grid)
         return resample_labels(moving, self.fixed.grid, self.transform)
 
     def at(self, point_mm: Sequence[float], space: str = "fixed") -> dict[str, Any]:
