@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import numpy as np
@@ -175,3 +176,15 @@ def test_a_page_that_was_tampered_with_brings_no_foreign_picture(runs, tmp_path,
         encoding="utf-8",
     )
     assert cohort_row(tmp_path / "run").thumbnail == ""
+
+
+def test_a_page_that_tells_an_unknown_verdict_is_unreadable(tmp_path, pair, good) -> None:
+    _leave(tmp_path / "run", pair, good)
+    page = tmp_path / "run/report.html"
+    text = page.read_text(encoding="utf-8")
+    changed = re.sub(r'"outcome": "\w+"', '"outcome": "splendid"', text)
+    assert changed != text
+    page.write_text(changed, encoding="utf-8")
+    row = cohort_row(tmp_path / "run")
+    assert row.outcome == "unreadable"
+    assert "no verdict that is known" in row.reasons[0]

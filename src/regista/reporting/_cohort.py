@@ -20,10 +20,12 @@ from regista.evaluation._names import read_text
 from regista.io import suffix_of, write_text
 from regista.reporting._folder import RECORD, read_record_tree, read_run, short_names
 from regista.reporting._page import SUMMARY_END, SUMMARY_START, make_report, page_text, render
+from regista.reporting._verdict import Outcome
 
 PAGE = "report.html"
 COLUMNS = ("folder", "run", "dir", "path", "output")
 """Columns of a table that may name a run's folder, the first there counts."""
+_OUTCOMES = tuple(map(str, Outcome))
 _ORDER = {"unreadable": 0, "fail": 1, "look": 2, "pass": 3}
 _OUTLIER = 1.5
 _WIDTH, _HEIGHT, _PAD = 560.0, 64.0, 12.0
@@ -152,6 +154,8 @@ def cohort_row(folder: Path, link: str = "", name: str = "") -> CohortRow:
             run = read_run(folder)
             summary = dict(make_report(run.fixed, run.moving, run.result).summary)
         seconds = record.get("timings", {}).get("registration")
+        if summary["outcome"] not in _OUTCOMES:
+            raise FormatError(f"{page} tells no verdict that is known: make it again with regista report")
         measures = {k: float(v) for k, v in summary["measures"].items()}
         if isinstance(seconds, (int, float)):
             measures["seconds"] = float(seconds)

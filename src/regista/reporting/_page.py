@@ -21,7 +21,7 @@ from regista.reporting._curves import curves
 from regista.reporting._deformation import Deformation, draw_deformation
 from regista.reporting._mosaic import mosaic
 from regista.reporting._numbers import Numbers, measure_numbers, record_facts
-from regista.reporting._pictures import Pictures, aligned_centres, draw_pair
+from regista.reporting._pictures import Pictures, aligned_centres, draw_pair, is_colour
 from regista.reporting._scene import Scene, make_scene
 from regista.reporting._slices import Layout, choose_slices
 from regista.reporting._verdict import Verdict, judge
@@ -122,7 +122,7 @@ def make_report(
     deformation = draw_deformation(result.transform, result.inverse, small, fixed.grid, moving.grid)
     numbers = measure_numbers(scene, result, labels, landmarks, start)
     record = result.record.to_dict()
-    notes = _notes(fixed, layout, scene, result, pictures)
+    notes = _notes(fixed, moving, layout, scene, result, pictures)
     summary = _summary(title, verdict, numbers, pictures, layout)
     html = render(
         "run.html",
@@ -176,7 +176,9 @@ def write_report(
     return report
 
 
-def _notes(fixed: Image, layout: Layout, scene: Scene, result: Result, pictures: Pictures) -> list[str]:
+def _notes(
+    fixed: Image, moving: Image, layout: Layout, scene: Scene, result: Result, pictures: Pictures
+) -> list[str]:
     """Return what a reader must know of how the pictures came about."""
     notes = []
     if layout.shown_fraction < 0.95:
@@ -191,8 +193,9 @@ def _notes(fixed: Image, layout: Layout, scene: Scene, result: Result, pictures:
         )
     if layout.tiles[0].letters:
         notes.append("Radiological convention: the person's left (L) is on the right of the picture.")
-    if fixed.kind == "channels" and not pictures.colour:
-        notes.append(f"The first of {len(fixed.data)} channels is shown.")
+    for role, image in (("fixed", fixed), ("moving", moving)):
+        if image.kind == "channels" and not is_colour(image):
+            notes.append(f"Of the {role} image the first of {len(image.data)} channels is shown.")
     notes += pictures.notes
     notes += [str(warning) for warning in result.record.warnings]
     return notes
