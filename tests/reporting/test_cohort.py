@@ -128,6 +128,8 @@ def test_runs_are_found_in_folders_and_tables(runs, tmp_path) -> None:
     other.write_bytes("case,folder\nSch\xe4del,good\n".encode("latin-1"))
     with pytest.raises(FormatError, match="is not text"):
         find_runs([other])
+    (tmp_path / ".regista-half").mkdir()  # what a command that was killed leaves
+    (tmp_path / ".regista-half/record.json").write_text("{}", encoding="utf-8")
     with pytest.raises(FormatError, match="and its folders hold no"):
         find_runs([tmp_path])
     with pytest.raises(FormatError, match="neither a folder"):
@@ -156,6 +158,12 @@ def test_200_runs_take_little_time_and_room() -> None:
     assert text.count("<script>") == 1
     assert "http://" not in text
     assert "https://" not in text
+
+
+def test_nothing_is_told_of_the_failure_of_a_run_that_cannot_be_read() -> None:
+    page = cohort_html([CohortRow(name="gone", outcome="unreadable", reasons=("not there",))], "one")
+    assert '<td class="n" data-value="">–</td>' in page
+    assert "1.00" not in page
 
 
 def test_outliers_are_found_and_lead_to_their_run() -> None:

@@ -240,6 +240,20 @@ def test_colours_beside_gray_are_shown_alike_before_and_after() -> None:
     np.testing.assert_array_equal(found.plain["before"], found.plain["after"])
 
 
+def test_opacity_is_left_out_and_other_channels_are_told() -> None:
+    rng = np.random.default_rng(0)
+    grid = Grid((60, 40), np.eye(3))
+    data = rng.integers(0, 255, (4, 60, 40), dtype=np.uint8)
+    four, three = (Image(part, grid, "channels") for part in (data, data[:3]))
+    found = [drawn(one, one, Affine.identity(2)) for one in (four, three)]
+    assert found[0].colour
+    np.testing.assert_array_equal(found[0].plain["after"], found[1].plain["after"])
+    words = "Of the moving image the first of 4 channels is shown."
+    real = Image(data.astype(np.float32), grid, "channels")
+    assert words not in make_report(four, four, result_of(four, four, Affine.identity(2)), judged=False).html
+    assert words in make_report(four, real, result_of(four, real, Affine.identity(2)), judged=False).html
+
+
 def test_edges_of_a_texture_are_those_of_its_outline() -> None:
     index = np.indices((300, 400))
     disc = np.hypot(index[0] - 150, index[1] - 200) < 90

@@ -180,6 +180,22 @@ def test_names_are_text_and_runs_are_chosen(at) -> None:
     page.wait("location.hash.includes('run=1')", PATIENCE)
 
 
+def test_a_run_that_was_left_before_it_was_read_is_not_shown(at) -> None:
+    page = at()
+    page.evaluate(
+        "(() => { const real = window.fetch; window.fetch = async (...asked) => { const answer = await real(...asked); "
+        "if (/runs\\/1$/.test(asked[0])) await new Promise((done) => setTimeout(done, 1500)); "
+        "return answer } })()"
+    )
+    page.press(".")
+    press(page, ",")
+    before = page.evaluate("document.body.dataset.drawn")
+    page.evaluate("new Promise((done) => setTimeout(done, 3000))")
+    assert page.evaluate("document.body.dataset.drawn") == before
+    assert page.evaluate("document.getElementById('message').hidden")
+    assert "run=1" not in page.evaluate("location.hash")
+
+
 def test_the_page_is_readable_and_works_by_keyboard(at) -> None:
     page = at()
     found = contrast(page)

@@ -12,6 +12,7 @@ let run = null // what the server tells of the chosen run
 let hidden = false // the overlay, while flickering
 let flickering = 0
 let asked = 0
+let choice = 0
 let drawn = 0
 
 const panes = {
@@ -126,7 +127,10 @@ function chosenLabels() {
 
 let drawing = Promise.resolve()
 function draw() {
-  drawing = drawing.then(drawNow).catch((error) => say(error.message))
+  drawing = drawing.then(async () => {
+    const ticket = choice
+    await drawNow().catch((error) => ticket === choice && say(error.message)) // of a run that was left there is nothing to say
+  })
   return drawing
 }
 
@@ -195,6 +199,7 @@ function controls() {
 // ---- choosing
 
 async function choose(number) {
+  const ticket = ++choice
   stopFlicker()
   run = null
   say('')
@@ -203,8 +208,11 @@ async function choose(number) {
   state.run = number
   for (const pane of Object.values(panes)) pane.clear()
   try {
-    run = await get(`api/runs/${number}`)
+    const found = await get(`api/runs/${number}`)
+    if (ticket !== choice) return // another was chosen while this one was read
+    run = found
   } catch (error) {
+    if (ticket !== choice) return
     $('run').value = number
     say(`${runs[number]?.name ?? `Run ${number}`}: ${error.message}`)
     document.body.dataset.ready = 'failed'
@@ -228,6 +236,7 @@ async function choose(number) {
     }),
   )
   await draw()
+  if (ticket !== choice) return
   const at = state.at ?? run.centre_mm
   panes.fixed.moveTo(at)
   await moved(at, 'url')

@@ -110,7 +110,9 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
         if path.is_dir() and (path / RECORD).exists():
             found.append(path)
         elif path.is_dir():
-            inner = sorted(record.parent for record in path.rglob(RECORD))
+            # hidden folders hold what a command is about to write, or has left when it was killed
+            there = (record.parent for record in path.rglob(RECORD))
+            inner = sorted(one for one in there if not _hidden(one.relative_to(path)))
             if not inner:
                 raise FormatError(
                     f"{path} and its folders hold no {RECORD}: expected runs of regista register"
@@ -121,6 +123,10 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
         else:
             raise FormatError(f"{path} is neither a folder of runs nor a table (.csv) that names them")
     return list(dict.fromkeys(found))
+
+
+def _hidden(folder: Path) -> bool:
+    return any(part.startswith(".") for part in folder.parts)
 
 
 def _from_table(path: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from regista.core import Grid, Image, LabelImage, PointSet
 from regista.evaluation import match_landmarks
@@ -19,6 +20,7 @@ from regista.reporting._colours import (
     Plane,
     diverging,
     gray,
+    is_colour,
     luminance,
     two_colours,
     window,
@@ -68,15 +70,12 @@ class Pictures:
     notes: list[str] = field(default_factory=list)
 
 
-def is_colour(image: Image) -> bool:
-    """Tell whether an image's channels are red, green and blue."""
-    return image.kind == "channels" and len(image.data) == 3 and image.data.dtype == np.uint8
-
-
-def shown_channel(image: Image) -> Image:
-    """Return what is shown of an image: colours, or the first channel."""
-    if image.kind == "scalar" or is_colour(image):
+def shown_channel(image: Image, colour: bool) -> Image:
+    """Return what is shown of an image: its colours (without opacity), or the first channel."""
+    if image.kind == "scalar":
         return image
+    if colour and len(image.data) >= 3:
+        return Image(image.data[:3], image.grid, "channels")
     return Image(image.data[0], image.grid)
 
 
@@ -107,9 +106,10 @@ def draw_pair(
     """
     colour = is_colour(fixed) and is_colour(moving)
     tiles = {
-        "fixed": sample_tiles(shown_channel(fixed), layout),
-        "before": sample_tiles(shown_channel(moving), layout, start),
-        "after": sample_tiles(shown_channel_of(result.warped, is_colour(moving)), layout),
+        "fixed": sample_tiles(shown_channel(fixed, is_colour(fixed)), layout),
+        "before": sample_tiles(shown_channel(moving, is_colour(moving)), layout, start),
+        # whose type may be another than the moving image's
+        "after": sample_tiles(shown_channel(result.warped, is_colour(moving)), layout),
     }
     beyond = {
         "before": _beyond(moving.grid, layout, start),
@@ -127,7 +127,7 @@ def draw_pair(
     plain = {name: mosaic(layout, pictures) for name, pictures in drawn.items()}
     lines = [_outlines(p) for p in planes["fixed"]]
     plain |= _combined(planes, beyond, layout, plain, _check_side(lines))
-    overlays = {"edges": _over(layout, [haloed(line, EDGE_COLOUR) for line in lines])}
+    overlays = {"edges": _over(layout, [haloed(_thick(line), EDGE_COLOUR) for line in lines])}
     notes: list[str] = []
     if any(mask.any() for masks in beyond.values() for mask in masks):
         notes.append("Striped: beyond the moving image's field of view.")
@@ -166,11 +166,10 @@ def _outlines(plane: Plane) -> NDArray[np.bool_]:
     return lines
 
 
-def shown_channel_of(warped: Image, colour: bool) -> Image:
-    """Return what is shown of the registered image, whose type may be another than the moving image's."""
-    if warped.kind == "scalar" or (colour and len(warped.data) == 3):
-        return warped
-    return Image(warped.data[0], warped.grid)
+def _thick(line: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return lines that are still seen where a large picture is shown small."""
+    wider = max(line.shape) // 450
+    return np.asarray(binary_dilation(line, iterations=wider)) if wider else line
 
 
 def aligned_centres(fixed: Image, moving: Image) -> Transform:

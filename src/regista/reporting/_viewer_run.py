@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from regista.core import GeometryError, Grid, Image, LabelImage, PointSet
 from regista.evaluation import match_landmarks
+from regista.reporting._colours import is_colour
 from regista.reporting._deformation import linear_part
 from regista.reporting._folder import RunFolder
 from regista.reporting._scene import Content
@@ -19,7 +20,6 @@ from regista.reporting._viewer_volumes import (
     bytes_in_window,
     checkerboard,
     coded,
-    is_colour,
     nifti_bytes,
     palette,
     shown,
@@ -105,8 +105,9 @@ class ViewerRun:
     def _notes(self) -> list[str]:
         notes = [str(warning) for warning in self.record.warnings]
         for role, image in (("fixed", self.fixed), ("moving", self.moving)):
-            if max(shrink_factors(image.grid)) > 1:
-                small = "×".join(map(str, shrunk(image.with_data(image.data)).grid.shape))
+            factors = shrink_factors(image.grid)
+            if max(factors) > 1:
+                small = "×".join(str(n // f) for n, f in zip(image.grid.shape, factors, strict=True))
                 notes.append(
                     f"The {role} image is shown down-sampled to {small} voxels; the read-outs are exact."
                 )

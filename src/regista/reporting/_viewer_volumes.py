@@ -9,16 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import Grid, Image, LabelImage
+from regista.reporting._colours import is_colour
 
 LARGEST_SIDE, LARGEST_VOXELS = 2048, 64_000_000
 """What WebGL 2 promises for a side of a texture in three dimensions, and what shared graphics memory bears."""
 COLOURS = 255
 _KEPT = ("u1", "i2", "u2", "f4")
-
-
-def is_colour(image: Image) -> bool:
-    """Tell whether an image is a picture in red, green and blue (and opacity, which is left out)."""
-    return image.kind == "channels" and image.data.dtype == np.uint8 and len(image.data) in (3, 4)
 
 
 def shown(image: Image) -> Image:
