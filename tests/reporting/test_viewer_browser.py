@@ -184,13 +184,13 @@ def test_a_run_that_was_left_before_it_was_read_is_not_shown(at) -> None:
     page = at()
     page.evaluate(
         "(() => { const real = window.fetch; window.fetch = async (...asked) => { const answer = await real(...asked); "
-        "if (/runs\\/1$/.test(asked[0])) await new Promise((done) => setTimeout(done, 1500)); "
-        "return answer } })()"
+        "if (/runs\\/1$/.test(asked[0])) await new Promise((done) => { window.letGo = done }); return answer } })()"
     )
     page.press(".")
+    page.wait("window.letGo", PATIENCE)
     press(page, ",")
     before = page.evaluate("document.body.dataset.drawn")
-    page.evaluate("new Promise((done) => setTimeout(done, 3000))")
+    page.evaluate("window.letGo(), new Promise((done) => setTimeout(done, 3000))")
     assert page.evaluate("document.body.dataset.drawn") == before
     assert page.evaluate("document.getElementById('message').hidden")
     assert "run=1" not in page.evaluate("location.hash")
