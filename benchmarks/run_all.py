@@ -18,6 +18,7 @@ from side_by_side import SETS
 HERE = Path(__file__).parent
 QUICK: dict[str, list[str]] = {
     "startup": ["--repeat", "2"],
+    "pages": ["--runs", "8"],
     "kernels": ["--repeat", "1", "--shape", "64", "72", "80"],
     "evaluation": ["--repeat", "1", "--no-peers"],
     "known_truth": [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import numpy as np
@@ -127,6 +128,8 @@ def test_runs_are_found_in_folders_and_tables(runs, tmp_path) -> None:
     other.write_bytes("case,folder\nSch\xe4del,good\n".encode("latin-1"))
     with pytest.raises(FormatError, match="is not text"):
         find_runs([other])
+    (tmp_path / ".regista-half").mkdir()  # what a command that was killed leaves
+    (tmp_path / ".regista-half/record.json").write_text("{}", encoding="utf-8")
     with pytest.raises(FormatError, match="and its folders hold no"):
         find_runs([tmp_path])
     with pytest.raises(FormatError, match="neither a folder"):
@@ -157,6 +160,12 @@ def test_200_runs_take_little_time_and_room() -> None:
     assert "https://" not in text
 
 
+def test_nothing_is_told_of_the_failure_of_a_run_that_cannot_be_read() -> None:
+    page = cohort_html([CohortRow(name="gone", outcome="unreadable", reasons=("not there",))], "one")
+    assert '<td class="n" data-value="">–</td>' in page
+    assert "1.00" not in page
+
+
 def test_outliers_are_found_and_lead_to_their_run() -> None:
     rows = [CohortRow(name=str(n), outcome="pass", measures={"ncc": 0.9 + 0.001 * n}) for n in range(20)]
     rows.append(CohortRow(name="odd", outcome="fail", measures={"ncc": 0.1}))
@@ -175,3 +184,15 @@ def test_a_page_that_was_tampered_with_brings_no_foreign_picture(runs, tmp_path,
         encoding="utf-8",
     )
     assert cohort_row(tmp_path / "run").thumbnail == ""
+
+
+def test_a_page_that_tells_an_unknown_verdict_is_unreadable(tmp_path, pair, good) -> None:
+    _leave(tmp_path / "run", pair, good)
+    page = tmp_path / "run/report.html"
+    text = page.read_text(encoding="utf-8")
+    changed = re.sub(r'"outcome": "\w+"', '"outcome": "splendid"', text)
+    assert changed != text
+    page.write_text(changed, encoding="utf-8")
+    row = cohort_row(tmp_path / "run")
+    assert row.outcome == "unreadable"
+    assert "no verdict that is known" in row.reasons[0]

@@ -19,6 +19,8 @@ from regista.reporting._colours import EDGE_COLOUR, FIXED_COLOUR, MOVING_COLOUR,
 from regista.reporting._curves import curves
 from regista.reporting._outlines import edges
 from regista.reporting._page import SUMMARY_END, SUMMARY_START, page_text
+from regista.reporting._pictures import _outlines, draw_pair
+from regista.reporting._slices import choose_slices
 from regista.transforms import Affine
 
 EVIL = "<script>alert('x')</script>"
@@ -141,6 +143,14 @@ def test_two_dimensions_and_colour(tmp_path) -> None:
     assert text.count("data:image/") > 12
 
 
+def test_a_file_name_that_is_no_utf8_is_escaped(tmp_path) -> None:
+    image = Image(np.random.default_rng(0).normal(size=(12, 9)).astype(np.float32), Grid((12, 9), np.eye(3)))
+    write_report(
+        tmp_path / "p.html", image, image, result_of(image, image, Affine.identity(2)), title="scan\udcff"
+    )
+    assert "<h1>scan\\udcff</h1>" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
 def test_a_huge_image_is_shown_smaller_and_it_is_said() -> None:
     data = np.random.default_rng(0).normal(100, 20, (1500, 1100)).astype(np.float32)
     image = Image(data, Grid(data.shape, np.eye(3)))
@@ -188,6 +198,72 @@ def test_nan_and_a_flat_image_do_not_stop_the_page(pair) -> None:
     for moving in (pair.fixed.with_data(data), pair.fixed.with_data(np.zeros_like(data))):
         made = make_report(pair.fixed, moving, result_of(pair.fixed, moving, Affine.identity(3)))
         assert made.verdict.outcome in ("fail", "look", "pass")
+
+
+def drawn(fixed, moving, transform):
+    layout = choose_slices(fixed)
+    return draw_pair(fixed, moving, result_of(fixed, moving, transform), layout)
+
+
+def test_what_lies_beyond_the_moving_image_is_striped_and_no_difference() -> None:
+    rng = np.random.default_rng(0)
+    image = Image(rng.uniform(100, 200, (60, 40)).astype(np.float32), Grid((60, 40), np.diag([-1.0, -1, 1])))
+    assert drawn(image, image, Affine.identity(2)).notes == []
+    shift = np.eye(3)
+    shift[0, 2] = -20.0  # world x falls with the first index: its last 20 leave the image
+    found = drawn(image, image, Affine(shift))
+    assert found.notes == ["Striped: beyond the moving image's field of view."]
+    width = found.plain["after"].shape[1]
+    beyond = found.plain["after"][:, round(width * 41 / 60) :]
+    assert set(np.unique(beyond)) == {0, 58}
+    gone = found.plain["difference_after"][:, round(width * 41 / 60) :]
+    assert np.ptp(gone, axis=-1).max() == 0
+    assert np.ptp(found.plain["difference_after"], axis=-1).max() > 100
+    assert np.ptp(found.plain["difference_before"], axis=-1).max() < 3  # all of it known, and none
+
+
+def test_values_beyond_the_moving_image_do_not_set_the_grays() -> None:
+    """Of CT, whose zero is water and whose air is far below."""
+    rng = np.random.default_rng(0)
+    image = Image(rng.uniform(-1000, -900, (60, 40)).astype(np.float32), Grid((60, 40), np.eye(3)))
+    shift = np.eye(3)
+    shift[0, 2] = 30.0
+    found = drawn(image, image, Affine(shift))
+    assert np.ptp(found.plain["before"]) > 230
+
+
+def test_colours_beside_gray_are_shown_alike_before_and_after() -> None:
+    rng = np.random.default_rng(0)
+    grid = Grid((60, 40), np.eye(3))
+    colours = Image(rng.integers(0, 255, (3, 60, 40), dtype=np.uint8), grid, "channels")
+    found = drawn(Image(colours.data[1].astype(np.float32), grid), colours, Affine.identity(2))
+    np.testing.assert_array_equal(found.plain["before"], found.plain["after"])
+
+
+def test_opacity_is_left_out_and_other_channels_are_told() -> None:
+    rng = np.random.default_rng(0)
+    grid = Grid((60, 40), np.eye(3))
+    data = rng.integers(0, 255, (4, 60, 40), dtype=np.uint8)
+    four, three = (Image(part, grid, "channels") for part in (data, data[:3]))
+    found = [drawn(one, one, Affine.identity(2)) for one in (four, three)]
+    assert found[0].colour
+    np.testing.assert_array_equal(found[0].plain["after"], found[1].plain["after"])
+    words = "Of the moving image the first of 4 channels is shown."
+    real = Image(data.astype(np.float32), grid, "channels")
+    assert words not in make_report(four, four, result_of(four, four, Affine.identity(2)), judged=False).html
+    assert words in make_report(four, real, result_of(four, real, Affine.identity(2)), judged=False).html
+
+
+def test_edges_of_a_texture_are_those_of_its_outline() -> None:
+    index = np.indices((300, 400))
+    disc = np.hypot(index[0] - 150, index[1] - 200) < 90
+    plane = np.random.default_rng(0).normal(0.5, 0.2, disc.shape) + 0.3 * disc
+    plane = np.clip(plane, 0, 1).astype(np.float32)
+    assert edges(plane, 400 / 240).sum() > 16 * 400  # a carpet
+    found = _outlines(plane)
+    assert found.sum() <= 16 * 400
+    near = np.abs(np.hypot(index[0] - 150, index[1] - 200) - 90) < 8
+    assert (found & near).sum() > 0.5 * 2 * np.pi * 90
 
 
 def test_edges_are_thin_and_lie_on_the_border() -> None:

@@ -130,3 +130,16 @@ def test_fields_of_a_checkerboard_are_a_part_of_what_is_seen() -> None:
     assert _check_side([small]) == 70 // 7
     assert 270 // 7 <= _check_side([small, large]) <= 280 // 7
     assert _check_side([np.zeros((200, 300), bool)]) == 300 // 7
+
+
+def test_the_letter_below_a_narrow_slice_stands_beside_its_place() -> None:
+    image = Image(np.ones((100, 110, 12), np.float32), Grid((100, 110, 12), np.diag([1.0, 1, 9, 1])))
+    matrix = image.grid.grid2world.copy()
+    matrix[2, 3] = -1195.0
+    layout = choose_slices(Image(image.data, Grid(image.grid.shape, matrix)), pixels=3 * 110)
+    tile = layout.rows[0][0]
+    pictures = [np.zeros((*each.size[::-1], 3), np.uint8) for each in layout.tiles]
+    below = mosaic(layout, pictures)[tile.size[1] - 22 : tile.size[1]]
+    left = (below.shape[1] - 3 * tile.size[0] - 12) // 2
+    columns = (below[:, left : left + tile.size[0]] > 128).any(axis=(0, 2))
+    assert np.diff(np.flatnonzero(columns)).max() >= 7  # more than between two words

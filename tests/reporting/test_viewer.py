@@ -229,7 +229,8 @@ def test_volumes_are_the_images(ask, pair, good, labels) -> None:
         assert float(volume.header["cal_max"]) > float(volume.header["cal_min"])
     moved = nibabel.Nifti1Image.from_bytes(ask("api/runs/0/labels-moved.nii")[1])
     expected = resample_labels(labels[1], pair.fixed.grid, good.transform)
-    np.testing.assert_array_equal(np.asanyarray(moved.dataobj), coded(expected).data)
+    values = np.union1d(labels[0].data, labels[1].data)
+    np.testing.assert_array_equal(np.asanyarray(moved.dataobj), coded(expected, values).data)
     assert moved.header.get_intent()[0] == "label"
 
 
@@ -393,6 +394,27 @@ def test_two_thousand_labels_get_a_colour_each_in_turn() -> None:
     assert (found.data > 0).sum() == 2000
 
 
+def test_a_label_has_one_colour_in_both_images_and_lies_on_the_fixed_grid(folder, pair, good) -> None:
+    bright = pair.moving.data > 60
+    there = LabelImage(np.where(bright, 9, 0), pair.moving.grid)  # label 4 is in the fixed image alone
+    here = LabelImage(
+        np.where(pair.fixed.data > 120, 4, np.where(pair.fixed.data > 60, 9, 0)), pair.fixed.grid
+    )
+    coarse = resample_labels(here, pair.fixed.grid.shrink((2, 2, 1)))
+    shown = ViewerRun(
+        RunFolder(path=folder, fixed=pair.fixed, moving=pair.moving, result=good), (coarse, there)
+    )
+    fixed, moved = (
+        nibabel.Nifti1Image.from_bytes(shown.volume(f"labels-{name}")) for name in ("fixed", "moved")
+    )
+    assert fixed.shape == moved.shape == pair.fixed.grid.shape
+    np.testing.assert_allclose(fixed.affine, moved.affine, atol=1e-4)
+    first, second = (np.asanyarray(volume.dataobj) for volume in (fixed, moved))
+    assert set(np.unique(first)) == {0, 1, 2}
+    assert set(np.unique(second)) == {0, 2}  # the colour of label 9 in both
+    assert (first[second == 2] > 0).mean() > 0.7
+
+
 def test_names_are_told_apart_and_never_written_into_the_page(folder, tmp_path) -> None:
     for name in ("a/<script>alert(1)</script>", "b/<script>alert(1)</script>"):
         shutil.copytree(folder, tmp_path / name)
@@ -408,15 +430,16 @@ def test_names_are_told_apart_and_never_written_into_the_page(folder, tmp_path) 
         server.release()
 
 
-def test_a_broken_run_among_others_says_what_it_lacks(folder, tmp_path, ask) -> None:
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_broken_run_among_others_says_what_it_lacks(folder, tmp_path, broken) -> None:
     for name in ("a", "b"):
         shutil.copytree(folder, tmp_path / name)
-    (tmp_path / "b/warped.nii.gz").unlink()
+    (tmp_path / "ab"[broken] / "warped.nii.gz").unlink()
     server = open_viewer([tmp_path])
     try:
-        server.answer("api/runs/0", "")
+        server.answer(f"api/runs/{1 - broken}", "")
         with pytest.raises(Exception, match="lacks warped") as caught:
-            server.answer("api/runs/1", "")
+            server.answer(f"api/runs/{broken}", "")
         assert caught.value.status == 422
     finally:
         server.release()

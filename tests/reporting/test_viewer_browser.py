@@ -13,6 +13,7 @@ from devtools import Browser, find_browser
 from PIL import Image as Picture
 from viewer_runs import write_run
 
+from regista.core import LabelImage
 from regista.registration import register
 from regista.reporting import open_viewer
 
@@ -25,11 +26,18 @@ def registered(pair):
     return register(pair.fixed, pair.moving, "rigid")
 
 
+def octants(image):
+    """Return labels whose borders are the middle planes of an image's lattice."""
+    parts = sum((np.indices(image.grid.shape)[a] >= n // 2) * 2**a for a, n in enumerate(image.grid.shape))
+    return LabelImage(np.where(image.data > 20, 1 + parts, 0), image.grid)
+
+
 @pytest.fixture(scope="module")
 def served(pair, registered, tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     server = open_viewer(
-        [write_run(folder / name, pair.fixed, pair.moving, registered) for name in ("<b>one", "two")]
+        [write_run(folder / name, pair.fixed, pair.moving, registered) for name in ("<b>one", "two")],
+        labels=(octants(pair.fixed), octants(pair.moving)),
     )
     thread = threading.Thread(target=server.serve)
     thread.start()
@@ -114,6 +122,24 @@ def test_the_page_shows_anatomy_and_answers_keys(at, served, pair, registered) -
     assert not page.evaluate("document.getElementById('help').open")
 
 
+def test_outlines_of_labels_are_those_of_the_plane_that_is_shown(at, pair) -> None:
+    """The crosshair lies beside the border of labels along every axis: outlines of the volume would be whole faces."""
+    middle = pair.fixed.grid.index2world(np.array(pair.fixed.grid.shape) // 2)
+    place = f"#at={','.join(f'{v:.3f}' for v in middle)}&over=checker&block=5"
+
+    def coloured(hash_text: str, canvas: str = "gl-fixed") -> np.ndarray:
+        return np.ptp(pixels(at(place + hash_text), canvas), axis=-1) > 25
+
+    crosshair = coloured("")
+    filled = coloured("&labels=fixed") & ~crosshair
+    outlined = coloured("&labels=fixed&outline=1") & ~crosshair
+    assert filled.mean() > 0.1
+    assert 0.01 < outlined.sum() / filled.sum() < 0.2
+    assert (outlined & ~filled).sum() < 0.05 * outlined.sum()
+    for part in np.array_split(np.arange(filled.shape[0]), 2):  # the planes above and below
+        assert outlined[part].sum() > 0.01 * filled[part].sum()
+
+
 def test_a_click_moves_all_crosshairs_and_reads_the_map_out(at, registered) -> None:
     page = at()
     before = page.evaluate("document.querySelector('#readout dl').dataset.length")
@@ -152,6 +178,22 @@ def test_names_are_text_and_runs_are_chosen(at) -> None:
     assert page.evaluate("document.querySelectorAll('b').length") == 0
     press(page, ".")
     page.wait("location.hash.includes('run=1')", PATIENCE)
+
+
+def test_a_run_that_was_left_before_it_was_read_is_not_shown(at) -> None:
+    page = at()
+    page.evaluate(
+        "(() => { const real = window.fetch; window.fetch = async (...asked) => { const answer = await real(...asked); "
+        "if (/runs\\/1$/.test(asked[0])) await new Promise((done) => { window.letGo = done }); return answer } })()"
+    )
+    page.press(".")
+    page.wait("window.letGo", PATIENCE)
+    press(page, ",")
+    before = page.evaluate("document.body.dataset.drawn")
+    page.evaluate("window.letGo(), new Promise((done) => setTimeout(done, 3000))")
+    assert page.evaluate("document.body.dataset.drawn") == before
+    assert page.evaluate("document.getElementById('message').hidden")
+    assert "run=1" not in page.evaluate("location.hash")
 
 
 def test_the_page_is_readable_and_works_by_keyboard(at) -> None:

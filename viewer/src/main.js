@@ -12,6 +12,7 @@ let run = null // what the server tells of the chosen run
 let hidden = false // the overlay, while flickering
 let flickering = 0
 let asked = 0
+let choice = 0
 let drawn = 0
 
 const panes = {
@@ -117,16 +118,19 @@ function layers() {
   return { found, twoColours }
 }
 
-function labelLayer() {
-  if (state.labels === 'none' || !run.labels) return []
+function chosenLabels() {
+  if (state.labels === 'none' || !run.labels) return null
   const [R, G, B] = [0, 1, 2].map((n) => run.palette.map((colour) => colour[n]))
   const palette = { R, G, B, A: R.map((_, n) => (n ? 255 : 0)), I: R.map((_, n) => n) }
-  return [{ url: url(`labels-${state.labels}.nii`), opacity: state.outline ? 0.01 : 0.5, palette }]
+  return { url: url(`labels-${state.labels}.nii`), opacity: 0.5, palette, outline: state.outline }
 }
 
 let drawing = Promise.resolve()
 function draw() {
-  drawing = drawing.then(drawNow).catch((error) => say(error.message))
+  drawing = drawing.then(async () => {
+    const ticket = choice
+    await drawNow().catch((error) => ticket === choice && say(error.message)) // of a run that was left there is nothing to say
+  })
   return drawing
 }
 
@@ -142,12 +146,13 @@ async function drawNow() {
   if (side && !panes.warped) panes.warped = new Pane($('gl-warped'), (mm) => moved(mm, 'warped'))
   await Promise.all(Object.values(panes).map((pane) => pane.ready))
   const { found, twoColours } = layers()
-  const how = { flat, picture: run.picture, render, additive: twoColours && !hidden, outline: state.outline }
-  const over = labelLayer()
+  const chosen = chosenLabels()
+  const how = { flat, picture: run.picture, render, additive: twoColours && !hidden, labels: render ? null : chosen }
+  const over = render && chosen ? [chosen] : [] // on slices they are painted over all layers
   captions(render) // before the canvases are fitted: it changes their height
   for (const pane of Object.values(panes)) pane.fit()
   await panes.fixed.show([...found, ...over], how)
-  if (side) await panes.warped.show([{ url: url('warped.nii'), opacity: 1, colormap: 'gray' }, ...over], how)
+  if (side) await panes.warped.show([{ url: url('warped.nii'), opacity: 1, colormap: 'gray' }], how)
   if (!render) await panes.moving.show([{ url: url('moving.nii'), opacity: 1, colormap: 'gray' }], { flat, picture: run.picture })
   await marks(render)
   if (side) panes.warped.moveTo(panes.fixed.position())
@@ -187,12 +192,14 @@ function controls() {
   $('block').parentElement.hidden = state.over !== 'checker'
   $('opacity').parentElement.hidden = state.over === 'checker'
   $('colours').disabled = run.colour
+  $('outline').disabled = state.layout === 'render' // surfaces, which have none
   $('run').value = state.run
 }
 
 // ---- choosing
 
 async function choose(number) {
+  const ticket = ++choice
   stopFlicker()
   run = null
   say('')
@@ -201,8 +208,11 @@ async function choose(number) {
   state.run = number
   for (const pane of Object.values(panes)) pane.clear()
   try {
-    run = await get(`api/runs/${number}`)
+    const found = await get(`api/runs/${number}`)
+    if (ticket !== choice) return // another was chosen while this one was read
+    run = found
   } catch (error) {
+    if (ticket !== choice) return
     $('run').value = number
     say(`${runs[number]?.name ?? `Run ${number}`}: ${error.message}`)
     document.body.dataset.ready = 'failed'
@@ -226,6 +236,7 @@ async function choose(number) {
     }),
   )
   await draw()
+  if (ticket !== choice) return
   const at = state.at ?? run.centre_mm
   panes.fixed.moveTo(at)
   await moved(at, 'url')

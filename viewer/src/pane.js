@@ -1,5 +1,6 @@
 // One canvas: a NiiVue scene whose base volume and overlays are set by name.
 import { Niivue, NVImage, NVMesh, SLICE_TYPE, SHOW_RENDER, DRAG_MODE } from '@niivue/niivue'
+import { sliceShader } from './slice.js'
 
 const OPAQUE = { R: [0, 255], G: [0, 255], B: [0, 255], A: [255, 255], I: [0, 255] }
 const ORANGE = { R: [0, 255], G: [0, 140], B: [0, 26], A: [255, 255], I: [0, 255] }
@@ -9,6 +10,7 @@ export class Pane {
   constructor(canvas, onMove) {
     this.volumes = new Map()
     this.shown = []
+    this.painted = null
     this.marks = new Map()
     this.nv = new Niivue({
       backColor: [0, 0, 0, 1],
@@ -32,7 +34,8 @@ export class Pane {
     this.nv.addColormap('orange', ORANGE)
     this.nv.addColormap('blue', BLUE)
     this.nv.onLocationChange = () => this.base && onMove(this.position())
-    this.ready = this.nv.attachToCanvas(canvas)
+    const line = Math.max(1, Math.round(1.5 * devicePixelRatio)) // pixels, on either side of a border
+    this.ready = this.nv.attachToCanvas(canvas).then(() => this.nv.setCustomSliceShader(sliceShader(line)))
   }
 
   get base() {
@@ -44,6 +47,8 @@ export class Pane {
     this.volumes.clear()
     this.marks.clear()
     this.shown = []
+    if (this.painted) this.nv.closeDrawing()
+    this.painted = null
   }
 
   async load(url) {
@@ -55,8 +60,8 @@ export class Pane {
     return this.volumes.get(url)
   }
 
-  // layers: [{url, opacity, colormap, labels}], the base first.
-  async show(layers, { flat, render, additive, outline, picture }) {
+  // layers: [{url, opacity, colormap, palette}], the base first.
+  async show(layers, { flat, render, additive, labels, picture }) {
     const wanted = await Promise.all(layers.map((layer) => this.load(layer.url)))
     wanted.forEach((volume, n) => {
       const { opacity, colormap, palette } = layers[n]
@@ -68,18 +73,36 @@ export class Pane {
     const nv = this.nv
     const at = this.base && this.shown.length ? this.position() : null
     nv.opts.isAdditiveBlend = additive
-    nv.opts.atlasOutline = outline ? 1 : 0
     if (this.shown.join() !== layers.map((l) => l.url).join()) {
       nv.volumes = [...wanted]
       nv.back = null
       nv.setVolume(wanted[0], 0)
       this.shown = layers.map((l) => l.url)
     } else nv.updateGLVolume()
+    await this.paint(labels)
     nv.opts.sliceType = render ? SLICE_TYPE.RENDER : flat ? SLICE_TYPE.AXIAL : SLICE_TYPE.MULTIPLANAR
     nv.opts.show3Dcrosshair = true
     nv.opts.isOrientationTextVisible = !picture // a photograph has no left and right of a person
     if (at) this.moveTo(at)
     else this.draw()
+  }
+
+  // Labels on the base's grid, over all layers of a slice: NiiVue's layer for drawings, which `sliceShader` draws.
+  async paint(labels) {
+    const { nv } = this
+    const url = labels?.url ?? null
+    if (url !== this.painted) {
+      if (this.painted) nv.closeDrawing()
+      this.painted = null
+      if (labels) {
+        const volume = await this.load(url)
+        nv.setDrawColormap(labels.palette)
+        if (!nv.loadDrawing(volume)) throw new Error('the labels lie on another grid than the image')
+        this.painted = url
+      }
+    }
+    nv.drawOpacity = labels && !labels.outline ? 0.5 : 0
+    nv.drawRimOpacity = labels?.outline ? 1 : -1
   }
 
   // Lines or dots in world mm, loaded when first wanted.

@@ -150,8 +150,8 @@ def write_bytes(path: PathLike, *parts: bytes | memoryview) -> None:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write a text file in UTF-8, atomically."""
-    write_bytes(path, text.encode())
+    """Write a text file in UTF-8, atomically; bytes of file names that are not UTF-8 become escapes, as in JSON."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def read_text(path: PathLike, what: str) -> str:

@@ -20,10 +20,12 @@ from regista.evaluation._names import read_text
 from regista.io import suffix_of, write_text
 from regista.reporting._folder import RECORD, read_record_tree, read_run, short_names
 from regista.reporting._page import SUMMARY_END, SUMMARY_START, make_report, page_text, render
+from regista.reporting._verdict import Outcome
 
 PAGE = "report.html"
 COLUMNS = ("folder", "run", "dir", "path", "output")
 """Columns of a table that may name a run's folder, the first there counts."""
+_OUTCOMES = tuple(map(str, Outcome))
 _ORDER = {"unreadable": 0, "fail": 1, "look": 2, "pass": 3}
 _OUTLIER = 1.5
 _WIDTH, _HEIGHT, _PAD = 560.0, 64.0, 12.0
@@ -108,7 +110,9 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
         if path.is_dir() and (path / RECORD).exists():
             found.append(path)
         elif path.is_dir():
-            inner = sorted(record.parent for record in path.rglob(RECORD))
+            # hidden folders hold what a command is about to write, or has left when it was killed
+            there = (record.parent for record in path.rglob(RECORD))
+            inner = sorted(one for one in there if not _hidden(one.relative_to(path)))
             if not inner:
                 raise FormatError(
                     f"{path} and its folders hold no {RECORD}: expected runs of regista register"
@@ -119,6 +123,10 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
         else:
             raise FormatError(f"{path} is neither a folder of runs nor a table (.csv) that names them")
     return list(dict.fromkeys(found))
+
+
+def _hidden(folder: Path) -> bool:
+    return any(part.startswith(".") for part in folder.parts)
 
 
 def _from_table(path: Path) -> list[Path]:
@@ -152,6 +160,8 @@ def cohort_row(folder: Path, link: str = "", name: str = "") -> CohortRow:
             run = read_run(folder)
             summary = dict(make_report(run.fixed, run.moving, run.result).summary)
         seconds = record.get("timings", {}).get("registration")
+        if summary["outcome"] not in _OUTCOMES:
+            raise FormatError(f"{page} tells no verdict that is known: make it again with regista report")
         measures = {k: float(v) for k, v in summary["measures"].items()}
         if isinstance(seconds, (int, float)):
             measures["seconds"] = float(seconds)

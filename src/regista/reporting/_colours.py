@@ -8,6 +8,8 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
+from regista.core import Image
+
 RGB = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
@@ -19,6 +21,11 @@ FOLD_COLOUR = (255, 0, 200)
 EDGE_COLOUR = (255, 196, 0)
 _SEQUENTIAL = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 _DIVERGING = ((20, 80, 180), (120, 170, 225), (240, 240, 240), (235, 165, 90), (165, 75, 0))
+
+
+def is_colour(image: Image) -> bool:
+    """Tell whether an image is a picture in red, green and blue (and opacity, which is left out)."""
+    return image.kind == "channels" and image.data.dtype == np.uint8 and len(image.data) in (3, 4)
 
 
 def window(values: Plane, low: float, high: float) -> Plane:

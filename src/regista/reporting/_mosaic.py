@@ -124,10 +124,14 @@ def _lettered(picture: RGB, tile: Tile) -> RGB:
     ink, rim = (_LIGHT, _DARK) if np.median(picture[[0, -1]]) < 128 else (_DARK, _LIGHT)
     font = ImageFont.load_default(_LETTERS)
     style: dict[str, Any] = {"fill": ink, "font": font, "stroke_width": 1, "stroke_fill": rim}
-    places = ((9, height / 2), (width - 9, height / 2), (width / 2, 10), (width / 2, height - 10))
+    place = f"{tile.place_mm:.0f} mm"
+    down = max(
+        width / 2, 6 + pen.textlength(place, font=font) + _LETTERS
+    )  # in a narrow slice beside the words
+    places = ((9, height / 2), (width - 9, height / 2), (width / 2, 10), (down, height - 10))
     for letter, at in zip(tile.letters, places, strict=True):
         pen.text(at, letter, anchor="mm", **style)
-    pen.text((6, height - 6), f"{tile.place_mm:.0f} mm", anchor="ls", **style)
+    pen.text((6, height - 6), place, anchor="ls", **style)
     return np.asarray(drawn)
 
 

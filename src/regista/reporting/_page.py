@@ -16,7 +16,7 @@ import numpy as np
 from regista.core import GeometryError, Image, LabelImage, PointSet
 from regista.io import write_text
 from regista.registration import Result
-from regista.reporting._colours import FOLD_COLOUR, RGB, data_uri, thumbnail
+from regista.reporting._colours import FOLD_COLOUR, RGB, data_uri, is_colour, thumbnail
 from regista.reporting._curves import curves
 from regista.reporting._deformation import Deformation, draw_deformation
 from regista.reporting._mosaic import mosaic
@@ -122,7 +122,7 @@ def make_report(
     deformation = draw_deformation(result.transform, result.inverse, small, fixed.grid, moving.grid)
     numbers = measure_numbers(scene, result, labels, landmarks, start)
     record = result.record.to_dict()
-    notes = _notes(fixed, layout, scene, result, pictures)
+    notes = _notes(fixed, moving, layout, scene, result, pictures)
     summary = _summary(title, verdict, numbers, pictures, layout)
     html = render(
         "run.html",
@@ -176,7 +176,9 @@ def write_report(
     return report
 
 
-def _notes(fixed: Image, layout: Layout, scene: Scene, result: Result, pictures: Pictures) -> list[str]:
+def _notes(
+    fixed: Image, moving: Image, layout: Layout, scene: Scene, result: Result, pictures: Pictures
+) -> list[str]:
     """Return what a reader must know of how the pictures came about."""
     notes = []
     if layout.shown_fraction < 0.95:
@@ -191,8 +193,9 @@ def _notes(fixed: Image, layout: Layout, scene: Scene, result: Result, pictures:
         )
     if layout.tiles[0].letters:
         notes.append("Radiological convention: the person's left (L) is on the right of the picture.")
-    if fixed.kind == "channels" and not pictures.colour:
-        notes.append(f"The first of {len(fixed.data)} channels is shown.")
+    for role, image in (("fixed", fixed), ("moving", moving)):
+        if image.kind == "channels" and not is_colour(image):
+            notes.append(f"Of the {role} image the first of {len(image.data)} channels is shown.")
     notes += pictures.notes
     notes += [str(warning) for warning in result.record.warnings]
     return notes

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
-from regista.core import Image, LabelImage, PointSet
+from regista.core import Grid, Image, LabelImage, PointSet
 from regista.evaluation import match_landmarks
 from regista.registration import Result
 from regista.reporting._colours import (
@@ -19,6 +20,7 @@ from regista.reporting._colours import (
     Plane,
     diverging,
     gray,
+    is_colour,
     luminance,
     two_colours,
     window,
@@ -38,6 +40,11 @@ from regista.transforms import Affine, Transform
 
 _CHECKS = 7
 _CLEAR = (0, 0, 0, 0)
+_STRIPE = 3
+"""Width of stripes, pixels."""
+_DARK_STRIPES, _LIGHT_STRIPES = (0, 58), (240, 205)
+_LONGEST_LINES = 16.0
+"""Length of all edges of a slice, in lengths of its longer side, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +70,12 @@ class Pictures:
     notes: list[str] = field(default_factory=list)
 
 
-def is_colour(image: Image) -> bool:
-    """Tell whether an image's channels are red, green and blue."""
-    return image.kind == "channels" and len(image.data) == 3 and image.data.dtype == np.uint8
-
-
-def shown_channel(image: Image) -> Image:
-    """Return what is shown of an image: colours, or the first channel."""
-    if image.kind == "scalar" or is_colour(image):
+def shown_channel(image: Image, colour: bool) -> Image:
+    """Return what is shown of an image: its colours (without opacity), or the first channel."""
+    if image.kind == "scalar":
         return image
+    if colour and len(image.data) >= 3:
+        return Image(image.data[:3], image.grid, "channels")
     return Image(image.data[0], image.grid)
 
 
@@ -101,41 +105,71 @@ def draw_pair(
         Of the fixed and of the moving image.
     """
     colour = is_colour(fixed) and is_colour(moving)
-    warped = result.warped
-    if colour and warped.kind == "channels":
-        warped = warped.with_data(warped.data)
     tiles = {
-        "fixed": sample_tiles(shown_channel(fixed), layout),
-        "before": sample_tiles(shown_channel(moving), layout, start),
-        "after": sample_tiles(shown_channel_of(warped, colour), layout),
+        "fixed": sample_tiles(shown_channel(fixed, is_colour(fixed)), layout),
+        "before": sample_tiles(shown_channel(moving, is_colour(moving)), layout, start),
+        # whose type may be another than the moving image's
+        "after": sample_tiles(shown_channel(result.warped, is_colour(moving)), layout),
     }
-    planes = _windowed(tiles)
+    beyond = {
+        "before": _beyond(moving.grid, layout, start),
+        "after": _beyond(moving.grid, layout, result.transform),
+    }
+    planes = _windowed(tiles, beyond)
     shown = tiles if colour else planes
-    plain = {
-        name: mosaic(layout, [_colours(t) if colour else gray(luminance(t)) for t in shown[name]])
+    drawn = {
+        name: [_colours(t) if colour else gray(luminance(t)) for t in shown[name]]
         for name in ("fixed", "before", "after")
     }
-    lines = [edges(p, _edge_sigma(p)) for p in planes["fixed"]]
-    plain |= _combined(planes, layout, plain, _check_side(lines))
-    overlays = {"edges": _over(layout, [haloed(line, EDGE_COLOUR) for line in lines])}
+    for name, masks in beyond.items():
+        for picture, mask in zip(drawn[name], masks, strict=True):
+            _stripe(picture, mask, _DARK_STRIPES)
+    plain = {name: mosaic(layout, pictures) for name, pictures in drawn.items()}
+    lines = [_outlines(p) for p in planes["fixed"]]
+    plain |= _combined(planes, beyond, layout, plain, _check_side(lines))
+    overlays = {"edges": _over(layout, [haloed(_thick(line), EDGE_COLOUR) for line in lines])}
     notes: list[str] = []
+    if any(mask.any() for masks in beyond.values() for mask in masks):
+        notes.append("Striped: beyond the moving image's field of view.")
     if labels is not None:
         overlays["labels"] = _draw_labels(labels, result.transform, layout)
     if landmarks is not None:
-        overlays["landmarks"], notes = _draw_landmarks(landmarks, result.inverse, layout)
+        overlays["landmarks"], told = _draw_landmarks(landmarks, result.inverse, layout)
+        notes += told
     return Pictures(plain=plain, overlays=overlays, colour=colour, notes=notes)
 
 
-def _edge_sigma(plane: Plane) -> float:
-    """Return the smoothing before edges are sought, pixels: a large picture's texture would hide its outlines."""
-    return max(1.2, float(max(plane.shape)) / 240)
+def _beyond(moving: Grid, layout: Layout, transform: Transform | None) -> list[NDArray[np.bool_]]:
+    """Return which pixels of each slice the map leads out of the moving image."""
+    found = []
+    for tile in layout.tiles:
+        places = np.moveaxis(tile.grid.coordinates_mm(), 0, -1).reshape(-1, tile.grid.ndim)
+        there = places if transform is None else transform.map_points(places)
+        found.append(~np.asarray(tile.plane(moving.contains(there).reshape(tile.grid.shape)), bool))
+    return found
 
 
-def shown_channel_of(warped: Image, colour: bool) -> Image:
-    """Return what is shown of the registered image, whose type may be another than the moving image's."""
-    if warped.kind == "scalar" or (colour and len(warped.data) == 3):
-        return warped
-    return Image(warped.data[0], warped.grid)
+def _stripe(picture: RGB, where: NDArray[np.bool_], colours: tuple[int, int]) -> None:
+    """Draw oblique stripes where nothing is known: no image looks like that."""
+    rows, columns = np.nonzero(where)
+    picture[where] = np.where((rows + columns) // _STRIPE % 2 == 0, *colours)[:, None]
+
+
+def _outlines(plane: Plane) -> NDArray[np.bool_]:
+    """Return a picture's edges, so coarse that they are outlines and not a carpet of texture."""
+    longest = float(max(plane.shape))
+    sigma = max(1.2, longest / 240)
+    lines = edges(plane, sigma)
+    while lines.sum() > _LONGEST_LINES * longest and sigma < longest / 50:
+        sigma *= 1.5
+        lines = edges(plane, sigma)
+    return lines
+
+
+def _thick(line: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return lines that are still seen where a large picture is shown small."""
+    wider = max(line.shape) // 450
+    return np.asarray(binary_dilation(line, iterations=wider)) if wider else line
 
 
 def aligned_centres(fixed: Image, moving: Image) -> Transform:
@@ -151,11 +185,18 @@ def _colours(planes: NDArray[np.generic]) -> RGB:
     return np.asarray(np.clip(np.moveaxis(planes, 0, -1), 0, 255).astype(np.uint8))
 
 
-def _windowed(tiles: dict[str, list[NDArray[np.generic]]]) -> dict[str, list[Plane]]:
+def _windowed(
+    tiles: dict[str, list[NDArray[np.generic]]], beyond: dict[str, list[NDArray[np.bool_]]]
+) -> dict[str, list[Plane]]:
     """Return gray planes, 0 … 1: the fixed image by its own range, the moving one by that of before and after."""
     found: dict[str, list[Plane]] = {}
     for group in (("fixed",), ("before", "after")):
         planes = {name: [luminance(t) for t in tiles[name]] for name in group}
+        for name in beyond.keys() & planes.keys():  # what is put there is no intensity
+            masks = beyond[name]
+            planes[name] = [
+                np.where(m, np.float32(np.nan), p) for m, p in zip(masks, planes[name], strict=True)
+            ]
         values = np.concatenate([p.ravel()[::5] for name in group for p in planes[name]])
         values = values[np.isfinite(values)]
         low, high = np.percentile(values, [0.5, 99.5]) if values.size else (0.0, 1.0)
@@ -171,16 +212,21 @@ def _check_side(lines: Sequence[NDArray[np.bool_]]) -> int:
 
 
 def _combined(
-    planes: dict[str, list[Plane]], layout: Layout, plain: dict[str, RGB], side: int
+    planes: dict[str, list[Plane]],
+    beyond: dict[str, list[NDArray[np.bool_]]],
+    layout: Layout,
+    plain: dict[str, RGB],
+    side: int,
 ) -> dict[str, RGB]:
     """Return checkerboard, two-colour overlays and differences."""
     out = {}
-    for name in ("before", "after"):
+    for name, masks in beyond.items():
         pairs = list(zip(planes["fixed"], planes[name], strict=True))
         out[f"blend_{name}"] = mosaic(layout, [two_colours(f, m) for f, m in pairs])
-        out[f"difference_{name}"] = mosaic(
-            layout, [diverging(m - f) for f, m in pairs], background=(255,) * 3
-        )
+        differences = [diverging(m - f) for f, m in pairs]
+        for picture, mask in zip(differences, masks, strict=True):
+            _stripe(picture, mask, _LIGHT_STRIPES)
+        out[f"difference_{name}"] = mosaic(layout, differences, background=(255,) * 3)
     height, width = plain["fixed"].shape[:2]
     rows, columns = np.indices((height, width))
     even = ((rows // side + columns // side) % 2 == 0)[..., None]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from regista.core import FormatError, LabelImage, PointSet
 from regista.reporting._cohort import find_runs
-from regista.reporting._folder import read_record_tree, read_run, short_names
+from regista.reporting._folder import read_run, short_names
 from regista.reporting._viewer_run import ViewerRun
 from regista.reporting._viewer_server import ViewerServer
 
@@ -23,6 +23,8 @@ def open_viewer(
     port: int = 0,
 ) -> ViewerServer:
     """Make the server of the viewer; the first run is read at once, the others when they are chosen.
+
+    Of several runs a first one that cannot be read does not stop the others: the page says what is wrong with it.
 
     Parameters
     ----------
@@ -45,7 +47,7 @@ def open_viewer(
     Raises
     ------
     FormatError
-        If there is no run, the first cannot be read, or the port is taken.
+        If there is no run, the only one cannot be read, or the port is taken.
     GeometryError
         If labels or landmarks do not belong to the images.
     """
@@ -56,14 +58,15 @@ def open_viewer(
         raise FormatError(
             f"--fixed and --moving belong to a single run, got {len(folders)} (in Python images=): view them one by one"
         )
-    if len(folders) == 1:
-        read_record_tree(folders[0])
 
     def opener(folder: Path) -> Callable[[], ViewerRun]:
         return lambda: ViewerRun(read_run(folder, *images), labels, landmarks)
 
     loads = {name: opener(folder) for name, folder in zip(short_names(folders), folders, strict=True)}
-    first = next(iter(loads))
-    return ViewerServer(
-        loads, port, opened=loads[first]()
-    )  # what is wrong with it is told before anything is served
+    try:  # what is wrong with it is told before anything is served
+        first = next(iter(loads.values()))()
+    except FormatError:
+        if len(loads) == 1:
+            raise
+        first = None
+    return ViewerServer(loads, port, opened=first)

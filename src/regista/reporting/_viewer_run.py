@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from regista.core import GeometryError, Grid, Image, LabelImage, PointSet
 from regista.evaluation import match_landmarks
+from regista.reporting._colours import is_colour
 from regista.reporting._deformation import linear_part
 from regista.reporting._folder import RunFolder
 from regista.reporting._scene import Content
@@ -19,7 +20,6 @@ from regista.reporting._viewer_volumes import (
     bytes_in_window,
     checkerboard,
     coded,
-    is_colour,
     nifti_bytes,
     palette,
     shown,
@@ -105,8 +105,9 @@ class ViewerRun:
     def _notes(self) -> list[str]:
         notes = [str(warning) for warning in self.record.warnings]
         for role, image in (("fixed", self.fixed), ("moving", self.moving)):
-            if max(shrink_factors(image.grid)) > 1:
-                small = "×".join(map(str, shrunk(image.with_data(image.data)).grid.shape))
+            factors = shrink_factors(image.grid)
+            if max(factors) > 1:
+                small = "×".join(str(n // f) for n, f in zip(image.grid.shape, factors, strict=True))
                 notes.append(
                     f"The {role} image is shown down-sampled to {small} voxels; the read-outs are exact."
                 )
@@ -142,7 +143,7 @@ class ViewerRun:
         if name.startswith("checker-"):
             return self._checker(float(name.removeprefix("checker-")))
         if self.labels is not None and name in ("labels-fixed", "labels-moved"):
-            return nifti_bytes(shrunk(coded(self._on_fixed(name))), (0.0, 255.0))
+            return nifti_bytes(shrunk(coded(self._on_fixed(name), self._label_values)), (0.0, 255.0))
         raise KeyError(name)
 
     def _checker(self, block_mm: float) -> bytes:
@@ -163,11 +164,18 @@ class ViewerRun:
         """Largest displacement on the fixed grid, the outermost half per cent left out, mm."""
         return float(np.percentile(self._displacement.as_float32(), 99.5))
 
+    @cached_property
+    def _label_values(self) -> NDArray[Any]:
+        """Values of both images' labels, and the background's, which resampling brings in."""
+        assert self.labels is not None
+        return np.unique(np.concatenate([[0], *(np.unique(each.data) for each in self.labels)]))
+
     def _on_fixed(self, name: str) -> LabelImage:
         assert self.labels is not None
         fixed, moving = (LabelImage(each.data, each.grid) for each in self.labels)
-        if name == "labels-fixed":
-            return fixed
+        if name == "labels-fixed":  # the page paints what lies on the grid of the image alone
+            same = fixed.grid.same_as(self.fixed.grid)
+            return fixed if same else resample_labels(fixed, self.fixed.grid)
         return resample_labels(moving, self.fixed.grid, self.transform)
 
     def at(self, point_mm: Sequence[float], space: str = "fixed") -> dict[str, Any]:

@@ -9,16 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import Grid, Image, LabelImage
+from regista.reporting._colours import is_colour
 
 LARGEST_SIDE, LARGEST_VOXELS = 2048, 64_000_000
 """What WebGL 2 promises for a side of a texture in three dimensions, and what shared graphics memory bears."""
 COLOURS = 255
 _KEPT = ("u1", "i2", "u2", "f4")
-
-
-def is_colour(image: Image) -> bool:
-    """Tell whether an image is a picture in red, green and blue (and opacity, which is left out)."""
-    return image.kind == "channels" and image.data.dtype == np.uint8 and len(image.data) in (3, 4)
 
 
 def shown(image: Image) -> Image:
@@ -112,20 +108,30 @@ def checkerboard(fixed: Image, warped: Image, windows: Any, block_mm: float) -> 
     return fixed.with_data(np.where(course % 2 == 0, first, second))
 
 
-def coded(labels: LabelImage) -> LabelImage:
+def coded(labels: LabelImage, known: NDArray[Any] | None = None) -> LabelImage:
     """Return labels as numbers of colours, 1 … 255, whatever their values; 0 stays background.
+
+    Parameters
+    ----------
+    labels : LabelImage
+        Labels.
+    known : ndarray, optional
+        All values that are to have colours, so that a label has the same one in several images; by default those of
+        `labels`.
 
     Examples
     --------
     >>> grid = Grid((1, 4), np.eye(3))
     >>> coded(LabelImage(np.array([[0, -7, 90210, 10**12]]), grid)).data.tolist()
     [[0, 1, 2, 3]]
+    >>> coded(LabelImage(np.array([[0, 0, 9, 0]]), grid), np.array([0, 5, 9])).data.tolist()
+    [[0, 0, 2, 0]]
     """
-    values, codes = np.unique(labels.data, return_inverse=True)
+    values = np.unique(labels.data if known is None else known)
     colours = np.zeros(len(values), np.uint8)
     present = values != 0
     colours[present] = 1 + np.arange(np.count_nonzero(present)) % COLOURS
-    return labels.with_data(colours[codes.reshape(labels.data.shape)])
+    return labels.with_data(colours[np.searchsorted(values, labels.data)])
 
 
 def palette() -> list[list[int]]:
