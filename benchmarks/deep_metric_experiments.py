@@ -11,6 +11,9 @@ photographs  visible and infrared: the first 40; compared on the ten after them
 volumes      `brain_multicontrast`: one patient; compared on the other one and on the people of `brain_t1`
 histology    two pairs of stains: each pair by the metric that the other was trained on
 
+To choose settings without looking at the people compared on, `--choosing` trains on the first three people and compares
+on the other three to train on.
+
 Experiments: 'people' (T1 of one person, T2 of another), 'known' (a map that one image was moved by), 'bias', 'noise',
 'lesions' (the same with spoilt images), 'stains' (landmarks), 'landscape', 'trainings' (patches told right, of the
 pairs trained on and of others). All metrics go through the same stages from the same start; weights are the last ones of
@@ -25,31 +28,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from harness.deep_metric import (
-    CORONAL,
-    PATIENTS,
-    SPOILT,
-    STAINS,
-    SUBJECTS,
-    Case,
-    aligned_stains,
-    labelled_cases,
-    moved_case,
-    near_lesions,
-    patient_slices,
-    people_cases,
-    photographs,
-    slices,
-    spoilt,
-    stained_cases,
-    volumes,
-)
+from harness.deep_metric import SPOILT, STAINS, Case, aligned_stains
+from harness.deep_metric_sets import Pair, cases, compared_pairs, people, training_pairs
 from harness.deep_metric_tables import (
     append,
     comparison,
@@ -62,7 +48,7 @@ from harness.deep_metric_tables import (
 from harness.learning import Printer, command_line
 from harness.machine import RESULTS, data_folder
 from harness.tables import write_summary
-from regista.core import Image, LabelImage, set_threads
+from regista.core import Grid, Image, LabelImage, set_threads
 from regista.evaluation import label_measures
 from regista.learning import (
     AlignedPair,
@@ -86,13 +72,9 @@ from regista.similarity import (
     exchanged,
     load_metric_model,
 )
-from regista.transforms import Transform, resample_labels
+from regista.transforms import Affine, Transform, resample_labels
 
-TRAIN, TEST = SUBJECTS[:6], SUBJECTS[6:]
-PHOTOGRAPHS = 40
 SHRINKS = {"slices": (4, 2, 1), "photographs": (4, 2, 1), "volumes": (4, 2), "histology": (16, 8, 4)}
-MAPS = {"slices": (6.0, 18.0), "photographs": (10.0, 40.0), "volumes": (8.0, 20.0)}
-"""Largest displacement of known maps and their smoothness, mm (pixels of photographs)."""
 UNIT = {"slices": "mm", "photographs": "px", "volumes": "mm", "histology": "px"}
 CONTRASTS = {"photographs": ("visible", "infrared"), "histology": ("HE", "immunohistochemistry")}
 WIDE = (32, 64, 128, 256)
@@ -122,7 +104,8 @@ TRAININGS = (
     "metric", "pairs", "steps", "batch", "weights", "seconds",
     "own_accuracy", "own_loss", "other_accuracy", "other_loss",
 )  # fmt: skip
-Pair = tuple[str, Image, Image]
+REACH = 30.0
+"""How far landscapes go to either side, mm and degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,30 +141,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="cases of each experiment")
     parser.add_argument("--session", type=float, help="minutes after which no other case is begun")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--choosing", action="store_true", help="slices: keep to the six people to train on")
     parser.add_argument("--name")
     parser.add_argument("--data")
     parser.add_argument("--publish", type=Path, metavar="PAGE", help="put the tables on a page")
     return parser.parse_args()
-
-
-def training_pairs(name: str, data: Path) -> Sequence[Callable[[], Pair]]:
-    """Return what there is to train on, each pair read when it is called for."""
-    if name == "slices":
-        people = [lambda who=who: (who, *slices(data, who)) for who in TRAIN]
-        return [*people, *(lambda n=n: patient_slices(data)[n] for n in range(len(PATIENTS) * len(CORONAL)))]
-    if name == "photographs":
-        return [lambda n=n: (f"photograph {n}", *photographs(data, n)) for n in range(PHOTOGRAPHS)]
-    return [lambda: (PATIENTS[0], *volumes(data, PATIENTS[0]))]
-
-
-def test_pairs(name: str, data: Path) -> Iterator[Pair]:
-    """Yield aligned pairs that nothing was trained on."""
-    if name == "slices":
-        yield from ((who, *slices(data, who)) for who in TEST)
-    elif name == "photographs":
-        yield from ((f"photograph{n}", *photographs(data, n)) for n in range(PHOTOGRAPHS, PHOTOGRAPHS + 10))
-    elif name == "volumes":
-        yield (PATIENTS[1], *volumes(data, PATIENTS[1]))
 
 
 def settings(options: argparse.Namespace, kind: str) -> MetricConfig:
@@ -206,7 +170,7 @@ def prepared(options: argparse.Namespace, config: MetricConfig, pairs: Sequence[
 def trained(options: argparse.Namespace, kind: str, label: str, pairs: Sequence[Pair]) -> DeepMetric | None:
     """Train a metric, or go on; return it where the training has come to its end."""
     config = settings(options, kind)
-    folder = RESULTS / "models" / f"{kind}_{options.set}_{label}"
+    folder = RESULTS / "models" / f"{kind}_{options.set}_{label}{'_choosing' if options.choosing else ''}"
     origin = MetricOrigin(
         contrasts=CONTRASTS.get(options.set, ("t1", "t2")),
         data=f"{options.set}, {len(pairs)} pairs",
@@ -246,7 +210,7 @@ def arms(options: argparse.Namespace, data: Path) -> list[Arm]:
 
 def learned_arm(options: argparse.Namespace, data: Path, kind: str, count: str) -> Arm | None:
     """Return a metric trained on the first so many pairs."""
-    there = training_pairs(options.set, data)
+    there = training_pairs(options.set, data, options.choosing)
     k = len(there) if count == "all" else int(count)
     if not 1 <= k <= len(there):
         raise SystemExit(f"k is from 1 to {len(there)} for {options.set}, got {count}")
@@ -264,27 +228,6 @@ def stained_arm(options: argparse.Namespace, data: Path, kind: str) -> Arm | Non
             return None
         found[name] = metric
     return Arm(name=f"{kind}, k = 1 (the other pair)", similarity=found)
-
-
-def cases(options: argparse.Namespace, data: Path, experiment: str) -> Iterator[Case]:
-    """Yield the test cases of an experiment."""
-    if experiment == "people":
-        yield from labelled_cases(data, PATIENTS[1]) if options.set == "volumes" else people_cases(data, TEST)
-    elif experiment == "stains":
-        for name in STAINS:
-            yield from stained_cases(data, name)
-    else:
-        largest, smoothness = MAPS[options.set]
-        maps = range(1 if experiment in SPOILT else options.maps)
-        for number in maps:
-            for place, (name, first, second) in enumerate(test_pairs(options.set, data)):
-                seed = 100 * number + place
-                case = moved_case(f"{name}_map{number}", first, second, seed, largest, smoothness)
-                if experiment in SPOILT:
-                    case = spoilt(case, experiment, data, seed)
-                elif options.set == "volumes":
-                    case = replace(case, region=near_lesions(data, PATIENTS[1]))
-                yield case
 
 
 def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool) -> Plan:
@@ -323,6 +266,16 @@ def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) 
     else:
         row |= overlaps(case, found)
     return row
+
+
+def warm_up(case: Case, arm: Arm) -> None:
+    """Compile what a metric needs, on a small image of noise, so that its first case takes as long as any other."""
+    shape = (32,) * case.fixed.ndim
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    image = Image(noise, Grid(shape, np.eye(len(shape) + 1)))
+    mask = Image(np.ones(shape, np.uint8), image.grid) if arm.masked else None
+    staged = plan(arm.of(case), (2, 1), affine=True)
+    register(image, image, staged, initial=Affine(np.eye(len(shape) + 1)), fixed_mask=mask, moving_mask=mask)
 
 
 def errors(case: Case, found: Transform) -> dict[str, float]:
@@ -373,28 +326,28 @@ def look_at_landscapes(options: argparse.Namespace, data: Path, metrics: Sequenc
     along = ["tx", "ty", "rz"] if options.set != "volumes" else ["tx", "ty", "tz", "rx", "ry", "rz"]
     every = {one.name: one.similarity for one in metrics if not one.masked}
     every |= {"CR": CorrelationRatio(), "NGF": NGF(), "LNCC": LNCC(radius=3)}
-    for place, (name, first, second) in enumerate(test_pairs(options.set, data)):
+    for place, (name, first, second) in enumerate(compared_pairs(options.set, data, options.choosing)):
         if options.limit is not None and place >= options.limit:
             break
         left = {metric: one for metric, one in every.items() if (name, metric) not in known}
         if not left:
             continue
         shrink, points = (4, 21) if options.set == "volumes" else (2, 41)
-        for one in metric_landscape(first, second, left, along, reach=30, points=points, shrink=shrink):
+        for one in metric_landscape(first, second, left, along, reach=REACH, points=points, shrink=shrink):
             append(path, {"case": name, **one.summary()}, LANDSCAPE)
     if options.set == "slices":
-        draw(data, every)
+        draw(data, people(options.choosing)[1][0], every)
 
 
-def draw(data: Path, metrics: dict[str, Similarity]) -> None:
+def draw(data: Path, subject: str, metrics: dict[str, Similarity]) -> None:
     """Draw the landscapes of one test pair by the command that users have."""
     words = [sys.executable, "-m", "regista", "metric-landscape"]
-    words += [str(data / "t1t2_slices_2d" / f"{TEST[0]}_{contrast}.nii.gz") for contrast in ("t1", "t2")]
+    words += [str(data / "t1t2_slices_2d" / f"{subject}_{contrast}.nii.gz") for contrast in ("t1", "t2")]
     words += [
         "-o",
         str(RESULTS / "deep_metric_landscape"),
         "--reach",
-        "30",
+        str(REACH),
         "--points",
         "61",
         "--shrink",
@@ -411,7 +364,7 @@ def draw(data: Path, metrics: dict[str, Similarity]) -> None:
 def look_at_trainings(options: argparse.Namespace, data: Path, metrics: Sequence[Arm], path: Path) -> None:
     """Measure patches of the pairs trained on, and of others."""
     known = {row["metric"] for row in read_rows(path)}
-    there = None if options.set == "histology" else training_pairs(options.set, data)
+    there = None if options.set == "histology" else training_pairs(options.set, data, options.choosing)
     for arm in metrics:
         metric = arm.similarity
         if arm.masked or arm.name in known or not isinstance(metric, DeepMetric) or there is None:
@@ -419,7 +372,7 @@ def look_at_trainings(options: argparse.Namespace, data: Path, metrics: Sequence
         model = load_metric_model(metric.model)
         told, config = model.configuration, MetricConfig.from_dict(model.configuration)
         own = prepared(options, config, [load() for load in there[: told["pairs"]]])
-        others = prepared(options, config, list(test_pairs(options.set, data)))
+        others = prepared(options, config, list(compared_pairs(options.set, data, options.choosing)))
         scores = {"own": measure_metric(metric.model, own), "other": measure_metric(metric.model, others)}
         row = {
             "metric": arm.name,
@@ -450,11 +403,11 @@ def main() -> None:
     set_threads(options.threads)
     data = data_folder(options.data)
     began = time.monotonic()
-    name = options.name or f"deep_metric_{options.set}"
+    name = options.name or f"deep_metric_{options.set}{'_choosing' if options.choosing else ''}"
     path, around, learned = (RESULTS / f"{name}{part}.csv" for part in ("", "_landscape", "_trainings"))
     metrics = arms(options, data)
     wanted = [one for one in OWN[options.set] if options.experiment is None or one in options.experiment]
-    late = False
+    late, warm = False, set()
     for experiment in wanted:
         if experiment == "trainings":
             look_at_trainings(options, data, metrics, learned)
@@ -470,6 +423,9 @@ def main() -> None:
                 break
             for arm in metrics:
                 if (experiment, case.name, arm.name) not in done:
+                    if arm.name not in warm:
+                        warm_up(case, arm)
+                        warm.add(arm.name)
                     row = measure(case, experiment, arm, options)
                     append(path, row, COLUMNS)
                     print(row, flush=True)
@@ -479,7 +435,7 @@ def main() -> None:
         trainings(read_rows(learned)),
     ]
     tables += [comparison(read_rows(path), section) for section in sections(UNIT[options.set])]
-    tables = [one for one in [*tables, landscapes(read_rows(around))] if one]
+    tables = [one for one in [*tables, landscapes(read_rows(around), REACH)] if one]
     summary = write_summary(name, f"Trained metrics: {options.set}", options.threads, tables)
     print(summary.read_text(encoding="utf-8"))
     if options.publish:

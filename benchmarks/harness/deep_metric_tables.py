@@ -148,7 +148,7 @@ def _told(test, by_person) -> str:
     return ", ".join(parts)
 
 
-def landscapes(rows: Rows) -> str:
+def landscapes(rows: Rows, reach: float) -> str:
     """Return place of the optimum, capture range and local minima of each metric, over cases and parameters."""
     if not rows:
         return ""
@@ -168,9 +168,8 @@ def landscapes(rows: Rows) -> str:
                 ]
             )
     header = ["metric", "along", "best value off by", "capture range", "least", "local minima"]
-    reach = max(float(row["capture_above"]) + abs(float(row["optimum"])) for row in rows)
     count = len({row["case"] for row in rows})
-    told = f"{count} aligned pairs that no metric was trained on; the range looked at ends at about {reach:.0f} on either side."
+    told = f"{count} aligned pairs that no metric was trained on; the range looked at ends {reach:g} to either side."
     return f"### Landscapes\n\n{told}\n\n{markdown(header, lines)}"
 
 
