@@ -12,7 +12,7 @@ volumes      `brain_multicontrast`: one patient; compared on the other one and o
 histology    two pairs of stains: each pair by the metric that the other was trained on
 
 To choose settings without looking at the people compared on, `--choosing` trains on the first three people and compares
-on the other three to train on.
+on the other three to train on; `--smoothing` is of all stages.
 
 Experiments: 'people' (T1 of one person, T2 of another), 'known' (a map that one image was moved by), 'bias', 'noise',
 'lesions' (the same with spoilt images), 'stains' (landmarks), 'landscape', 'trainings' (patches told right, of the
@@ -104,6 +104,9 @@ TRAININGS = (
     "metric", "pairs", "steps", "batch", "weights", "seconds",
     "own_accuracy", "own_loss", "other_accuracy", "other_loss",
 )  # fmt: skip
+SMOOTHING = (1.0, 2.0)
+"""How all stages smooth the update and the field, voxels: with it MI came nearest to the silver standard on the people that
+`--choosing` compares on."""
 REACH = 30.0
 """How far landscapes go to either side, mm and degrees."""
 
@@ -141,6 +144,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="cases of each experiment")
     parser.add_argument("--session", type=float, help="minutes after which no other case is begun")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--smoothing",
+        nargs=2,
+        type=float,
+        default=list(SMOOTHING),
+        metavar=("UPDATE", "FIELD"),
+        help="voxels",
+    )
     parser.add_argument("--choosing", action="store_true", help="slices: keep to the six people to train on")
     parser.add_argument("--name")
     parser.add_argument("--data")
@@ -230,14 +241,16 @@ def stained_arm(options: argparse.Namespace, data: Path, kind: str) -> Arm | Non
     return Arm(name=f"{kind}, k = 1 (the other pair)", similarity=found)
 
 
-def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool) -> Plan:
+def plan(
+    similarity: Similarity, shrinks: tuple[int, ...], affine: bool, smoothing: Sequence[float] = SMOOTHING
+) -> Plan:
     """Return the stages that every metric goes through."""
     dense = DeformableStage(
         similarity=similarity,
         shrink=shrinks,
         steps=(60, 60, 30)[: len(shrinks)],
-        update_sigma_vox=(3.0,),
-        field_sigma_vox=(0.7,),
+        update_sigma_vox=(smoothing[0],),
+        field_sigma_vox=(smoothing[1],),
         saturation=(3.0,),
         symmetric_force=False,
     )
@@ -248,7 +261,7 @@ def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool) -> Plan
 def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) -> dict:
     """Register one case by one metric; return its row."""
     masks = {"fixed_mask": case.fixed_mask, "moving_mask": case.moving_mask} if arm.masked else {}
-    staged = plan(arm.of(case), SHRINKS[options.set], case.truth is not None)
+    staged = plan(arm.of(case), SHRINKS[options.set], case.truth is not None, options.smoothing)
     began = time.perf_counter()
     found = register(case.fixed, case.moving, staged, initial=case.start, **masks).transform
     row = {
@@ -403,7 +416,14 @@ def main() -> None:
     set_threads(options.threads)
     data = data_folder(options.data)
     began = time.monotonic()
-    name = options.name or f"deep_metric_{options.set}{'_choosing' if options.choosing else ''}"
+    name = options.name or "_".join(
+        [
+            "deep_metric",
+            options.set,
+            *(["choosing"] if options.choosing else []),
+            *(f"{sigma:g}" for sigma in options.smoothing if tuple(options.smoothing) != SMOOTHING),
+        ]
+    )
     path, around, learned = (RESULTS / f"{name}{part}.csv" for part in ("", "_landscape", "_trainings"))
     metrics = arms(options, data)
     wanted = [one for one in OWN[options.set] if options.experiment is None or one in options.experiment]
@@ -435,7 +455,7 @@ def main() -> None:
         trainings(read_rows(learned)),
     ]
     tables += [comparison(read_rows(path), section) for section in sections(UNIT[options.set])]
-    tables = [one for one in [*tables, landscapes(read_rows(around), REACH)] if one]
+    tables = [one for one in [*tables, landscapes(read_rows(around), REACH, UNIT[options.set])] if one]
     summary = write_summary(name, f"Trained metrics: {options.set}", options.threads, tables)
     print(summary.read_text(encoding="utf-8"))
     if options.publish:

@@ -148,19 +148,19 @@ def _told(test, by_person) -> str:
     return ", ".join(parts)
 
 
-def landscapes(rows: Rows, reach: float) -> str:
+def landscapes(rows: Rows, reach: float, unit: str) -> str:
     """Return place of the optimum, capture range and local minima of each metric, over cases and parameters."""
     if not rows:
         return ""
     lines = []
     for name in dict.fromkeys(row["metric"] for row in rows):
-        for unit in ("mm", "deg"):
-            own = [row for row in rows if row["metric"] == name and row["unit"] == unit]
+        for kind, along in (("mm", f"shift, {unit}"), ("deg", "turn, °")):
+            own = [row for row in rows if row["metric"] == name and row["unit"] == kind]
             capture = [min(float(row["capture_below"]), float(row["capture_above"])) for row in own]
             lines.append(
                 [
                     name,
-                    "shift, mm" if unit == "mm" else "turn, °",
+                    along,
                     spread([abs(float(row["optimum"])) for row in own], 2),
                     spread(capture, 1),
                     f"{min(capture):.1f}",

@@ -91,8 +91,8 @@ def test_landscapes_tell_the_smaller_side_of_the_capture_range(tables):
         "capture_above": "7",
     }
     turn = {**row, "unit": "deg", "optimum": "0", "capture_below": "4"}
-    text = tables.landscapes([{**one, "local_minima": "2"} for one in (row, turn)], 30.0)
-    assert "| MI | shift, mm | 0.50 ± 0.00 | 7.0 ± 0.0 | 7.0 | 2.0 ± 0.0 |" in text
+    text = tables.landscapes([{**one, "local_minima": "2"} for one in (row, turn)], 30.0, "px")
+    assert "| MI | shift, px | 0.50 ± 0.00 | 7.0 ± 0.0 | 7.0 | 2.0 ± 0.0 |" in text
     assert "ends 30 to either side" in text
     assert "| MI | turn, ° | 0.00 ± 0.00 | 4.0 ± 0.0 | 4.0 |" in text
 
