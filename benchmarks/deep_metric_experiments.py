@@ -12,12 +12,13 @@ volumes      `brain_multicontrast`: one patient; compared on the other one and o
 histology    two pairs of stains: each pair by the metric that the other was trained on
 
 To choose settings without looking at the people compared on, `--choosing` trains on the first three people and compares
-on the other three to train on; `--smoothing` is of all stages.
+on the other three to train on; that is how `SMOOTHING` was found.
 
 Experiments: 'people' (T1 of one person, T2 of another), 'known' (a map that one image was moved by), 'bias', 'noise',
 'lesions' (the same with spoilt images), 'stains' (landmarks), 'landscape', 'trainings' (patches told right, of the
-pairs trained on and of others). All metrics go through the same stages from the same start; weights are the last ones of
-a training, so that no test case chooses them.
+pairs trained on and of others). All metrics go through the same stages from the same start, each with the smoothing that
+suited it (`SMOOTHING`) or all with one (`--smoothing`); weights are the last ones of a training, so that no test case
+chooses them.
 
 The same command goes on where it stopped, in training and in registering. Results: results/NAME.csv, NAME_landscape.csv,
 NAME_trainings.csv and NAME.md.
@@ -104,9 +105,13 @@ TRAININGS = (
     "metric", "pairs", "steps", "batch", "weights", "seconds",
     "own_accuracy", "own_loss", "other_accuracy", "other_loss",
 )  # fmt: skip
-SMOOTHING = (1.0, 2.0)
-"""How all stages smooth the update and the field, voxels: with it MI came nearest to the silver standard on the people that
-`--choosing` compares on."""
+SMOOTHING = {
+    "people": {"MI": (1.0, 1.5), "MI with mask": (1.0, 1.0), "MIND": (1.0, 0.7), "deep": (2.0, 1.0)},
+    "known": {"MI": (0.5, 2.0), "MI with mask": (1.0, 3.0), "MIND": (1.0, 2.0), "deep": (1.0, 2.0)},
+}
+"""How the stages smooth the update and the field, voxels: of what was tried on the people that `--choosing` compares on, what
+the metric did best with, by Dice and by the error of known maps; NMI is smoothed as MI, the other experiments as known maps,
+and all trained metrics as the two-channel one of k = 3."""
 REACH = 30.0
 """How far landscapes go to either side, mm and degrees."""
 
@@ -125,6 +130,11 @@ class Arm:
         if isinstance(found, dict):
             found = found[case.name.rpartition("_")[0]]
         return exchanged(found) if case.swapped else found
+
+    def smoothing(self, experiment: str) -> tuple[float, float]:
+        """Return how its stages smooth the update and the field in an experiment."""
+        of = SMOOTHING.get(experiment, SMOOTHING["known"])
+        return of.get("MI" if self.name == "NMI" else self.name, of["deep"])
 
 
 def arguments() -> argparse.Namespace:
@@ -148,9 +158,8 @@ def arguments() -> argparse.Namespace:
         "--smoothing",
         nargs=2,
         type=float,
-        default=list(SMOOTHING),
         metavar=("UPDATE", "FIELD"),
-        help="voxels",
+        help="of the stages of all metrics, voxels",
     )
     parser.add_argument("--choosing", action="store_true", help="slices: keep to the six people to train on")
     parser.add_argument("--name")
@@ -241,9 +250,7 @@ def stained_arm(options: argparse.Namespace, data: Path, kind: str) -> Arm | Non
     return Arm(name=f"{kind}, k = 1 (the other pair)", similarity=found)
 
 
-def plan(
-    similarity: Similarity, shrinks: tuple[int, ...], affine: bool, smoothing: Sequence[float] = SMOOTHING
-) -> Plan:
+def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool, smoothing: Sequence[float]) -> Plan:
     """Return the stages that every metric goes through."""
     dense = DeformableStage(
         similarity=similarity,
@@ -261,7 +268,8 @@ def plan(
 def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) -> dict:
     """Register one case by one metric; return its row."""
     masks = {"fixed_mask": case.fixed_mask, "moving_mask": case.moving_mask} if arm.masked else {}
-    staged = plan(arm.of(case), SHRINKS[options.set], case.truth is not None, options.smoothing)
+    smoothing = options.smoothing or arm.smoothing(experiment)
+    staged = plan(arm.of(case), SHRINKS[options.set], case.truth is not None, smoothing)
     began = time.perf_counter()
     found = register(case.fixed, case.moving, staged, initial=case.start, **masks).transform
     row = {
@@ -287,7 +295,7 @@ def warm_up(case: Case, arm: Arm) -> None:
     noise = np.random.default_rng(0).random(shape, np.float32)
     image = Image(noise, Grid(shape, np.eye(len(shape) + 1)))
     mask = Image(np.ones(shape, np.uint8), image.grid) if arm.masked else None
-    staged = plan(arm.of(case), (2, 1), affine=True)
+    staged = plan(arm.of(case), (2, 1), True, arm.smoothing("known"))
     register(image, image, staged, initial=Affine(np.eye(len(shape) + 1)), fixed_mask=mask, moving_mask=mask)
 
 
@@ -421,7 +429,7 @@ def main() -> None:
             "deep_metric",
             options.set,
             *(["choosing"] if options.choosing else []),
-            *(f"{sigma:g}" for sigma in options.smoothing if tuple(options.smoothing) != SMOOTHING),
+            *(f"{sigma:g}" for sigma in options.smoothing or ()),
         ]
     )
     path, around, learned = (RESULTS / f"{name}{part}.csv" for part in ("", "_landscape", "_trainings"))

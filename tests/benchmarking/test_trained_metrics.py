@@ -180,3 +180,13 @@ def test_a_metric_is_warmed_up_in_as_many_dimensions_as_its_case(experiments, ha
     assert fixed.ndim == moving.ndim == 3
     assert {type(stage).__name__ for stage in plan.stages} == {"LinearStage", "DeformableStage"}
     assert named["fixed_mask"].data.all()
+
+
+def test_each_metric_has_a_smoothing_in_every_experiment(experiments):
+    named = {name: experiments.Arm(name=name, similarity=experiments.MI()) for name in ("MI", "NMI", "MIND")}
+    deep = experiments.Arm(name="deep, k = 3", similarity=experiments.MI())
+    for experiment in experiments.EXPERIMENTS:
+        assert named["NMI"].smoothing(experiment) == named["MI"].smoothing(experiment)
+        assert len(deep.smoothing(experiment)) == 2
+    assert deep.smoothing("bias") == experiments.SMOOTHING["known"]["deep"]
+    assert named["MIND"].smoothing("people") == experiments.SMOOTHING["people"]["MIND"]
