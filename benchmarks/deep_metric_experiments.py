@@ -409,6 +409,12 @@ def look_at_trainings(options: argparse.Namespace, data: Path, metrics: Sequence
         print(row, flush=True)
 
 
+def in_order(path: Path, metrics: Sequence[Arm]) -> list[dict]:
+    """Return the rows of a table in the order of the metrics, whatever the order they were run in; others come last."""
+    place = {one.name: number for number, one in enumerate(metrics)}
+    return sorted(read_rows(path), key=lambda row: place.get(row["metric"], len(place)))
+
+
 def sum_of_seconds(model: str) -> float:
     """Return the seconds of a training over all its sessions, from its log: they count from 0 in each."""
     log = Path(model) / "log.csv"
@@ -460,10 +466,12 @@ def main() -> None:
     without = ("data", "publish", "session", "minutes")
     tables = [
         f"`{command_line('deep_metric_experiments.py', options, without)}`",
-        trainings(read_rows(learned)),
+        trainings(in_order(learned, metrics)),
     ]
-    tables += [comparison(read_rows(path), section) for section in sections(UNIT[options.set])]
-    tables = [one for one in [*tables, landscapes(read_rows(around), REACH, UNIT[options.set])] if one]
+    tables += [comparison(in_order(path, metrics), section) for section in sections(UNIT[options.set])]
+    tables = [
+        one for one in [*tables, landscapes(in_order(around, metrics), REACH, UNIT[options.set])] if one
+    ]
     summary = write_summary(name, f"Trained metrics: {options.set}", options.threads, tables)
     print(summary.read_text(encoding="utf-8"))
     if options.publish:

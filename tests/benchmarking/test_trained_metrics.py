@@ -190,3 +190,11 @@ def test_each_metric_has_a_smoothing_in_every_experiment(experiments):
         assert len(deep.smoothing(experiment)) == 2
     assert deep.smoothing("bias") == experiments.SMOOTHING["known"]["deep"]
     assert named["MIND"].smoothing("people") == experiments.SMOOTHING["people"]["MIND"]
+
+
+def test_tables_follow_the_order_of_the_metrics_and_not_of_the_runs(experiments, tables, tmp_path):
+    for case, metric in (("a", "NMI"), ("a", "other"), ("a", "MI"), ("b", "NMI")):
+        tables.append(tmp_path / "t.csv", {"case": case, "metric": metric}, ("case", "metric"))
+    metrics = [experiments.Arm(name=name, similarity=experiments.MI()) for name in ("MI", "NMI")]
+    found = [(row["metric"], row["case"]) for row in experiments.in_order(tmp_path / "t.csv", metrics)]
+    assert found == [("MI", "a"), ("NMI", "a"), ("NMI", "b"), ("other", "a")]
