@@ -11,10 +11,14 @@ photographs  visible and infrared: the first 40; compared on the ten after them
 volumes      `brain_multicontrast`: one patient; compared on the other one and on the people of `brain_t1`
 histology    two pairs of stains: each pair by the metric that the other was trained on
 
+To choose settings without looking at the people compared on, `--choosing` trains on the first three people and compares
+on the other three to train on; that is how `SMOOTHING` was found.
+
 Experiments: 'people' (T1 of one person, T2 of another), 'known' (a map that one image was moved by), 'bias', 'noise',
 'lesions' (the same with spoilt images), 'stains' (landmarks), 'landscape', 'trainings' (patches told right, of the
-pairs trained on and of others). All metrics go through the same stages from the same start; weights are the last ones of
-a training, so that no test case chooses them.
+pairs trained on and of others). All metrics go through the same stages from the same start, each with the smoothing that
+suited it (`SMOOTHING`) or all with one (`--smoothing`); weights are the last ones of a training, so that no test case
+chooses them.
 
 The same command goes on where it stopped, in training and in registering. Results: results/NAME.csv, NAME_landscape.csv,
 NAME_trainings.csv and NAME.md.
@@ -25,31 +29,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from harness.deep_metric import (
-    CORONAL,
-    PATIENTS,
-    SPOILT,
-    STAINS,
-    SUBJECTS,
-    Case,
-    aligned_stains,
-    labelled_cases,
-    moved_case,
-    near_lesions,
-    patient_slices,
-    people_cases,
-    photographs,
-    slices,
-    spoilt,
-    stained_cases,
-    volumes,
-)
+from harness.deep_metric import SPOILT, STAINS, Case, aligned_stains
+from harness.deep_metric_sets import Pair, cases, compared_pairs, people, training_pairs
 from harness.deep_metric_tables import (
     append,
     comparison,
@@ -62,7 +49,7 @@ from harness.deep_metric_tables import (
 from harness.learning import Printer, command_line
 from harness.machine import RESULTS, data_folder
 from harness.tables import write_summary
-from regista.core import Image, LabelImage, set_threads
+from regista.core import Grid, Image, LabelImage, set_threads
 from regista.evaluation import label_measures
 from regista.learning import (
     AlignedPair,
@@ -86,13 +73,9 @@ from regista.similarity import (
     exchanged,
     load_metric_model,
 )
-from regista.transforms import Transform, resample_labels
+from regista.transforms import Affine, Transform, resample_labels
 
-TRAIN, TEST = SUBJECTS[:6], SUBJECTS[6:]
-PHOTOGRAPHS = 40
 SHRINKS = {"slices": (4, 2, 1), "photographs": (4, 2, 1), "volumes": (4, 2), "histology": (16, 8, 4)}
-MAPS = {"slices": (6.0, 18.0), "photographs": (10.0, 40.0), "volumes": (8.0, 20.0)}
-"""Largest displacement of known maps and their smoothness, mm (pixels of photographs)."""
 UNIT = {"slices": "mm", "photographs": "px", "volumes": "mm", "histology": "px"}
 CONTRASTS = {"photographs": ("visible", "infrared"), "histology": ("HE", "immunohistochemistry")}
 WIDE = (32, 64, 128, 256)
@@ -122,7 +105,15 @@ TRAININGS = (
     "metric", "pairs", "steps", "batch", "weights", "seconds",
     "own_accuracy", "own_loss", "other_accuracy", "other_loss",
 )  # fmt: skip
-Pair = tuple[str, Image, Image]
+SMOOTHING = {
+    "people": {"MI": (1.0, 1.5), "MI with mask": (1.0, 1.0), "MIND": (1.0, 0.7), "deep": (2.0, 1.0)},
+    "known": {"MI": (0.5, 2.0), "MI with mask": (1.0, 3.0), "MIND": (1.0, 2.0), "deep": (1.0, 2.0)},
+}
+"""How the stages smooth the update and the field, voxels: of what was tried on the people that `--choosing` compares on, what
+the metric did best with, by Dice and by the error of known maps; NMI is smoothed as MI, the other experiments as known maps,
+and all trained metrics as the two-channel one of k = 3."""
+REACH = 30.0
+"""How far landscapes go to either side, mm and degrees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +130,11 @@ class Arm:
         if isinstance(found, dict):
             found = found[case.name.rpartition("_")[0]]
         return exchanged(found) if case.swapped else found
+
+    def smoothing(self, experiment: str) -> tuple[float, float]:
+        """Return how its stages smooth the update and the field in an experiment."""
+        of = SMOOTHING.get(experiment, SMOOTHING["known"])
+        return of.get("MI" if self.name == "NMI" else self.name, of["deep"])
 
 
 def arguments() -> argparse.Namespace:
@@ -158,30 +154,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="cases of each experiment")
     parser.add_argument("--session", type=float, help="minutes after which no other case is begun")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--smoothing",
+        nargs=2,
+        type=float,
+        metavar=("UPDATE", "FIELD"),
+        help="of the stages of all metrics, voxels",
+    )
+    parser.add_argument("--choosing", action="store_true", help="slices: keep to the six people to train on")
     parser.add_argument("--name")
     parser.add_argument("--data")
     parser.add_argument("--publish", type=Path, metavar="PAGE", help="put the tables on a page")
     return parser.parse_args()
-
-
-def training_pairs(name: str, data: Path) -> Sequence[Callable[[], Pair]]:
-    """Return what there is to train on, each pair read when it is called for."""
-    if name == "slices":
-        people = [lambda who=who: (who, *slices(data, who)) for who in TRAIN]
-        return [*people, *(lambda n=n: patient_slices(data)[n] for n in range(len(PATIENTS) * len(CORONAL)))]
-    if name == "photographs":
-        return [lambda n=n: (f"photograph {n}", *photographs(data, n)) for n in range(PHOTOGRAPHS)]
-    return [lambda: (PATIENTS[0], *volumes(data, PATIENTS[0]))]
-
-
-def test_pairs(name: str, data: Path) -> Iterator[Pair]:
-    """Yield aligned pairs that nothing was trained on."""
-    if name == "slices":
-        yield from ((who, *slices(data, who)) for who in TEST)
-    elif name == "photographs":
-        yield from ((f"photograph{n}", *photographs(data, n)) for n in range(PHOTOGRAPHS, PHOTOGRAPHS + 10))
-    elif name == "volumes":
-        yield (PATIENTS[1], *volumes(data, PATIENTS[1]))
 
 
 def settings(options: argparse.Namespace, kind: str) -> MetricConfig:
@@ -206,7 +190,7 @@ def prepared(options: argparse.Namespace, config: MetricConfig, pairs: Sequence[
 def trained(options: argparse.Namespace, kind: str, label: str, pairs: Sequence[Pair]) -> DeepMetric | None:
     """Train a metric, or go on; return it where the training has come to its end."""
     config = settings(options, kind)
-    folder = RESULTS / "models" / f"{kind}_{options.set}_{label}"
+    folder = RESULTS / "models" / f"{kind}_{options.set}_{label}{'_choosing' if options.choosing else ''}"
     origin = MetricOrigin(
         contrasts=CONTRASTS.get(options.set, ("t1", "t2")),
         data=f"{options.set}, {len(pairs)} pairs",
@@ -246,7 +230,7 @@ def arms(options: argparse.Namespace, data: Path) -> list[Arm]:
 
 def learned_arm(options: argparse.Namespace, data: Path, kind: str, count: str) -> Arm | None:
     """Return a metric trained on the first so many pairs."""
-    there = training_pairs(options.set, data)
+    there = training_pairs(options.set, data, options.choosing)
     k = len(there) if count == "all" else int(count)
     if not 1 <= k <= len(there):
         raise SystemExit(f"k is from 1 to {len(there)} for {options.set}, got {count}")
@@ -266,35 +250,14 @@ def stained_arm(options: argparse.Namespace, data: Path, kind: str) -> Arm | Non
     return Arm(name=f"{kind}, k = 1 (the other pair)", similarity=found)
 
 
-def cases(options: argparse.Namespace, data: Path, experiment: str) -> Iterator[Case]:
-    """Yield the test cases of an experiment."""
-    if experiment == "people":
-        yield from labelled_cases(data, PATIENTS[1]) if options.set == "volumes" else people_cases(data, TEST)
-    elif experiment == "stains":
-        for name in STAINS:
-            yield from stained_cases(data, name)
-    else:
-        largest, smoothness = MAPS[options.set]
-        maps = range(1 if experiment in SPOILT else options.maps)
-        for number in maps:
-            for place, (name, first, second) in enumerate(test_pairs(options.set, data)):
-                seed = 100 * number + place
-                case = moved_case(f"{name}_map{number}", first, second, seed, largest, smoothness)
-                if experiment in SPOILT:
-                    case = spoilt(case, experiment, data, seed)
-                elif options.set == "volumes":
-                    case = replace(case, region=near_lesions(data, PATIENTS[1]))
-                yield case
-
-
-def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool) -> Plan:
+def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool, smoothing: Sequence[float]) -> Plan:
     """Return the stages that every metric goes through."""
     dense = DeformableStage(
         similarity=similarity,
         shrink=shrinks,
         steps=(60, 60, 30)[: len(shrinks)],
-        update_sigma_vox=(3.0,),
-        field_sigma_vox=(0.7,),
+        update_sigma_vox=(smoothing[0],),
+        field_sigma_vox=(smoothing[1],),
         saturation=(3.0,),
         symmetric_force=False,
     )
@@ -305,7 +268,8 @@ def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool) -> Plan
 def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) -> dict:
     """Register one case by one metric; return its row."""
     masks = {"fixed_mask": case.fixed_mask, "moving_mask": case.moving_mask} if arm.masked else {}
-    staged = plan(arm.of(case), SHRINKS[options.set], case.truth is not None)
+    smoothing = options.smoothing or arm.smoothing(experiment)
+    staged = plan(arm.of(case), SHRINKS[options.set], case.truth is not None, smoothing)
     began = time.perf_counter()
     found = register(case.fixed, case.moving, staged, initial=case.start, **masks).transform
     row = {
@@ -323,6 +287,16 @@ def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) 
     else:
         row |= overlaps(case, found)
     return row
+
+
+def warm_up(case: Case, arm: Arm) -> None:
+    """Compile what a metric needs, on a small image of noise, so that its first case takes as long as any other."""
+    shape = (32,) * case.fixed.ndim
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    image = Image(noise, Grid(shape, np.eye(len(shape) + 1)))
+    mask = Image(np.ones(shape, np.uint8), image.grid) if arm.masked else None
+    staged = plan(arm.of(case), (2, 1), True, arm.smoothing("known"))
+    register(image, image, staged, initial=Affine(np.eye(len(shape) + 1)), fixed_mask=mask, moving_mask=mask)
 
 
 def errors(case: Case, found: Transform) -> dict[str, float]:
@@ -373,28 +347,28 @@ def look_at_landscapes(options: argparse.Namespace, data: Path, metrics: Sequenc
     along = ["tx", "ty", "rz"] if options.set != "volumes" else ["tx", "ty", "tz", "rx", "ry", "rz"]
     every = {one.name: one.similarity for one in metrics if not one.masked}
     every |= {"CR": CorrelationRatio(), "NGF": NGF(), "LNCC": LNCC(radius=3)}
-    for place, (name, first, second) in enumerate(test_pairs(options.set, data)):
+    for place, (name, first, second) in enumerate(compared_pairs(options.set, data, options.choosing)):
         if options.limit is not None and place >= options.limit:
             break
         left = {metric: one for metric, one in every.items() if (name, metric) not in known}
         if not left:
             continue
         shrink, points = (4, 21) if options.set == "volumes" else (2, 41)
-        for one in metric_landscape(first, second, left, along, reach=30, points=points, shrink=shrink):
+        for one in metric_landscape(first, second, left, along, reach=REACH, points=points, shrink=shrink):
             append(path, {"case": name, **one.summary()}, LANDSCAPE)
     if options.set == "slices":
-        draw(data, every)
+        draw(data, people(options.choosing)[1][0], every)
 
 
-def draw(data: Path, metrics: dict[str, Similarity]) -> None:
+def draw(data: Path, subject: str, metrics: dict[str, Similarity]) -> None:
     """Draw the landscapes of one test pair by the command that users have."""
     words = [sys.executable, "-m", "regista", "metric-landscape"]
-    words += [str(data / "t1t2_slices_2d" / f"{TEST[0]}_{contrast}.nii.gz") for contrast in ("t1", "t2")]
+    words += [str(data / "t1t2_slices_2d" / f"{subject}_{contrast}.nii.gz") for contrast in ("t1", "t2")]
     words += [
         "-o",
         str(RESULTS / "deep_metric_landscape"),
         "--reach",
-        "30",
+        str(REACH),
         "--points",
         "61",
         "--shrink",
@@ -411,7 +385,7 @@ def draw(data: Path, metrics: dict[str, Similarity]) -> None:
 def look_at_trainings(options: argparse.Namespace, data: Path, metrics: Sequence[Arm], path: Path) -> None:
     """Measure patches of the pairs trained on, and of others."""
     known = {row["metric"] for row in read_rows(path)}
-    there = None if options.set == "histology" else training_pairs(options.set, data)
+    there = None if options.set == "histology" else training_pairs(options.set, data, options.choosing)
     for arm in metrics:
         metric = arm.similarity
         if arm.masked or arm.name in known or not isinstance(metric, DeepMetric) or there is None:
@@ -419,7 +393,7 @@ def look_at_trainings(options: argparse.Namespace, data: Path, metrics: Sequence
         model = load_metric_model(metric.model)
         told, config = model.configuration, MetricConfig.from_dict(model.configuration)
         own = prepared(options, config, [load() for load in there[: told["pairs"]]])
-        others = prepared(options, config, list(test_pairs(options.set, data)))
+        others = prepared(options, config, list(compared_pairs(options.set, data, options.choosing)))
         scores = {"own": measure_metric(metric.model, own), "other": measure_metric(metric.model, others)}
         row = {
             "metric": arm.name,
@@ -433,6 +407,12 @@ def look_at_trainings(options: argparse.Namespace, data: Path, metrics: Sequence
             row |= {f"{part}_accuracy": found.accuracy, f"{part}_loss": found.loss}
         append(path, row, TRAININGS)
         print(row, flush=True)
+
+
+def in_order(path: Path, metrics: Sequence[Arm]) -> list[dict]:
+    """Return the rows of a table in the order of the metrics, whatever the order they were run in; others come last."""
+    place = {one.name: number for number, one in enumerate(metrics)}
+    return sorted(read_rows(path), key=lambda row: place.get(row["metric"], len(place)))
 
 
 def sum_of_seconds(model: str) -> float:
@@ -450,11 +430,18 @@ def main() -> None:
     set_threads(options.threads)
     data = data_folder(options.data)
     began = time.monotonic()
-    name = options.name or f"deep_metric_{options.set}"
+    name = options.name or "_".join(
+        [
+            "deep_metric",
+            options.set,
+            *(["choosing"] if options.choosing else []),
+            *(f"{sigma:g}" for sigma in options.smoothing or ()),
+        ]
+    )
     path, around, learned = (RESULTS / f"{name}{part}.csv" for part in ("", "_landscape", "_trainings"))
     metrics = arms(options, data)
     wanted = [one for one in OWN[options.set] if options.experiment is None or one in options.experiment]
-    late = False
+    late, warm = False, set()
     for experiment in wanted:
         if experiment == "trainings":
             look_at_trainings(options, data, metrics, learned)
@@ -470,16 +457,21 @@ def main() -> None:
                 break
             for arm in metrics:
                 if (experiment, case.name, arm.name) not in done:
+                    if arm.name not in warm:
+                        warm_up(case, arm)
+                        warm.add(arm.name)
                     row = measure(case, experiment, arm, options)
                     append(path, row, COLUMNS)
                     print(row, flush=True)
     without = ("data", "publish", "session", "minutes")
     tables = [
         f"`{command_line('deep_metric_experiments.py', options, without)}`",
-        trainings(read_rows(learned)),
+        trainings(in_order(learned, metrics)),
     ]
-    tables += [comparison(read_rows(path), section) for section in sections(UNIT[options.set])]
-    tables = [one for one in [*tables, landscapes(read_rows(around))] if one]
+    tables += [comparison(in_order(path, metrics), section) for section in sections(UNIT[options.set])]
+    tables = [
+        one for one in [*tables, landscapes(in_order(around, metrics), REACH, UNIT[options.set])] if one
+    ]
     summary = write_summary(name, f"Trained metrics: {options.set}", options.threads, tables)
     print(summary.read_text(encoding="utf-8"))
     if options.publish:

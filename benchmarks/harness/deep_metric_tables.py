@@ -148,19 +148,19 @@ def _told(test, by_person) -> str:
     return ", ".join(parts)
 
 
-def landscapes(rows: Rows) -> str:
+def landscapes(rows: Rows, reach: float, unit: str) -> str:
     """Return place of the optimum, capture range and local minima of each metric, over cases and parameters."""
     if not rows:
         return ""
     lines = []
     for name in dict.fromkeys(row["metric"] for row in rows):
-        for unit in ("mm", "deg"):
-            own = [row for row in rows if row["metric"] == name and row["unit"] == unit]
+        for kind, along in (("mm", f"shift, {unit}"), ("deg", "turn, °")):
+            own = [row for row in rows if row["metric"] == name and row["unit"] == kind]
             capture = [min(float(row["capture_below"]), float(row["capture_above"])) for row in own]
             lines.append(
                 [
                     name,
-                    "shift, mm" if unit == "mm" else "turn, °",
+                    along,
                     spread([abs(float(row["optimum"])) for row in own], 2),
                     spread(capture, 1),
                     f"{min(capture):.1f}",
@@ -168,9 +168,8 @@ def landscapes(rows: Rows) -> str:
                 ]
             )
     header = ["metric", "along", "best value off by", "capture range", "least", "local minima"]
-    reach = max(float(row["capture_above"]) + abs(float(row["optimum"])) for row in rows)
     count = len({row["case"] for row in rows})
-    told = f"{count} aligned pairs that no metric was trained on; the range looked at ends at about {reach:.0f} on either side."
+    told = f"{count} aligned pairs that no metric was trained on; the range looked at ends {reach:g} to either side."
     return f"### Landscapes\n\n{told}\n\n{markdown(header, lines)}"
 
 

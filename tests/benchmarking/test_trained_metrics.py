@@ -91,8 +91,9 @@ def test_landscapes_tell_the_smaller_side_of_the_capture_range(tables):
         "capture_above": "7",
     }
     turn = {**row, "unit": "deg", "optimum": "0", "capture_below": "4"}
-    text = tables.landscapes([{**one, "local_minima": "2"} for one in (row, turn)])
-    assert "| MI | shift, mm | 0.50 ± 0.00 | 7.0 ± 0.0 | 7.0 | 2.0 ± 0.0 |" in text
+    text = tables.landscapes([{**one, "local_minima": "2"} for one in (row, turn)], 30.0, "px")
+    assert "| MI | shift, px | 0.50 ± 0.00 | 7.0 ± 0.0 | 7.0 | 2.0 ± 0.0 |" in text
+    assert "ends 30 to either side" in text
     assert "| MI | turn, ° | 0.00 ± 0.00 | 4.0 ± 0.0 | 4.0 |" in text
 
 
@@ -156,3 +157,44 @@ def test_the_metric_is_that_of_the_case(experiments, harness):
     arm = experiments.Arm(name="deep", similarity={"lesions": one, "rat-kidney": other})
     assert arm.of(case) == one
     assert arm.of(replace(case, name="rat-kidney_HE", swapped=True)) == replace(other, fixed="second")
+
+
+def test_settings_are_chosen_on_people_to_train_on(script):
+    sets = script("harness.deep_metric_sets")
+    train, compared = sets.people(choosing=False)
+    assert not set(train) & set(compared)
+    first, others = sets.people(choosing=True)
+    assert [*first, *others] == list(train)
+    assert first
+    assert others
+    assert len(sets.training_pairs("slices", None, choosing=True)) == len(first)  # no slices of patients
+
+
+def test_a_metric_is_warmed_up_in_as_many_dimensions_as_its_case(experiments, harness, monkeypatch):
+    seen = []
+    monkeypatch.setattr(experiments, "register", lambda *images, **named: seen.append((images, named)))
+    image = Image(np.zeros((4, 4, 4), np.float32), Grid((4, 4, 4), np.eye(4)))
+    case = harness.Case(name="a_b", fixed=image, moving=image, swapped=True)
+    experiments.warm_up(case, experiments.Arm(name="MI with mask", similarity=experiments.MI(), masked=True))
+    (((fixed, moving, plan), named),) = seen
+    assert fixed.ndim == moving.ndim == 3
+    assert {type(stage).__name__ for stage in plan.stages} == {"LinearStage", "DeformableStage"}
+    assert named["fixed_mask"].data.all()
+
+
+def test_each_metric_has_a_smoothing_in_every_experiment(experiments):
+    named = {name: experiments.Arm(name=name, similarity=experiments.MI()) for name in ("MI", "NMI", "MIND")}
+    deep = experiments.Arm(name="deep, k = 3", similarity=experiments.MI())
+    for experiment in experiments.EXPERIMENTS:
+        assert named["NMI"].smoothing(experiment) == named["MI"].smoothing(experiment)
+        assert len(deep.smoothing(experiment)) == 2
+    assert deep.smoothing("bias") == experiments.SMOOTHING["known"]["deep"]
+    assert named["MIND"].smoothing("people") == experiments.SMOOTHING["people"]["MIND"]
+
+
+def test_tables_follow_the_order_of_the_metrics_and_not_of_the_runs(experiments, tables, tmp_path):
+    for case, metric in (("a", "NMI"), ("a", "other"), ("a", "MI"), ("b", "NMI")):
+        tables.append(tmp_path / "t.csv", {"case": case, "metric": metric}, ("case", "metric"))
+    metrics = [experiments.Arm(name=name, similarity=experiments.MI()) for name in ("MI", "NMI")]
+    found = [(row["metric"], row["case"]) for row in experiments.in_order(tmp_path / "t.csv", metrics)]
+    assert found == [("MI", "a"), ("NMI", "a"), ("NMI", "b"), ("other", "a")]
