@@ -311,3 +311,4 @@ def test_exponential_of_small_matrices_is_scipys(size) -> None:
         np.testing.assert_array_equal(found[-1], np.eye(n)[-1])
     shear = np.array([[0.2, 1.1, 0.3], [0.0, -0.4, 0.1], [0.0, 0.0, 0.0]])
     np.testing.assert_allclose(exponential(shear), expm(shear), rtol=1e-14, atol=1e-15)
+    assert np.isnan(exponential(np.array([[np.nan, 0.0], [0.0, np.inf]]))).all()

@@ -17,6 +17,8 @@ from regista.reporting._scene import Content, make_scene
 from regista.reporting._verdict import WORDS, Model, _worse, conclude, load_model
 from regista.transforms import Affine, Composite
 
+LIKE_ITS_MIRROR = {"nmi_over_mirror": 0.01, "lncc_over_mirror": 0.02, "edges_over_mirror": 0.04}
+
 
 def test_the_truth_passes(pair, good) -> None:
     verdict = judge(pair.fixed, pair.moving, good)
@@ -255,6 +257,56 @@ def test_conclude_follows_the_model() -> None:
     assert "178°" in turned_round.reasons[0]
 
 
+def plain(**changes: float) -> dict[str, float]:
+    """Return the features of a registration that nothing speaks against."""
+    features = dict.fromkeys(
+        ("inverse_p95", "inverse_voxels", "folded_percent", "mirrored", "turned_deg"), 0.0
+    )
+    features |= dict.fromkeys(("fixed_covered", "moving_covered", "before_covered", "smallest_scale"), 1.0)
+    features |= {"largest_scale": 1.0, "moved": 0.1, "nudged": -0.4}
+    for name in ("nmi", "lncc", "edges"):
+        features |= {name: 0.6, f"{name}_gain": 0.3, f"{name}_over_mirror": 0.5}
+    return features | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "words"),
+    [
+        ({}, "pass", None),
+        ({"largest_scale": 1.35}, "pass", None),
+        ({"largest_scale": 1.5}, "look", "shear is large: 1.5 times"),
+        ({"largest_scale": 1.7}, "fail", "shear is implausible: 1.7 times"),
+        ({"nudged": -0.01}, "pass", None),
+        ({"nudged": 0.0}, "pass", None),  # no push could be measured
+        ({"nudged": 0.01}, "look", "the map is off"),
+        ({"nudged": 0.03}, "fail", "the map is off"),
+        ({"turned_deg": 80.0}, "pass", None),
+        ({"turned_deg": 178.0}, "look", "against how it is stored: is that meant?"),
+        ({"turned_deg": 178.0} | LIKE_ITS_MIRROR, "look", "may be swapped"),
+        (LIKE_ITS_MIRROR, "pass", "only the headers tell"),
+        (
+            {f"{n}_over_mirror": -0.04 for n in ("nmi", "lncc", "edges")},
+            "look",
+            "mirrored, the images match better",
+        ),
+        (
+            {f"{n}_over_mirror": -0.1 for n in ("nmi", "lncc", "edges")},
+            "fail",
+            "mirrored, the images match better",
+        ),
+        ({"nmi_over_mirror": -0.1, "lncc_over_mirror": -0.1}, "pass", None),  # the edges say otherwise
+    ],
+)
+def test_each_rule_speaks_from_its_limit_on(changes, outcome, words) -> None:
+    nothing = Model(
+        weights={"nmi": (0.5, 0.1, -1.0)}, intercept=-3.0, look_above=0.5, fail_above=0.9, limits={"nmi": 0.2}
+    )
+    verdict = conclude(plain(**changes), "converged", nothing)
+    assert verdict.outcome == outcome, verdict.reasons
+    assert (words is None) == (verdict.reasons == ())
+    assert words is None or words in verdict.reasons[0]
+
+
 def test_two_dimensions_meet_three_nowhere(pair, good) -> None:
     flat = Image(np.zeros((8, 9), np.float32), Grid((8, 9), np.eye(3)))
     with pytest.raises(GeometryError, match="2-D and 3-D do not mix"):
@@ -264,7 +316,7 @@ def test_two_dimensions_meet_three_nowhere(pair, good) -> None:
         judge(series, pair.moving, good)
 
 
-@pytest.mark.parametrize("shape", [(8, 9), (7, 6, 5), (30, 25, 1)])
+@pytest.mark.parametrize("shape", [(8, 9), (7, 6, 5), (30, 25, 1), (2, 60), (60, 1)])
 def test_tiny_and_flat_images_are_judged_without_a_crash(shape) -> None:
     data = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     image = Image(data, Grid(shape, np.eye(len(shape) + 1)))

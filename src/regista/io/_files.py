@@ -150,7 +150,7 @@ def write_bytes(path: PathLike, *parts: bytes | memoryview) -> None:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write a text file in UTF-8, atomically; bytes of file names that are not UTF-8 become escapes, as in JSON."""
+    """Write a text file in UTF-8, atomically; what UTF-8 cannot hold of a file's name is written as an escape."""
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 

@@ -129,8 +129,10 @@ def exponential(matrix: Matrix) -> Matrix:
 
     SciPy's asks the threads of its BLAS for each: on a busy machine a 4 × 4 matrix can take milliseconds.
     """
+    if not np.isfinite(matrix).all():
+        return np.full_like(matrix, np.nan)  # a step that the solver refuses
     halvings = max(0, int(np.ceil(np.log2(max(float(np.abs(matrix).sum(axis=0).max()), 1e-300)))) + 2)
-    part = matrix / 2.0**halvings  # of norm 1/4 at most: the first term left out is below 1e-19
+    part = matrix / 2.0**halvings  # of norm 1/4 at most: the first term left out is below 1e-17
     term = np.eye(len(matrix))
     found = term.copy()
     for order in range(1, 13):

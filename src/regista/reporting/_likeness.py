@@ -77,7 +77,7 @@ class Likeness:
 
     def _edge_agreement(self, warped: Volume, region: Mask) -> float:
         """Return how parallel the gradients are where both are steep: 0 for chance, 1 for all (NGF)."""
-        if not self._axes:
+        if len(self._axes) < 2:  # along one axis all edges are parallel
             return 0.0
         one = np.stack([slope[region] for slope in self._slopes])
         other = np.stack([np.gradient(warped, axis=a)[region] for a in self._axes])
