@@ -13,9 +13,12 @@ from regista.registration._channels import in_use
 from regista.registration._levels import Level, Matrix, Scan, content, levels
 from regista.registration._linear import LinearCost, basis_for, minimize, orthonormal
 from regista.registration._plan import Start
+from regista.similarity import Similarity
 
 _COARSE, _COARSE_2D = 28, 48
 """Voxels along the longest axis at which candidates are compared: a slice of 28 would have too few to tell."""
+_FIRST_STEPS, _ALL_STEPS, _KEPT = 8, 25, 4
+"""Steps of every candidate that is refined; of those that are best then, and how many these are."""
 
 
 def find_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
@@ -37,16 +40,27 @@ def find_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
         rotation = axes @ turn @ axes.T  # about the scan's own axes: an oblique header is turned whole
         candidates += [_about(rotation, *centers), _about(rotation, *middles)]
     scored = sorted(((cost(matrix)[0], n) for n, matrix in enumerate(candidates)))
-    best: tuple[float, Matrix] = (np.inf, _about(np.eye(3), *centers))
     # the headers' own orientation is always among those refined: most headers are right
     chosen = dict.fromkeys([n for _, n in scored[: start.candidates]] + [0, 1, 2])
-    for number in chosen:
-        matrix, values, status = minimize(level, similarity, basis, candidates[number], 0.02, lambda *_: None)
-        # a turn away from the headers must be worth it
-        value = values[-1] if number < 3 else values[-1] + 0.02 * abs(values[-1])
-        if status is not Status.NON_FINITE and value < best[0]:
-            best = (value, matrix)
-    return best[1]
+    few, rest = replace(level, steps=_FIRST_STEPS), replace(level, steps=_ALL_STEPS - _FIRST_STEPS)
+    begun = [_refined(few, similarity, basis, candidates[n], n) for n in chosen]
+    # most have shown by now that they lead nowhere
+    ranked = sorted(begun, key=lambda found: found[0])
+    header = next(place for place, one in enumerate(ranked) if one[2] < 3)
+    kept = ranked[:_KEPT] + ranked[max(header, _KEPT) : header + 1]
+    ended = [_refined(rest, similarity, basis, matrix, n) for _, matrix, n in kept]
+    value, matrix, _ = min([*begun, *ended], key=lambda found: found[0])
+    return matrix if np.isfinite(value) else _about(np.eye(3), *centers)
+
+
+def _refined(
+    level: Level, similarity: Similarity, basis: Matrix, start: Matrix, number: int
+) -> tuple[float, Matrix, int]:
+    """Return the value, the matrix and the candidate's number; the first three turn nothing against the headers."""
+    matrix, values, status = minimize(level, similarity, basis, start, 0.02, lambda *_: None)
+    # a turn away from the headers must be worth it
+    value = values[-1] if number < 3 else values[-1] + 0.02 * abs(values[-1])
+    return (np.inf if status is Status.NON_FINITE else value), matrix, number
 
 
 def find_mutual_start(fixed: Scan, moving: Scan, start: Start) -> Matrix:
@@ -72,7 +86,7 @@ def _coarse_level(fixed: Scan, moving: Scan) -> Level:
     extent = float((np.array(fixed.grid.shape) * fixed.grid.spacing).max())
     coarse = _COARSE_2D if 1 in fixed.grid.shape else _COARSE
     shrink = max(1, int(np.ceil(extent / coarse / finest)))
-    return replace(next(iter(levels(fixed, moving, (shrink,), (25,)))), steps=25)
+    return replace(next(iter(levels(fixed, moving, (shrink,), (_ALL_STEPS,)))), steps=_ALL_STEPS)
 
 
 def _center_of_mass(scan: Scan) -> Matrix:

@@ -280,7 +280,11 @@ def _odd(features: Mapping[str, float], doubtful: bool) -> list[str]:
         alike = _over_mirror(features) < SYMMETRIC
         found.append(
             f"the map turns the image by {features['turned_deg']:.0f}° against how it is stored"
-            + (", and mirrored it would match as well: left and right may be swapped" if alike else ": is that meant?")
+            + (
+                ", and mirrored it would match as well: left and right may be swapped"
+                if alike
+                else ": is that meant?"
+            )
         )
     if STRETCH[0] < _stretch(features) <= STRETCH[1]:
         found.append(f"the scaling or shear is large: {_stretches(features)}")
