@@ -183,7 +183,7 @@ def test_a_folding_prediction_fails_its_checks(make_grid, rng):
 
 @pytest.mark.data
 def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
-    """Training on two mice, with the engine's affine stage before, aligns two others better than affine alone."""
+    """Training on two mice, with the engine's rigid stage before, aligns two others better than rigid alone."""
     from regista.core import LabelImage
     from regista.evaluation import label_measures
     from regista.io import read, read_labels
@@ -209,7 +209,7 @@ def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
     )
 
     def align(fixed: Image, moving: Image):
-        return register(fixed, moving, "affine").transform
+        return register(fixed, moving, "rigid").transform
 
     config = ModelConfig(
         network=NetworkConfig(name="voxelmorph-1"),
@@ -233,11 +233,11 @@ def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
         scores = label_measures(labels[0], LabelImage(warped.data, fixed.grid), surface=None)
         return scores.mean()["dice"]
 
-    affine = align(fixed, moving)
-    predicted = model.predict(fixed, moving, initial=affine)
+    rigid = align(fixed, moving)
+    predicted = model.predict(fixed, moving, initial=rigid)
     stage = DeformableStage(similarity=LNCC(radius=2), shrink=(2,), steps=(20,))
     plan = Plan(stages=(stage,), start=Start(search="none"))
     refined = register(fixed, moving, plan, initial=predicted).transform
-    before, after, best = dice(affine), dice(predicted), dice(refined)
+    before, after, best = dice(rigid), dice(predicted), dice(refined)
     assert after > before
     assert best > after

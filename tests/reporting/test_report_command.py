@@ -167,7 +167,7 @@ def test_a_page_that_cannot_be_made_does_not_cost_the_results(files, call, tmp_p
     words = (
         "register",
         files / "fixed.nii.gz",
-        files / "moving.nii.gz",
+        files / "fixed.nii.gz",
         "-o",
         tmp_path / "o",
         "--preset",
