@@ -358,6 +358,15 @@ def magnified(case: Case, factor: float) -> tuple[Case, Affine]:
     return replace(case, moving=moving), Affine(scale)
 
 
+def half_turned(case: Case) -> tuple[Case, Affine]:
+    """Return the case with a moving image whose header is wrong by a half turn (prone for supine), and the turn."""
+    grid, n = case.moving.grid, case.moving.ndim
+    turn = _about(np.diag([-1.0, -1.0, 1.0][:n]), grid.center_mm, np.zeros(n))
+    return replace(
+        case, moving=replace(case.moving, grid=Grid(grid.shape, turn.matrix @ grid.grid2world))
+    ), turn
+
+
 def noisy(case: Case, rng: np.random.Generator) -> Case:
     """Return the case with the moving image drowned in noise."""
     data = case.moving.as_float32()

@@ -217,4 +217,4 @@ def _frame(thing: Any, number: int, path: Path) -> Image:
         raise GeometryError(
             f"{path} has {len(thing.data)} frames, 0 to {len(thing.data) - 1}; got --frame {number}"
         )
-    return Image(thing.data[number], thing.grid, "scalar", thing.space)
+    return Image(thing.data[number], thing.grid, "scalar", thing.space, oriented=thing.oriented)

@@ -33,6 +33,9 @@ class Image:
         names of the spaces they connect, so that a wrong chain is refused.
     frame_seconds : float, optional
         Time from one frame of a series to the next (TR), s; None where it is not known.
+    oriented : bool
+        Whether the file states how the image lies in the patient (NIfTI's sform or qform code, DICOM, NRRD's space);
+        of arrays, pictures and headers that do not, the axes of the grid are but a convention.
 
     Examples
     --------
@@ -46,6 +49,7 @@ class Image:
     kind: Kind = "scalar"
     space: str | None = None
     frame_seconds: float | None = None
+    oriented: bool = False
 
     def __post_init__(self) -> None:
         data = np.asarray(self.data)
@@ -77,7 +81,7 @@ class Image:
         """Split a series or a channel image into scalar images; a scalar image gives itself."""
         if self.kind == "scalar":
             return [self]
-        return [Image(frame, self.grid, "scalar", self.space) for frame in self.data]
+        return [Image(frame, self.grid, "scalar", self.space, oriented=self.oriented) for frame in self.data]
 
     def with_data(self, data: NDArray[np.generic], **changes: object) -> Self:
         """Return a copy with other voxels (and other fields, by name)."""
@@ -152,4 +156,4 @@ def stack_channels(images: Sequence[Image]) -> Image:
                 "resample it first: regista apply CONTRAST --like FIRST -o OUT"
             )
     data = [image.data if image.kind == "channels" else image.data[None] for image in images]
-    return Image(np.concatenate(data), first.grid, "channels", first.space)
+    return Image(np.concatenate(data), first.grid, "channels", first.space, oriented=first.oriented)

@@ -94,7 +94,9 @@ def read_labels(
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise FormatError(f"{path} has {non_finite_count(image)} NaN or Inf voxels: it is not a label image")
     try:
-        return LabelImage(data, image.grid, image.kind, image.space, names=dict(names or {}))
+        return LabelImage(
+            data, image.grid, image.kind, image.space, oriented=image.oriented, names=dict(names or {})
+        )
     except GeometryError as error:
         raise FormatError(f"{path}: {error}") from None
 

@@ -198,7 +198,9 @@ def _to_image(header: Any, data: NDArray[Any], space: str | None, path: Path) ->
     if ndim == 2:
         frames = frames[..., 0]
     out = c_ordered(frames[0]) if kind == "scalar" else np.stack([c_ordered(frame) for frame in frames])
-    return Image(out, grid, kind, space, _frame_seconds(header) if kind == "series" else None)  # type: ignore[arg-type]
+    seconds = _frame_seconds(header) if kind == "series" else None
+    oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    return Image(out, grid, kind, space, seconds, oriented)  # type: ignore[arg-type]
 
 
 def _frame_seconds(header: Any) -> float | None:

@@ -27,12 +27,18 @@ def read_mgh(path: Path, space: str | None) -> Image:
         image = MGHImage.from_bytes(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
         data = np.asarray(image.dataobj)
         grid = Grid(data.shape[:3], image.affine)
+        oriented = int(image.header["goodRASFlag"]) > 0  # else the format's default, coronal
         data = data.astype(data.dtype.newbyteorder("="), copy=False)
         if data.ndim == 4 and data.shape[3] > 1:
             return Image(
-                np.stack([c_ordered(data[..., n]) for n in range(data.shape[3])]), grid, "series", space
+                np.stack([c_ordered(data[..., n]) for n in range(data.shape[3])]),
+                grid,
+                "series",
+                space,
+                None,
+                oriented,
             )
-        return Image(c_ordered(data.reshape(grid.shape)), grid, "scalar", space)
+        return Image(c_ordered(data.reshape(grid.shape)), grid, "scalar", space, None, oriented)
 
 
 def write_mgh(path: Path, image: Image) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from regista.io._files import (
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".vtk")
+_DICOM_ORIENTATION, _NRRD_SPACE, _FORMAT = "0020|0037", "NRRD_space", "ITK_InputFilterName"
+_ANATOMICAL = {"anterior", "posterior", "superior", "las", "lps", "ras", "scanner"}
 
 
 def read_itk(path: Path, space: str | None, spacing: Sequence[float] | None = None) -> Image:
@@ -32,8 +35,8 @@ def read_itk(path: Path, space: str | None, spacing: Sequence[float] | None = No
     check_exists(path, "an image")
     picture = suffix_of(path) in PICTURES
     with reading(path, f"a {suffix_of(path).lstrip('.').upper() or 'n image'}"), _quiet(sitk):
-        _foresee(sitk, path, str(path))
-        image = _from_itk(sitk.ReadImage(str(path)), space)
+        header = _foresee(sitk, path, str(path))
+        image = replace(_from_itk(sitk.ReadImage(str(path)), space), oriented=_oriented(header))
         if picture or spacing is not None:
             image = _with_pixels(image, spacing)
         if picture and image.kind == "channels" and len(image.data) in (2, 4):
@@ -41,8 +44,8 @@ def read_itk(path: Path, space: str | None, spacing: Sequence[float] | None = No
     return image
 
 
-def _foresee(sitk: Any, path: Path, file: str, count: int = 1) -> None:
-    """Refuse `count` files like the one given, if they are too large for memory together."""
+def _foresee(sitk: Any, path: Path, file: str, count: int = 1) -> Any:
+    """Return a reader with a file's header; refuse `count` files like it that are too large for memory together."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(file)
     reader.ReadImageInformation()
@@ -51,6 +54,16 @@ def _foresee(sitk: Any, path: Path, file: str, count: int = 1) -> None:
     values = int(np.prod(size, dtype=object)) * reader.GetNumberOfComponents() * count
     shape = size if count == 1 else (*size[:2], count)
     check_memory(path, values * (int(bits[1]) if bits else 8) // 8, shape)
+    return reader
+
+
+def _oriented(header: Any) -> bool:
+    """Tell whether a header says how the image lies in the patient: DICOM's tag, NRRD's named space, MetaImage's matrix."""
+    if header.HasMetaDataKey(_DICOM_ORIENTATION):
+        return True
+    if header.HasMetaDataKey(_NRRD_SPACE):
+        return bool(set(header.GetMetaData(_NRRD_SPACE).lower().split("-")) & _ANATOMICAL)
+    return header.HasMetaDataKey(_FORMAT) and header.GetMetaData(_FORMAT) == "MetaImageIO"
 
 
 def read_dicom(folder: Path, space: str | None, series: str | None = None) -> Image:
@@ -66,9 +79,9 @@ def read_dicom(folder: Path, space: str | None, series: str | None = None) -> Im
                 f"{folder} holds no DICOM series: name the folder that holds the slices themselves"
             )
         uid = _choose(sitk, folder, found, series)
-        _foresee(sitk, folder, found[uid][0], len(found[uid]))
+        header = _foresee(sitk, folder, found[uid][0], len(found[uid]))
         reader.SetFileNames(found[uid])
-        return _from_itk(reader.Execute(), space)
+        return replace(_from_itk(reader.Execute(), space), oriented=_oriented(header))
 
 
 def _choose(sitk: Any, folder: Path, found: dict[str, Any], series: str | None) -> str:

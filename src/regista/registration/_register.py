@@ -279,7 +279,9 @@ class _Run:
         check_direction(self.initial, self.fixed.space, self.moving.space)
         parts = parts_of(self.initial)
         if all(isinstance(part, Affine) for part in parts):
-            return product_of(parts), None
+            matrix = product_of(parts)
+            self.measures["initial_fixed2moving"] = planar(matrix, self.fixed.ndim)
+            return matrix, None
         if any(isinstance(stage, LinearStage) for stage in self.plan.stages):
             raise GeometryError(
                 "the initial transform holds a displacement field or a spline, which linear stages would undo; use a "
@@ -291,6 +293,7 @@ class _Run:
                 break
             trailing.insert(0, part)
         matrix = product_of(trailing)
+        self.measures["initial_fixed2moving"] = planar(matrix, self.fixed.ndim)
         return matrix, base_from(self.initial, matrix)
 
     def _straight(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Found | None]:

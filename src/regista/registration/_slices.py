@@ -447,5 +447,5 @@ def slices_of(image: Image, axis: int | None, frame: NDArray[np.float64]) -> lis
         origin = image.grid.grid2world[:3, 3] + number * image.grid.grid2world[:3, axis]
         matrix[:2, 2] = frame @ origin
         data = np.ascontiguousarray(np.take(image.data, number, axis=lead + axis))
-        found.append(Image(data, Grid(shape, matrix), image.kind, image.space))
+        found.append(image.with_data(data, grid=Grid(shape, matrix)))
     return found

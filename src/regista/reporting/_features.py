@@ -56,6 +56,7 @@ def measure_features(scene: Scene, result: Result, fixed: Image, moving: Image) 
         "nudged": _nudged(scene, likeness, base),
         **_coverage(scene, result.inverse, fixed, moving),
         **_shape(scene, result, fixed),
+        "oriented": float(fixed.oriented and moving.oriented),
     }
 
 
@@ -304,6 +305,7 @@ def _shape(scene: Scene, result: Result, fixed: Image) -> dict[str, float]:
         "log_scale": float(np.abs(np.log(scales)).max()),
         "log_stretch": float(np.log(scales.max() / scales.min())),
         "turned_deg": _turn_degrees(linear.matrix[:-1, :-1]),
+        "turned_unasked_deg": _turned_unasked(linear, result),
         "mirrored": float(np.linalg.det(linear.matrix[:-1, :-1]) < 0),
         "bent": float(np.percentile(bent[seen], 95)) / extent,
         "sd_log_jacobian": float(logs[seen].std()),
@@ -332,6 +334,15 @@ def _misfit(
         return np.zeros(1)
     back = result.inverse.map_points(scene.mapped_mm[kept])
     return np.asarray(np.linalg.norm(back - scene.places_mm[kept], axis=1))
+
+
+def _turned_unasked(linear: Affine, result: Result) -> float:
+    """Return the turn against the headers, or against the start that was given: the smaller."""
+    matrices = [linear.matrix]
+    given = result.record.measures.get("initial_fixed2moving")
+    if given is not None:
+        matrices.append(linear.matrix @ np.linalg.inv(np.asarray(given, np.float64)))
+    return min(_turn_degrees(matrix[:-1, :-1]) for matrix in matrices)
 
 
 def _turn_degrees(matrix: NDArray[np.float64]) -> float:

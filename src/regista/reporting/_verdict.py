@@ -29,8 +29,9 @@ INVERSE = (0.002, 0.01)
 INVERSE_VOXELS = (1.0, 3.0)
 """Error of the inverse beyond which to look, and to fail, as share of the diagonal and in voxels: both must be passed.
 Of good runs 97 % are below the first share."""
-LARGEST_TURN_DEG = 90.0
-"""A rotation, against the headers, beyond which a person should look."""
+LARGEST_TURN_DEG = (90.0, 135.0)
+"""A rotation against how the images are stored beyond which to look; and, where both files state how they lie in the
+patient and no start that turns was given, to fail. Of good runs it is 16° at most."""
 WORSE = (-0.05, -0.3)
 """Log ratio to the start that all three measures of likeness are below: look, fail."""
 NUDGED = (0.0, 0.02)
@@ -264,6 +265,12 @@ def _certain(features: Mapping[str, float], status: str, doubtful: bool) -> list
         found.append(_could_do_better(features, doubtful))
     if _worse(features) < WORSE[1]:
         found.append(_than_before(features))
+    if _against_headers(features):
+        found.append(
+            f"the map turns the image by {features['turned_deg']:.0f}° though both files state how they lie: a header is "
+            "wrong, or an image is flipped and left and right are swapped, and nothing in a pair tells which; mend the "
+            "header, or, if the turn is right, give it as the start (--initial)"
+        )
     if _over_mirror(features) < MIRRORED[1]:
         found.append(_than_mirrored(features))
     return found
@@ -275,7 +282,7 @@ def _odd(features: Mapping[str, float], doubtful: bool) -> list[str]:
     least, most = sorted((features["fixed_covered"], features["moving_covered"]))
     if least < USUAL_COVERED and most >= LEAST_COVERED and not (least < LEAST_COVERED and doubtful):
         found.append(f"the fields of view share little: {_covered(features)}")
-    if features["turned_deg"] > LARGEST_TURN_DEG:
+    if features["turned_deg"] > LARGEST_TURN_DEG[0] and not _against_headers(features):
         # a coin's toss: the headers may be wrong by this turn, or an image may be flipped
         alike = _over_mirror(features) < SYMMETRIC
         found.append(
@@ -316,6 +323,12 @@ def _worth_knowing(features: Mapping[str, float]) -> list[str]:
     if MIRRORED[0] <= _over_mirror(features) < SYMMETRIC:
         found.append("mirrored, the images would match as well: only the headers tell whether one is flipped")
     return found
+
+
+def _against_headers(features: Mapping[str, float]) -> bool:
+    """Tell whether the map turns by about a half turn that both files speak against and nobody asked for."""
+    turned = features.get("turned_unasked_deg", features["turned_deg"])
+    return bool(features.get("oriented")) and turned > LARGEST_TURN_DEG[1]
 
 
 def _stretch(features: Mapping[str, float]) -> float:

@@ -23,7 +23,7 @@ def shown(image: Image) -> Image:
         return image
     if is_colour(image):
         return image.with_data(image.data[:3])
-    return Image(image.data[0], image.grid, "scalar", image.space)
+    return image.with_data(image.data[0], kind="scalar", frame_seconds=None)
 
 
 def shrink_factors(grid: Grid) -> tuple[int, ...]:

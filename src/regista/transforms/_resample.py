@@ -92,7 +92,9 @@ def resample(
             channels[part], image.grid, grid, chain, interpolation, value, fill == "edge", out[part]
         )
     lead = () if image.kind == "scalar" else (len(channels),)
-    return Image(out.reshape(*lead, *grid.shape), grid, image.kind, space, image.frame_seconds)
+    return Image(
+        out.reshape(*lead, *grid.shape), grid, image.kind, space, image.frame_seconds, image.oriented
+    )
 
 
 def fill_value(image: Image, fill: Fill = "auto") -> float:
@@ -184,7 +186,9 @@ def resample_labels(
         for where, coords in places_vox(chain, grid, labels.grid):
             found = vote_labels(codes.reshape(shape), coords, -1)
             out[where] = np.where(found < 0, 0, values[np.maximum(found, 0)])
-    return LabelImage(out.reshape(grid.shape), grid, "scalar", space, names=labels.names)
+    return LabelImage(
+        out.reshape(grid.shape), grid, "scalar", space, oriented=labels.oriented, names=labels.names
+    )
 
 
 def map_pointset(points: PointSet, transform: Transform) -> PointSet:
