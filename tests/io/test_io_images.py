@@ -13,9 +13,10 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regista.core import FormatError, GeometryError, Grid, Image, LabelImage, threads
+from regista.core import FormatError, GeometryError, Grid, Image, LabelImage, stack_channels, threads
 from regista.io import non_finite_count, read, read_labels, write
 from regista.io._gzip import compress, decompress
+from regista.transforms import resample
 
 EXACT = (".mha", ".nrrd")
 ROUNDED = (".nii", ".nii.gz", ".mgz")
@@ -155,6 +156,49 @@ def test_missing_geometry_is_assumed_aloud_as_itk_assumes_it(tmp_path, grid, cap
     np.testing.assert_allclose(lps * [-1, -1, 1], image.grid.index2world((3, 2, 1)), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "states"),
+    [
+        ("a.nii.gz", True),
+        ("a.mha", True),
+        ("a.nrrd", True),
+        ("a.mgz", True),
+        ("a.vtk", False),
+        ("a.npz", False),
+    ],
+)
+def test_a_file_tells_whether_it_states_an_orientation(tmp_path, grid, rng, name, states):
+    image = Image(rng.normal(size=grid.shape).astype(np.float32), grid)
+    assert not image.oriented
+    if name == "a.vtk":
+        sitk.WriteImage(sitk.GetImageFromArray(image.data), str(tmp_path / name))
+    else:
+        write(tmp_path / name, image)
+    back = read(tmp_path / name)
+    assert back.oriented is states
+
+
+def test_headers_without_codes_and_pictures_state_no_orientation(tmp_path, grid, rng):
+    bare = nibabel.Nifti1Image(rng.normal(size=(4, 5, 6)).astype(np.float32), None)
+    nibabel.save(bare, tmp_path / "bare.nii")
+    assert not read(tmp_path / "bare.nii").oriented
+    sitk.WriteImage(sitk.Image(5, 4, sitk.sitkUInt8), str(tmp_path / "picture.png"))
+    assert not read(tmp_path / "picture.png").oriented
+    (tmp_path / "plain.nrrd").write_bytes(
+        b"NRRD0004\ntype: uint8\ndimension: 3\nspace: 3D-right-handed\nsizes: 2 2 2\n"
+        b"space directions: (1,0,0) (0,1,0) (0,0,1)\nendian: little\nencoding: raw\nspace origin: (0,0,0)\n\n12345678"
+    )
+    assert not read(tmp_path / "plain.nrrd").oriented
+
+
+def test_orientation_stays_with_what_is_made_of_an_image(grid, rng):
+    series = Image(rng.normal(size=(2, *grid.shape)).astype(np.float32), grid, "series", oriented=True)
+    first = series.frames()[0]
+    assert first.oriented
+    assert stack_channels([first, first]).oriented
+    assert resample(first, grid).oriented
+
+
 def test_singular_geometry_is_refused(tmp_path, grid):
     path = tmp_path / "a.nii"
     write(path, Image(np.zeros(grid.shape, np.int16), grid))
@@ -211,6 +255,7 @@ def test_dicom_series_are_told_apart(tmp_path, rng):
     image = read(tmp_path, series="other")
     np.testing.assert_array_equal(image.data, volumes["other"].transpose(2, 1, 0))
     np.testing.assert_allclose(image.grid.spacing, [0.5, 0.8, 2.0], atol=1e-6)
+    assert image.oriented
     with pytest.raises(FormatError, match="no DICOM series called"):
         read(tmp_path, series="third")
 

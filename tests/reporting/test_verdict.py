@@ -283,6 +283,14 @@ def plain(**changes: float) -> dict[str, float]:
         ({"turned_deg": 80.0}, "pass", None),
         ({"turned_deg": 178.0}, "look", "against how it is stored: is that meant?"),
         ({"turned_deg": 178.0} | LIKE_ITS_MIRROR, "look", "may be swapped"),
+        ({"turned_deg": 178.0, "turned_unasked_deg": 178.0, "oriented": 0.0}, "look", "how it is stored"),
+        (
+            {"turned_deg": 178.0, "turned_unasked_deg": 178.0, "oriented": 1.0},
+            "fail",
+            "both files state how they lie",
+        ),
+        ({"turned_deg": 178.0, "turned_unasked_deg": 2.0, "oriented": 1.0}, "look", "how it is stored"),
+        ({"turned_deg": 100.0, "turned_unasked_deg": 100.0, "oriented": 1.0}, "look", "how it is stored"),
         (LIKE_ITS_MIRROR, "pass", "only the headers tell"),
         (
             {f"{n}_over_mirror": -0.04 for n in ("nmi", "lncc", "edges")},
@@ -305,6 +313,25 @@ def test_each_rule_speaks_from_its_limit_on(changes, outcome, words) -> None:
     assert verdict.outcome == outcome, verdict.reasons
     assert (words is None) == (verdict.reasons == ())
     assert words is None or words in verdict.reasons[0]
+
+
+def test_a_half_turn_against_stated_headers_fails_unless_it_was_asked_for(pair, good) -> None:
+    grid = pair.moving.grid
+    turn = np.eye(4)
+    turn[:3, :3] = np.diag([-1.0, -1.0, 1.0])
+    turn[:3, 3] = grid.center_mm - turn[:3, :3] @ grid.center_mm
+    fixed = replace(pair.fixed, oriented=True)
+    moving = replace(pair.moving, grid=Grid(grid.shape, turn @ grid.grid2world), oriented=True)
+    asked = result_of(
+        fixed, moving, Composite((good.transform, Affine(turn))), initial_fixed2moving=turn.tolist()
+    )
+    plain_run = replace(asked, record=replace(asked.record, measures={}))
+    wrong = judge(fixed, moving, plain_run)
+    assert wrong.outcome is Outcome.FAIL
+    assert "both files state how they lie" in wrong.reasons[0]
+    for pictures in ((fixed, replace(moving, oriented=False)), (replace(fixed, oriented=False), moving)):
+        assert judge(*pictures, plain_run).outcome is Outcome.LOOK
+    assert judge(fixed, moving, asked).outcome is Outcome.LOOK
 
 
 def test_two_dimensions_meet_three_nowhere(pair, good) -> None:
