@@ -11,7 +11,7 @@ from phantoms import error_mm, grid_of, inside, linear_truth, pair, smooth_truth
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
-from regista.core import GeometryError, Image, LabelImage, PlanError, PointSet
+from regista.core import GeometryError, Grid, Image, LabelImage, PlanError, PointSet, RegistrationError
 from regista.registration import (
     DeformableStage,
     LabelGuide,
@@ -21,6 +21,7 @@ from regista.registration import (
     Start,
     SurfaceGuide,
     VelocityStage,
+    _inputs,
     load_plan,
     plan_from_dict,
     plan_to_dict,
@@ -156,6 +157,22 @@ def test_masks_and_a_start_are_exchanged_too():
     back = register(moving, fixed, PLAN, initial=start.inverse(), fixed_mask=masks[1], moving_mask=masks[0])
     assert gaps_mm(there.transform, back.transform, fixed).mean() < 0.02
     assert improved(there.transform, truth, fixed, moving) < 0.6
+
+
+def test_memory_of_the_middle_is_foreseen(monkeypatch):
+    _, fixed, moving = scans(3)
+    wide = Image(
+        np.pad(moving.data, ((0, 60), (0, 0), (0, 0))),
+        Grid((moving.grid.shape[0] + 60, *moving.grid.shape[1:]), moving.grid.grid2world),
+    )
+    predicted = [
+        register(fixed, wide, replace(PLAN, halfway=halfway)).record.measures["predicted_memory_bytes"]
+        for halfway in (False, True)
+    ]
+    assert predicted[1] > predicted[0] + 24 * wide.data.size  # the middle has room for both images
+    monkeypatch.setattr(_inputs, "available_bytes", lambda: predicted[0])
+    with pytest.raises(RegistrationError, match="GB of memory"):
+        register(fixed, wide, PLAN)
 
 
 def test_linear_maps_alone_are_averaged():

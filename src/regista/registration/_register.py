@@ -346,6 +346,9 @@ class _Run:
             return matrix, None
         guides = [guide.placed(half.to_middle, inverse_of(half.to_moving)) for guide in self.guides]
         scans = half.scans(fixed, moving)
+        # the middle has room for both images: more than was foreseen of the fixed one
+        need = check_memory(*scans, self.plan, len(self.guides))
+        self.measures["predicted_memory_bytes"] = max(need, self.measures["predicted_memory_bytes"])
         found = self._dense_stages(*scans, np.eye(4), None, tuple(guide.prepare() for guide in guides))
         assert found is not None
         vectors = half.displacement_mm(found.vectors_mm, fixed.grid)
