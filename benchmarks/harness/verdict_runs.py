@@ -38,8 +38,6 @@ from regista.transforms import Affine, Composite, resample, resample_labels
 SYMMETRIC = ("brain", "brain slice", "mouse", "T1-T2 slice", "T1-T2 aligned", "T1-T2 brain")
 """Families that are nearly their own mirror image from left to right: the rates are told with and without their flips."""
 MIRRORED = "mirrored"
-MISLABELLED = "right, header half turned"
-"""Right results of images whose header is wrong by a half turn: they look like the flips of a symmetric organ, and fail."""
 FAILURES = ("wrong start", "flipped", "other organ", "cropped", "noise", "unmoved")
 OFF_PERCENT, OFF_DEGREES = (2, 4, 8, 12), (5, 10, 20, 30)
 """How far, of the longest extent, and by what turn, good results are moved off."""
@@ -186,7 +184,7 @@ def _derived(name: str, case: Case, number: int) -> Iterator[Planned]:
         round_, turn = half_turned(case)
         yield run(
             "half-turned",
-            MISLABELLED,
+            "right, header half turned",
             lambda r: made(round_, Composite((r.transform, turn)), Composite((turn.inverse(), r.inverse)), r),
             case=round_,
             same_error=True,

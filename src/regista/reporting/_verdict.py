@@ -30,8 +30,8 @@ INVERSE_VOXELS = (1.0, 3.0)
 """Error of the inverse beyond which to look, and to fail, as share of the diagonal and in voxels: both must be passed.
 Of good runs 97 % are below the first share."""
 LARGEST_TURN_DEG = (90.0, 135.0)
-"""A rotation against how the images are stored beyond which to look; and, where both files state how they lie in the
-patient and no start that turns was given, to fail. Of good runs it is 16° at most."""
+"""A rotation against how the images are stored beyond which to look; and to fail, where both files state how they lie in the
+patient, the organ is nearly its own mirror image, and no start that turns so was given. Of good runs it is 16° at most."""
 WORSE = (-0.05, -0.3)
 """Log ratio to the start that all three measures of likeness are below: look, fail."""
 NUDGED = (0.0, 0.02)
@@ -267,9 +267,9 @@ def _certain(features: Mapping[str, float], status: str, doubtful: bool) -> list
         found.append(_than_before(features))
     if _against_headers(features):
         found.append(
-            f"the map turns the image by {features['turned_deg']:.0f}° though both files state how they lie: a header is "
-            "wrong, or an image is flipped and left and right are swapped, and nothing in a pair tells which; mend the "
-            "header, or, if the turn is right, give it as the start (--initial)"
+            f"the map turns the image by {features['turned_deg']:.0f}° though both files state how they lie, and mirrored "
+            "it would match as well: a header is wrong, or an image is flipped and left and right are swapped, and nothing "
+            "in a pair tells which; mend the header, or, if the turn is right, give it as the start (--initial)"
         )
     if _over_mirror(features) < MIRRORED[1]:
         found.append(_than_mirrored(features))
@@ -326,9 +326,13 @@ def _worth_knowing(features: Mapping[str, float]) -> list[str]:
 
 
 def _against_headers(features: Mapping[str, float]) -> bool:
-    """Tell whether the map turns by about a half turn that both files speak against and nobody asked for."""
+    """Tell whether the map makes a half turn that both files speak against and nobody asked for.
+
+    Of an organ that is not its own mirror image a header is wrong; of one that is, an image may be flipped as well.
+    """
     turned = features.get("turned_unasked_deg", features["turned_deg"])
-    return bool(features.get("oriented")) and turned > LARGEST_TURN_DEG[1]
+    stated, alike = bool(features.get("oriented")), _over_mirror(features) < SYMMETRIC
+    return stated and alike and turned > LARGEST_TURN_DEG[1]
 
 
 def _stretch(features: Mapping[str, float]) -> float:
