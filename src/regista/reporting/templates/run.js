@@ -68,7 +68,8 @@
     },
     difference() {
       layer(`difference_${name()}`);
-      caption.textContent = `moving less fixed, ${words()}: blue darker, orange brighter; means little between contrasts`;
+      const contrasts = document.getElementById("contrasts")?.textContent ?? "Means little between contrasts";
+      caption.textContent = `moving less fixed, ${words()}: blue darker, orange brighter. ${contrasts}`;
     },
     blend() {
       layer(`blend_${name()}`);
