@@ -68,7 +68,7 @@ def test_the_summary_says_in_plain_words_how_it_went(pair, call, tmp_path) -> No
 
 
 def test_an_earlier_level_at_its_limit_is_told_as_such() -> None:
-    from regista.cli._summary import summary_of, why
+    from regista.cli._summary import failures_of, summary_of, why
 
     levels = [{"stage": "rigid", "level": n, "values": [-0.5, -0.75], "status": s} for n, s in enumerate(
         ("step limit", "converged"))]  # fmt: skip
@@ -95,6 +95,17 @@ def test_an_earlier_level_at_its_limit_is_told_as_such() -> None:
         "FAILED its checks in 2.0 s, 0.2500 % of voxels folded, 0.50 GB at most",
         "status folded: 0.25 % of the voxels are folded",
     ]
+    assert summary_of({**record, "status": "folded"}, reasons=False)[1] == "status folded"
+    assert failures_of({**record, "status": "folded"}) == ["0.25 % of the voxels are folded"]
+    verdict = {"outcome": "fail", "reasons": ["the map folds: 0.25 % of the voxels", "edges do not meet"]}
+    failed = {**record, "status": "folded", "measures": {**record["measures"], "verdict": verdict}}
+    assert failures_of(failed) == verdict["reasons"]  # the folds once
+    assert summary_of(failed, reasons=False)[-1] == "verdict fail"
+    assert summary_of(failed)[-1] == "verdict fail: the map folds: 0.25 % of the voxels; edges do not meet"
+    look = {**record, "measures": {"verdict": {**verdict, "outcome": "look"}}}
+    assert failures_of(look) is None
+    assert summary_of(look, reasons=False)[-1].startswith("verdict look")
+    assert "edges do not meet" in summary_of(look, reasons=False)[-1]
 
 
 @pytest.mark.parametrize("given", ["", "fixed", "moving", "both"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -14,12 +15,15 @@ import pytest
 from scenes import result_of
 
 from regista.core import GeometryError, Grid, Image, LabelImage, LevelHistory, PointSet, RunRecord, Status
+from regista.io import read
 from regista.reporting import make_report, write_report
 from regista.reporting._colours import EDGE_COLOUR, FIXED_COLOUR, MOVING_COLOUR, two_colours
 from regista.reporting._curves import curves
+from regista.reporting._likeness import contrasts_differ
 from regista.reporting._outlines import edges
 from regista.reporting._page import SUMMARY_END, SUMMARY_START, page_text
 from regista.reporting._pictures import _outlines, draw_pair
+from regista.reporting._scene import make_scene
 from regista.reporting._slices import choose_slices
 from regista.transforms import Affine
 
@@ -203,6 +207,45 @@ def test_nan_and_a_flat_image_do_not_stop_the_page(pair) -> None:
 def drawn(fixed, moving, transform):
     layout = choose_slices(fixed)
     return draw_pair(fixed, moving, result_of(fixed, moving, transform), layout)
+
+
+@pytest.mark.parametrize(
+    ("look", "shift_mm", "differ"),
+    [
+        (lambda x: x, 0, False),
+        (lambda x: 3 * np.maximum(x, 0) ** 1.5, 0, False),  # brighter and steeper, but of one contrast
+        (
+            lambda x: np.where(x > 20, 260 - x, x),
+            0,
+            True,
+        ),  # dark where the other is bright, on a dark background
+        (lambda x: np.where(x > 20, 60 + np.abs(x - 100), x), 0, True),  # no line at all
+        (lambda x: x, 9, False),  # laid wrong: the difference is no matter of contrast
+    ],
+)
+def test_it_is_said_that_the_difference_of_two_contrasts_does_not_vanish(
+    pair, look, shift_mm, differ
+) -> None:
+    rng = np.random.default_rng(4)
+    data = look(pair.fixed.data) + rng.normal(0, 4, pair.fixed.grid.shape).astype(np.float32)
+    moving = pair.fixed.with_data(data.astype(np.float32))
+    matrix = np.eye(4)
+    matrix[0, 3] = shift_mm
+    html = make_report(pair.fixed, moving, result_of(pair.fixed, moving, Affine(matrix)), judged=False).html
+    words = 'Difference after. <span id="contrasts">The two images are of different contrast: their difference does not'
+    assert (words in html) == differ
+    assert "Means little between contrasts" in html  # in the script, for where it is not known
+
+
+@pytest.mark.data
+def test_real_contrasts_are_told_apart(data_dir) -> None:
+    folder = data_dir / "t1t2_slices_2d"
+    images = {name: read(folder / f"{name}.nii.gz") for name in ("S10_t1", "S10_t2", "S1_t1", "S1_t2")}
+    for (one, fixed), (other, moving) in itertools.permutations(images.items(), 2):
+        scene = make_scene(fixed, moving, Affine.identity(2))
+        region = scene.inside & scene.seen & scene.seen_warped
+        apart = one.split("_")[1] != other.split("_")[1]
+        assert contrasts_differ(scene.fixed, scene.warped, region) == apart, (one, other)
 
 
 def test_what_lies_beyond_the_moving_image_is_striped_and_no_difference() -> None:

@@ -120,6 +120,42 @@ def test_the_quality_page_is_readable_and_works_by_keyboard(page, report) -> Non
     assert page.evaluate("document.getElementById('when').textContent") != before
 
 
+def test_the_keys_of_the_quality_page_can_be_switched_off(page, report) -> None:
+    def state() -> list[str]:
+        return list(
+            page.evaluate(
+                "[document.querySelector('input[name=view]:checked').value, document.getElementById('when').textContent, "
+                "document.getElementById('pause').textContent]"
+            )
+        )
+
+    show(page, report)
+    usual = state()
+    page.click_on("#keys")
+    for key in "3bp":
+        page.press(key)
+    assert state() == usual
+    show(page, report)  # remembered
+    assert not page.evaluate("document.getElementById('keys').checked")
+    page.press("3")
+    assert state() == usual
+    page.evaluate("document.getElementById('keys').focus()")
+    page.press(" ")
+    page.press("3")
+    assert state()[0] == "edges"
+    # a browser that keeps nothing
+    refusing = "Object.defineProperty(window, 'localStorage', { get() { throw new Error('refused') } })"
+    script = page.call("Page.addScriptToEvaluateOnNewDocument", source=refusing)
+    show(page, report)
+    page.call("Page.removeScriptToEvaluateOnNewDocument", **script)
+    page.press("3")
+    assert state()[0] == "edges"
+    page.click_on("#keys")
+    page.press("4")
+    assert state()[0] == "edges"
+    assert page.complaints() == []
+
+
 def test_the_cohort_page_is_readable_and_works_by_keyboard(page, cohort) -> None:
     show(page, cohort)
     for _ in schemes(page):

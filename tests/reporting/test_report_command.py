@@ -95,6 +95,15 @@ def test_a_failed_verdict_is_exit_code_1_with_reasons_and_the_files_are_there(fi
     assert tree["verdict"]["reasons"][0] in done.stderr
     assert (tmp_path / "o/warped.nii.gz").exists()
     assert "Fail" in (tmp_path / "o/report.html").read_text(encoding="utf-8")
+    for command in (words, ("report", tmp_path / "o")):
+        for option in ((), ("--quiet",)):
+            done = call(*command, *option)
+            assert done.exit_code == 1
+            assert done.output.count("failed its checks:\n") == 1
+            for reason in tree["verdict"]["reasons"]:  # once, where errors stand
+                assert done.output.count(reason) == done.stderr.count(f"\n  {reason}\n") == 1
+            assert ("verdict fail\n" in done.stdout) == (not option)
+    assert "reasons" in json.loads(call("report", tmp_path / "o", "--json").stdout)["verdict"]
     done = call(*words, "--no-verdict")
     assert done.exit_code == 0, done.output
     assert "verdict fail" not in done.output

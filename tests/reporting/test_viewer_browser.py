@@ -212,6 +212,34 @@ def test_the_page_is_readable_and_works_by_keyboard(at) -> None:
     page.wait("!document.getElementById('help').open", PATIENCE)
 
 
+def test_single_key_shortcuts_can_be_switched_off(at) -> None:
+    page = at("#over=checker&block=5")
+    page.click_on("#keys")
+    page.wait("location.hash.includes('keys=0')", PATIENCE)
+    assert page.evaluate("getComputedStyle(document.querySelector('aside kbd')).display") == "none"
+    drawn = page.evaluate("document.body.dataset.drawn")
+    place = page.evaluate("document.querySelector('#readout dl').dataset.at")
+    for where in ("body", "#gl-fixed", "#over"):  # NiiVue has keys of its own, h, j, k, l among them
+        page.evaluate(f"document.querySelector('{where}').focus()")
+        for key in "g2kh[?r.":
+            page.press(key)
+    assert page.evaluate("document.body.dataset.drawn") == drawn
+    assert page.evaluate("document.querySelector('#readout dl').dataset.at") == place
+    assert not page.evaluate("document.getElementById('help').open")
+    page.evaluate("document.activeElement.blur()")
+    page.press("ArrowLeft")  # no character
+    page.wait(f"document.querySelector('#readout dl').dataset.at !== '{place}'", PATIENCE)
+
+    page = at("#over=checker&block=5&keys=0")  # the address remembers
+    assert not page.evaluate("document.getElementById('keys').checked")
+    page.evaluate("document.getElementById('keys').focus()")
+    page.press(" ")
+    assert page.evaluate("document.getElementById('keys').checked")
+    page.evaluate("document.activeElement.blur()")
+    press(page, "w")
+    page.wait("!/keys|over/.test(location.hash)", PATIENCE)
+
+
 def test_nothing_leaves_the_machine_and_nothing_complains(page, served) -> None:
     """Comes last: over all that the tests before it did."""
     own = urlsplit(served.url).netloc

@@ -196,6 +196,12 @@ function controls() {
   $('run').value = state.run
 }
 
+// Those who dictate, or touch keys unmeant, switch single-key shortcuts off (WCAG 2.2, 2.1.4).
+function setKeys(on) {
+  state.keys = $('keys').checked = on
+  document.body.dataset.keys = on ? 'on' : 'off'
+}
+
 // ---- choosing
 
 async function choose(number) {
@@ -307,13 +313,14 @@ function listen() {
     'keydown',
     (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return
+      if (!state.keys && event.key.length === 1) return event.stopPropagation() // NiiVue has keys of its own
       const typing = event.target.matches('select, input[type=range], button')
       const own = typing && (event.key.startsWith('Arrow') || event.key.startsWith('Page') || event.key === ' ')
       const box = event.target.matches('input[type=checkbox], input[type=radio]') && (event.key === ' ' || event.key.startsWith('Arrow'))
       const act = KEYS[event.key]
       if (!act || own || box || (!run && !',.?'.includes(event.key)) || ($('help').open && event.key !== '?')) return
       event.preventDefault()
-      event.stopPropagation() // NiiVue has keys of its own
+      event.stopPropagation()
       act()
     },
     true,
@@ -324,11 +331,16 @@ function listen() {
   $('opacity').addEventListener('input', () => set({ opacity: Number($('opacity').value) }))
   $('block').addEventListener('change', () => set({ block: BLOCKS[$('block').value] }))
   $('flicker').addEventListener('change', flicker)
+  $('keys').addEventListener('change', () => {
+    setKeys($('keys').checked)
+    remember()
+  })
   $('run').addEventListener('change', () => choose(Number($('run').value)))
   $('help-open').addEventListener('click', () => $('help').showModal())
   window.addEventListener('hashchange', () => {
     const before = state.run
     state = { ...fromHash(location.hash) }
+    setKeys(state.keys)
     if (run) state.block = knownBlock(state.block ?? run.block_mm)
     if (state.run !== before || !run) choose(Math.min(state.run, runs.length - 1))
     else draw().then(() => moved(state.at ?? run.centre_mm, 'url'))
@@ -337,6 +349,7 @@ function listen() {
 
 async function start() {
   listen()
+  setKeys(state.keys)
   try {
     runs = await get('api/runs')
     $('run').replaceChildren(

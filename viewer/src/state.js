@@ -11,6 +11,7 @@ export const DEFAULTS = {
   points: false,
   labels: 'none',
   outline: false,
+  keys: true, // single-key shortcuts
 }
 const WORDS = {
   layout: ['overlay', 'side', 'render'],

@@ -14,7 +14,7 @@ import typer
 from regista.cli._console import complain
 
 if TYPE_CHECKING:
-    from regista.core import Image
+    from regista.core import Image, Status
     from regista.registration import Guide, Result
 
 
@@ -86,6 +86,19 @@ def judged(
     timings["report"] = time.perf_counter() - began
     timings["total"] = timings.get("total", 0.0) + timings["report"]
     return _with(result, timings=timings), page
+
+
+def exit_code(failures: Sequence[str] | None, status: Status) -> int:
+    """Say on standard error why a registration failed, a reason a line, and return 1; 0 for None."""
+    if failures is None:
+        return 0
+    ended = "" if status.ok else f" (status {status})"
+    lines = "".join(f"\n  {reason}" for reason in failures)
+    complain(
+        f"Error: the registration failed its checks{ended}:{lines}\n"
+        "The results are written for inspection, do not use them. Look at the images, try another preset, masks or --initial"
+    )
+    return 1
 
 
 def _warned(result: Result, what: str, error: Exception) -> Result:

@@ -429,7 +429,8 @@ def tell_compiling() -> None:
 
 
 def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: bool) -> int:
-    from regista.cli._summary import as_tree, summary_of, why
+    from regista.cli._quality import exit_code
+    from regista.cli._summary import as_tree, failures_of, summary_of
 
     tree = record.to_dict()
     if as_json:
@@ -437,17 +438,8 @@ def _report(record: RunRecord, paths: dict[str, Path], quiet: bool, as_json: boo
     elif not quiet:
         for warning in record.warnings:
             complain(f"Warning: {warning}")
-        for number, line in enumerate(summary_of(tree)):
+        for number, line in enumerate(summary_of(tree, reasons=False)):  # they come last
             say(f"  {line}" if number else line)
         for path in paths.values():
             say(f"  {path}")
-    found = record.measures.get("verdict", {})
-    reasons = [] if record.status.ok else [why(tree)]
-    reasons += found["reasons"] if found.get("outcome") == "fail" else []
-    if not reasons:
-        return 0
-    complain(
-        f"Error: the registration failed its checks: {'; '.join(reasons)}; the results are written for inspection, do "
-        "not use them. Look at the images, try another preset, masks or --initial"
-    )
-    return 1
+    return exit_code(failures_of(tree), record.status)

@@ -83,6 +83,7 @@ def _single(
     as_json: bool,
 ) -> int:
     from regista.cli._outputs import check_outputs
+    from regista.cli._quality import exit_code
     from regista.core import FormatError, PlanError
     from regista.reporting import read_run, write_report
 
@@ -100,6 +101,7 @@ def _single(
     made = write_report(
         page, run.fixed, run.moving, run.result, judged=verdict, **_truth(run, *truth)
     ).verdict
+    failed = made is not None and made.outcome == "fail"
     if as_json:
         say_json({"verdict": made and made.to_dict(), "outputs": {"report": str(page)}})
     elif not quiet:
@@ -107,10 +109,10 @@ def _single(
             complain(f"Warning: {warning}")
         if made is not None:
             say(f"verdict {made.outcome}")
-            for reason in made.reasons:
+            for reason in () if failed else made.reasons:
                 say(f"  {reason}")
         say(f"  {page}")
-    return int(made is not None and made.outcome == "fail")
+    return exit_code(made.reasons if made is not None and failed else None, run.result.record.status)
 
 
 def _truth(

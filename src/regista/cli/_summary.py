@@ -21,13 +21,15 @@ _WHY = {
 }
 
 
-def summary_of(record: Mapping[str, Any]) -> list[str]:
+def summary_of(record: Mapping[str, Any], *, reasons: bool = True) -> list[str]:
     """Return the lines that tell how a registration went.
 
     Parameters
     ----------
     record : mapping
         `RunRecord.to_dict()`, or what ``record.json`` holds.
+    reasons : bool
+        Whether to say why it failed, where it did.
 
     Returns
     -------
@@ -43,9 +45,20 @@ def summary_of(record: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{done} in {record['timings'].get('total', record['timings']['registration']):.1f} s{text}, "
         f"{record['peak_memory_bytes'] / 1e9:.2f} GB at most",
-        f"status {record['status']}: {why(record)}",
+        f"status {record['status']}" + (f": {why(record)}" if reasons or record["status"] in USABLE else ""),
     ]
-    return [*lines, *_channels(record), *_similarity(record), *_verdict(record)]
+    return [*lines, *_channels(record), *_similarity(record), *_verdict(record, reasons or not failed)]
+
+
+def failures_of(record: Mapping[str, Any]) -> list[str] | None:
+    """Return why a registration failed: in the words of the verdict, which knows the status, or of that alone.
+
+    None if it did not.
+    """
+    found = record["measures"].get("verdict", {})
+    if found.get("outcome") == "fail":
+        return list(found["reasons"])
+    return None if record["status"] in USABLE else [why(record)]
 
 
 def completed(record: RunRecord, inputs: Mapping[str, Any], clock: Clock) -> RunRecord:
@@ -97,11 +110,12 @@ def why(record: Mapping[str, Any]) -> str:
     return _WHY.get(status, status)
 
 
-def _verdict(record: Mapping[str, Any]) -> list[str]:
+def _verdict(record: Mapping[str, Any], reasons: bool) -> list[str]:
     found = record["measures"].get("verdict")
     if found is None:
         return []
-    return [f"verdict {found['outcome']}" + (f": {'; '.join(found['reasons'])}" if found["reasons"] else "")]
+    told = "; ".join(found["reasons"]) if reasons else ""
+    return [f"verdict {found['outcome']}" + (f": {told}" if told else "")]
 
 
 def _channels(record: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,10 @@ from scipy.ndimage import uniform_filter
 Volume = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 _BINS = 24
+_CURVED, _CURVED_SHARE = 0.08, 0.45
+"""Variance that only a curve explains, of all and of what is explained, in images of two contrasts. Of aligned T1 and T2 it is
+0.11 and more of all, nearly all of what is explained; of one contrast, aligned or not, 0.1 at most or less than the share."""
+_ENOUGH = 500
 
 
 def log_ratio(value: float, other: float) -> float:
@@ -93,17 +97,57 @@ class Likeness:
         return float(max(aligned, 0.0) * together)
 
 
+def contrasts_differ(fixed: Volume, warped: Volume, region: Mask) -> bool:
+    """Tell whether two images show the same by different intensities, so that their difference does not vanish.
+
+    Then the intensities of one tell those of the other, but along a falling or bent curve, not a rising line. Images that
+    lie wrong on each other tell each other little: of them it is not said.
+
+    Parameters
+    ----------
+    fixed, warped : ndarray of float32
+        Images on one lattice.
+    region : ndarray of bool
+        Where both show something.
+
+    Examples
+    --------
+    >>> one = np.random.default_rng(0).random((40, 50), np.float32)
+    >>> both = np.ones(one.shape, bool)
+    >>> contrasts_differ(one, 3 * one + 1, both), contrasts_differ(one, 1 - one, both), contrasts_differ(one, one[::-1], both)
+    (False, True, False)
+    """
+    if region.sum() < _ENOUGH:
+        return False
+    a, b = fixed[region].astype(np.float64), warped[region].astype(np.float64)
+    if not (a.std() > 0 and b.std() > 0):
+        return False
+    rising = max(float(np.corrcoef(a, b)[0, 1]), 0.0) ** 2
+    explained = max(_correlation_ratio(a, b), _correlation_ratio(b, a))
+    curved = explained - rising
+    return bool(curved > max(_CURVED, _CURVED_SHARE * explained))
+
+
+def _correlation_ratio(values: NDArray[np.float64], given: NDArray[np.float64]) -> float:
+    """Return the share of the variance of some values that others explain, by a curve of any form, less what chance gives."""
+    codes = coded(given, rims_of(given))
+    counts = np.bincount(codes, minlength=_BINS)
+    means = np.bincount(codes, values, minlength=_BINS) / np.maximum(counts, 1)
+    rest = float(((values - means[codes]) ** 2).sum()) / (len(values) - np.count_nonzero(counts))
+    return 1 - rest / float(values.var(ddof=1))
+
+
 def _information(a: Volume, b: Volume) -> float:
     """Return mutual information as a share of the smaller entropy, less what chance gives."""
     return shared_information(coded(a, rims_of(a)), coded(b, rims_of(b)))
 
 
-def rims_of(values: Volume) -> NDArray[np.float32]:
+def rims_of(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the borders between bins that hold as many values each."""
     return np.unique(np.percentile(values, np.linspace(0, 100, _BINS + 1)[1:-1]).astype(np.float32))
 
 
-def coded(values: Volume, rims: NDArray[np.float32]) -> NDArray[np.intp]:
+def coded(values: NDArray[np.floating], rims: NDArray[np.float32]) -> NDArray[np.intp]:
     return np.asarray(np.searchsorted(rims, values, side="right"))
 
 

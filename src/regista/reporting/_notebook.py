@@ -290,7 +290,7 @@ class _Pane:
             volume.opacity = float(wanted.get(name, 0.0))
 
     def set_outline(self, wanted: bool) -> None:
-        """Draw labels as outlines, or filled."""
+        """Draw labels as outlines, or filled; ipyniivue has those of the volume alone, not of the slice."""
         if self.nv.opts.atlas_outline != float(wanted):
             self.nv.opts.atlas_outline = float(wanted)
 

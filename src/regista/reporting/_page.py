@@ -19,6 +19,7 @@ from regista.registration import Result
 from regista.reporting._colours import FOLD_COLOUR, RGB, data_uri, is_colour, thumbnail
 from regista.reporting._curves import curves
 from regista.reporting._deformation import Deformation, draw_deformation
+from regista.reporting._likeness import contrasts_differ
 from regista.reporting._mosaic import mosaic
 from regista.reporting._numbers import Numbers, measure_numbers, record_facts
 from regista.reporting._pictures import Pictures, aligned_centres, draw_pair
@@ -136,6 +137,7 @@ def make_report(
         fold_colour="#{:02x}{:02x}{:02x}".format(*FOLD_COLOUR),
         numbers=numbers,
         curves=curves(record["history"]),
+        contrasts=contrasts_differ(scene.fixed, scene.warped, scene.inside & scene.seen & scene.seen_warped),
         record=record,
         facts=record_facts(result.record),
         notes=notes,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import Grid, Image
-from regista.kernels.cpu.filters import gaussian_filter
+from regista.reporting._coarse import coarse_image
 from regista.reporting._deformation import linear_part
 from regista.reporting._likeness import Mask, Volume
 from regista.transforms import Affine, DisplacementField, Transform, resample
@@ -51,7 +51,7 @@ class Scene:
     transform : Transform
         The map.
     there : Image
-        The moving image, smoothed for this lattice.
+        The moving image, smoothed for this lattice, and of a huge one only some voxels.
     content : Content
         What of the moving image is not background.
     """
@@ -75,19 +75,6 @@ class Scene:
     transform: Transform
     there: Image
     content: Content
-
-
-def coarse_image(image: Image, spacing_mm: NDArray[np.float64]) -> Image:
-    """Return a scalar image, channels averaged, smoothed so that it may be sampled this coarsely."""
-    data = image.as_float32() if image.kind == "scalar" else image.as_float32().mean(axis=0)
-    if not np.isfinite(data).all():
-        data = np.nan_to_num(data, posinf=0.0, neginf=0.0)
-    sigma = 0.4 * np.maximum(spacing_mm / image.grid.spacing - 1, 0)
-    if sigma.max() > 0:
-        volume = data.reshape(1, *image.grid.as_3d().shape)
-        taps = [*sigma, *[0.0] * (3 - len(sigma))]
-        data = gaussian_filter(np.ascontiguousarray(volume), taps, border="nearest").reshape(data.shape)
-    return Image(data, image.grid)
 
 
 def work_grid(grid: Grid, voxels: int = WORK_VOXELS) -> Grid:

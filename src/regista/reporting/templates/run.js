@@ -68,7 +68,8 @@
     },
     difference() {
       layer(`difference_${name()}`);
-      caption.textContent = `moving less fixed, ${words()}: blue darker, orange brighter; means little between contrasts`;
+      const contrasts = document.getElementById("contrasts")?.textContent ?? "Means little between contrasts";
+      caption.textContent = `moving less fixed, ${words()}: blue darker, orange brighter. ${contrasts}`;
     },
     blend() {
       layer(`blend_${name()}`);
@@ -111,8 +112,15 @@
   when.addEventListener("click", toggle);
   const hold = () => { running = !running; restart(); };
   pause.addEventListener("click", hold);
+  // Those who dictate, or touch keys unmeant, switch the keys off (WCAG 2.2, 2.1.4).
+  const keys = document.getElementById("keys");
+  const KEYS = "regista-keys";
+  try { keys.checked = localStorage.getItem(KEYS) !== "off"; } catch { /* a browser that keeps nothing for pages from the disk */ }
+  keys.addEventListener("change", () => {
+    try { localStorage.setItem(KEYS, keys.checked ? "on" : "off"); } catch { /* then for this visit alone */ }
+  });
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!keys.checked || event.ctrlKey || event.metaKey || event.altKey) return;
     const number = Number(event.key);
     if (number >= 1 && number <= views.length) { views[number - 1].checked = true; draw(); return; }
     const key = event.key.toLowerCase();
