@@ -28,7 +28,7 @@ from scipy.stats import beta
 
 from harness.machine import RESULTS, ROOT, data_folder
 from harness.verdict_cases import FAMILIES
-from harness.verdict_runs import MIRRORED, kept_runs, make_runs
+from harness.verdict_runs import MIRRORED, MISLABELLED, kept_runs, make_runs
 from regista.reporting import _verdict
 from regista.reporting._verdict import Model, conclude, load_model
 
@@ -38,6 +38,10 @@ QUICK = ("brain slice", "T1-T2 slice", "T1-T2 aligned")
 DRAWS = 4000
 PUSHED = ("moved off", "turned off")
 """Kinds of runs that are off by a known amount: never good, though labels that hardly tell (rings, large lobes) may say so."""
+UNTOLD = (MIRRORED, MISLABELLED)
+"""Kinds of runs that no likeness tells from each other: the model is fitted without them."""
+ASTRAY_DEG = 60
+"""A turn after which a run from a wrong start is never good, whatever labels that hardly tell say."""
 SPARED = 0.95
 """Share of the good runs of anatomies left out of the fit that must not fail: above the .9 asked of other people."""
 LEAST = 40
@@ -97,7 +101,8 @@ def judged_by_truth(rows: Sequence[Row]) -> None:
             # of pairs that are aligned already the median is next to nothing: half a voxel is no failure
             times = row["error"] / max(usual, 0.5 * float(row.get("voxel") or 0))
             row["truly"] = "good" if times <= 2 else "failed" if times >= 4 else "between"
-        if row["truly"] == "good" and row["kind"].startswith(PUSHED):
+        astray = row["kind"] == "wrong start" and float(row["x_turned_deg"]) > ASTRAY_DEG
+        if row["truly"] == "good" and (row["kind"].startswith(PUSHED) or astray):
             row["truly"] = "between"
 
 
@@ -369,7 +374,7 @@ def main() -> None:
     if options.quick or options.shipped:
         tell(rows, load_model())
         return
-    fitting = [r for r in rows if r["half"] == "fit" and r["truly"] != "between" and r["kind"] != MIRRORED]
+    fitting = [r for r in rows if r["half"] == "fit" and r["truly"] != "between" and r["kind"] not in UNTOLD]
     model = fit(fitting)
     for name, (centre, scale, weight) in sorted(model.weights.items(), key=lambda item: -abs(item[1][2])):
         print(f"{name:18} centre {centre:8.3f} scale {scale:7.3f} weight {weight:6.2f}")

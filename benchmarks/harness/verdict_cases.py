@@ -251,6 +251,19 @@ def flipped(case: Case, axis: int) -> Case:
     return _changed(case, moving, world, lambda x: np.ascontiguousarray(np.flip(x, axis)), grid)
 
 
+def transposed(case: Case) -> Case:
+    """Return the case with the first two axes of the moving voxels exchanged, the header as it was but for the sizes."""
+    grid, n = case.moving.grid, case.moving.ndim
+    swap = np.eye(n + 1)[[1, 0, *range(2, n + 1)]]
+    there = Grid((grid.shape[1], grid.shape[0], *grid.shape[2:]), grid.grid2world)
+    world = there.grid2world @ swap @ grid.world2grid
+    lead = case.moving.kind != "scalar"
+    moving = case.moving.with_data(
+        np.ascontiguousarray(np.swapaxes(case.moving.data, lead, lead + 1)), grid=there
+    )
+    return _changed(case, moving, world, lambda x: np.ascontiguousarray(np.swapaxes(x, 0, 1)), there)
+
+
 def cropped(case: Case, rng: np.random.Generator) -> Case:
     """Return the case with a corner of the moving image alone, its header's origin lost."""
     grid = case.moving.grid

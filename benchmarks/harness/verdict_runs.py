@@ -24,6 +24,7 @@ from harness.verdict_cases import (
     ordinary,
     pushed,
     slab,
+    transposed,
     turned,
     wrong_start,
 )
@@ -38,6 +39,7 @@ from regista.transforms import Affine, Composite, resample, resample_labels
 SYMMETRIC = ("brain", "brain slice", "mouse", "T1-T2 slice", "T1-T2 aligned", "T1-T2 brain")
 """Families that are nearly their own mirror image from left to right: the rates are told with and without their flips."""
 MIRRORED = "mirrored"
+MISLABELLED = "right, header half turned"
 FAILURES = ("wrong start", "flipped", "other organ", "cropped", "noise", "unmoved")
 OFF_PERCENT, OFF_DEGREES = (2, 4, 8, 12), (5, 10, 20, 30)
 """How far, of the longest extent, and by what turn, good results are moved off."""
@@ -139,6 +141,8 @@ def planned(data: Path, folder: Path, families: Sequence[str], pairs: int | None
             # half turned, a brain flipped along any axis is a brain mirrored from left to right
             told = MIRRORED if kind == "flipped" and case.family in SYMMETRIC else told
             yield Planned(f"{name}_{kind.replace(' ', '-')}", told, changed, case.preset, options)
+        if case.family in ("brain", "brain slice", "mouse") and number % 3 == 1:
+            yield Planned(f"{name}_transposed", MIRRORED, transposed(case), case.preset, {})
         if case.family == "brain" and number % 3 == 0:
             yield Planned(f"{name}_mirror", MIRRORED, flipped(case, 0), case.preset, {})
         yield from _derived(name, case, number)
@@ -184,7 +188,7 @@ def _derived(name: str, case: Case, number: int) -> Iterator[Planned]:
         round_, turn = half_turned(case)
         yield run(
             "half-turned",
-            "right, header half turned",
+            MISLABELLED,
             lambda r: made(round_, Composite((r.transform, turn)), Composite((turn.inverse(), r.inverse)), r),
             case=round_,
             same_error=True,

@@ -191,11 +191,28 @@ def test_headers_without_codes_and_pictures_state_no_orientation(tmp_path, grid,
     assert not read(tmp_path / "plain.nrrd").oriented
 
 
+def test_what_a_header_leaves_out_is_not_stated(tmp_path, rng):
+    data = rng.normal(size=(4, 5)).astype(np.float32)
+    coronal = np.array([[-1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(data, coronal), tmp_path / "coronal.nii")
+    nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), tmp_path / "axial.nii")
+    assert not read(tmp_path / "coronal.nii").oriented  # its directions are left out
+    assert read(tmp_path / "axial.nii").oriented
+    data.tofile(tmp_path / "a.raw")
+    text = (
+        "ObjectType = Image\nNDims = 2\nDimSize = 5 4\nElementType = MET_FLOAT\n{}ElementDataFile = a.raw\n"
+    )
+    for name, line in (("bare", ""), ("full", "TransformMatrix = 1 0 0 1\n")):
+        (tmp_path / f"{name}.mhd").write_text(text.format(line), encoding="utf-8")
+        assert read(tmp_path / f"{name}.mhd").oriented is (name == "full")
+
+
 def test_orientation_stays_with_what_is_made_of_an_image(grid, rng):
     series = Image(rng.normal(size=(2, *grid.shape)).astype(np.float32), grid, "series", oriented=True)
     first = series.frames()[0]
     assert first.oriented
     assert stack_channels([first, first]).oriented
+    assert not stack_channels([first, first.with_data(first.data, oriented=False)]).oriented
     assert resample(first, grid).oriented
 
 

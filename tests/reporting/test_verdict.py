@@ -281,14 +281,21 @@ def plain(**changes: float) -> dict[str, float]:
         ({"nudged": 0.0}, "pass", None),  # no push could be measured
         ({"nudged": 0.01}, "look", "the map is off"),
         ({"nudged": 0.03}, "fail", "the map is off"),
-        ({"turned_deg": 80.0}, "pass", None),
+        ({"turned_deg": 55.0}, "pass", None),
+        ({"turned_deg": 80.0}, "look", "is that meant?"),
         ({"turned_deg": 178.0}, "look", "against how it is stored: is that meant?"),
         ({"turned_deg": 178.0} | LIKE_ITS_MIRROR, "look", "may be swapped"),
         ({"turned_deg": 178.0, "turned_unasked_deg": 178.0, "oriented": 1.0}, "look", "is that meant?"),
         (HALF_TURN | {"oriented": 0.0}, "look", "may be swapped"),
         (HALF_TURN | {"turned_unasked_deg": 2.0}, "look", "how it is stored"),
-        (HALF_TURN | {"turned_deg": 100.0, "turned_unasked_deg": 100.0}, "look", "how it is stored"),
+        (HALF_TURN | {"turned_deg": 70.0, "turned_unasked_deg": 70.0}, "look", "how it is stored"),
         (HALF_TURN, "fail", "both files state how they lie"),
+        (
+            HALF_TURN | {"edges_over_mirror": 0.2},
+            "fail",
+            "both files state how they lie",
+        ),  # one measure alone
+        (HALF_TURN | {"edges_over_mirror": 0.2, "nmi_over_mirror": 0.2}, "look", "is that meant?"),
         (LIKE_ITS_MIRROR, "pass", "only the headers tell"),
         (
             {f"{n}_over_mirror": -0.04 for n in ("nmi", "lncc", "edges")},

@@ -140,7 +140,7 @@ def run_model(
         Runs a plan on the images from a start, masks and all.
     """
     from regista.learning import load_model
-    from regista.registration import finish
+    from regista.registration import finish, linear_of
 
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
@@ -152,7 +152,7 @@ def run_model(
     began = time.perf_counter()
     predicted = model.predict(fixed, moving, initial=start)
     seconds = time.perf_counter() - began
-    told = {
+    told: dict[str, Any] = {
         "model": {
             "name": model.name,
             "weights_sha256": model.settings.get("weights_sha256"),
@@ -160,16 +160,20 @@ def run_model(
             "spacing_mm": list(model.config.inputs.spacing_mm),
         }
     }
+    given = {} if initial is None else {"initial_fixed2moving": linear_of(initial)}
     if refine is None:
+        told |= given
         record = None if first is None else first.record
         result = finish(fixed, moving, predicted, record=record, measures=told, fill=fill, seed=seed)
         earlier = 0.0
     else:
         result = run(refine, predicted)
         earlier = 0.0 if first is None else first.record.timings["registration"]
+        # the run began at the prediction, which nobody gave
+        found = {k: v for k, v in result.record.measures.items() if k != "initial_fixed2moving"}
         result = replace(
             result,
-            record=replace(result.record, measures={**result.record.measures, **told, "refined": True}),
+            record=replace(result.record, measures={**found, **told, **given, "refined": True}),
         )
     timings = dict(result.record.timings)
     timings["network"] = seconds

@@ -34,8 +34,9 @@ class Image:
     frame_seconds : float, optional
         Time from one frame of a series to the next (TR), s; None where it is not known.
     oriented : bool
-        Whether the file states how the image lies in the patient (NIfTI's sform or qform code, DICOM, NRRD's space);
-        of arrays, pictures and headers that do not, the axes of the grid are but a convention.
+        Whether the file states how the image lies in the patient (NIfTI's sform or qform code, DICOM's orientation,
+        NRRD's anatomical space, MetaImage's matrix, MGH's RAS flag); of arrays, pictures and headers that do not, the
+        axes of the grid are but a convention.
 
     Examples
     --------
@@ -156,4 +157,10 @@ def stack_channels(images: Sequence[Image]) -> Image:
                 "resample it first: regista apply CONTRAST --like FIRST -o OUT"
             )
     data = [image.data if image.kind == "channels" else image.data[None] for image in images]
-    return Image(np.concatenate(data), first.grid, "channels", first.space, oriented=first.oriented)
+    return Image(
+        np.concatenate(data),
+        first.grid,
+        "channels",
+        first.space,
+        oriented=all(one.oriented for one in images),
+    )

@@ -165,7 +165,7 @@ def _planar(matrix: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
     keep = np.ix_([0, 1, 3], [0, 1, 3])
     planar = matrix[keep].copy()
     spacing = np.linalg.norm(matrix[:3, :2], axis=0)
-    if np.abs(matrix[2, :2]).max() > 1e-3 * spacing.min():
+    if not _is_axial(matrix):
         _log.warning(
             "%s: a 2-D image whose plane is not the world's x-y plane; its own axes are taken as x and y, with "
             "pixels of %.4g×%.4g mm from the origin",
@@ -174,6 +174,12 @@ def _planar(matrix: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
         )
         planar = np.diag([*spacing, 1.0])
     return np.asarray(planar)
+
+
+def _is_axial(matrix: NDArray[np.float64]) -> bool:
+    """Tell whether the first two axes lie in the world's x-y plane."""
+    spacing = np.linalg.norm(matrix[:3, :2], axis=0)
+    return bool(np.abs(matrix[2, :2]).max() <= 1e-3 * spacing.min())
 
 
 def _to_image(header: Any, data: NDArray[Any], space: str | None, path: Path) -> Image:
@@ -199,7 +205,10 @@ def _to_image(header: Any, data: NDArray[Any], space: str | None, path: Path) ->
         frames = frames[..., 0]
     out = c_ordered(frames[0]) if kind == "scalar" else np.stack([c_ordered(frame) for frame in frames])
     seconds = _frame_seconds(header) if kind == "series" else None
-    oriented = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+    oriented = max(int(header["sform_code"]), int(header["qform_code"])) > 0
+    oriented = oriented and (
+        ndim == 3 or _is_axial(_world(header, path))
+    )  # other planes lose their directions
     return Image(out, grid, kind, space, seconds, oriented)  # type: ignore[arg-type]
 
 

@@ -25,7 +25,8 @@ from regista.io._files import (
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".vtk")
 _DICOM_ORIENTATION, _NRRD_SPACE, _FORMAT = "0020|0037", "NRRD_space", "ITK_InputFilterName"
-_ANATOMICAL = {"anterior", "posterior", "superior", "las", "lps", "ras", "scanner"}
+_ANATOMICAL = {"anterior", "posterior", "superior", "las", "lps", "ras"}
+_META_MATRIX = (b"TransformMatrix", b"Rotation", b"Orientation =")
 
 
 def read_itk(path: Path, space: str | None, spacing: Sequence[float] | None = None) -> Image:
@@ -60,10 +61,14 @@ def _foresee(sitk: Any, path: Path, file: str, count: int = 1) -> Any:
 def _oriented(header: Any) -> bool:
     """Tell whether a header says how the image lies in the patient: DICOM's tag, NRRD's named space, MetaImage's matrix."""
     if header.HasMetaDataKey(_DICOM_ORIENTATION):
-        return True
+        return len(header.GetMetaData(_DICOM_ORIENTATION).split("\\")) == 6
     if header.HasMetaDataKey(_NRRD_SPACE):
         return bool(set(header.GetMetaData(_NRRD_SPACE).lower().split("-")) & _ANATOMICAL)
-    return header.HasMetaDataKey(_FORMAT) and header.GetMetaData(_FORMAT) == "MetaImageIO"
+    if not header.HasMetaDataKey(_FORMAT) or header.GetMetaData(_FORMAT) != "MetaImageIO":
+        return False
+    with open(header.GetFileName(), "rb") as stream:
+        text = stream.read(4096)
+    return any(name in text for name in _META_MATRIX)
 
 
 def read_dicom(folder: Path, space: str | None, series: str | None = None) -> Image:

@@ -1,5 +1,6 @@
 """The registration engine: plans in, results out."""
 
+from regista.registration._bases import linear_of
 from regista.registration._finish import finish
 from regista.registration._guides import Guide, LabelGuide, LandmarkGuide, SurfaceGuide
 from regista.registration._landmarks import (
@@ -64,6 +65,7 @@ __all__ = [
     "fit_landmarks",
     "framewise_displacement",
     "learn_deformation_prior",
+    "linear_of",
     "list_fields",
     "list_presets",
     "load_plan",

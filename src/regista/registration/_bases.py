@@ -33,6 +33,29 @@ def product_of(parts: Sequence[Any]) -> Matrix:
     return matrix
 
 
+def linear_of(initial: Transform) -> Matrix:
+    """Return the product of the linear parts of a start: how it turns, whatever bends between them.
+
+    Parameters
+    ----------
+    initial : Transform
+        From fixed to moving.
+
+    Returns
+    -------
+    ndarray
+        ``(4, 4)``, of a 2-D map ``(3, 3)``.
+
+    Examples
+    --------
+    >>> from regista.transforms import Translation
+    >>> linear_of(Translation.by([1.0, 2.0]))[:2, 2].tolist()
+    [1.0, 2.0]
+    """
+    linear = [part for part in parts_of(initial) if isinstance(part, Affine)]
+    return planar(product_of(linear), initial.ndim)
+
+
 def planar(matrix: Matrix, ndim: int) -> Matrix:
     """Return a 4×4 matrix as one of the images' own number of axes."""
     if ndim == 3:

@@ -100,7 +100,7 @@ def finish(
         if status.ok and found["folded_percent"] > MAX_FOLDED_PERCENT:
             status = Status.FOLDED
     warped = resample(moving, fixed.grid, whole, fill=fill, dtype=np.float32)
-    warped = Image(warped.data, fixed.grid, warped.kind, fixed.space)
+    warped = replace(warped, grid=fixed.grid, space=fixed.space, oriented=fixed.oriented)
     base = record or _fresh(fixed, moving, seed)
     timings = dict(base.timings)
     timings["inverse and resampling"] = time.perf_counter() - began

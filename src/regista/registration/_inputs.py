@@ -299,9 +299,14 @@ def region_on(region: Image, grid: Grid) -> NDArray[np.float32]:
     return np.asarray(warp(inside, (own.world2grid @ grid.grid2world)[:3], shape=grid.shape))
 
 
-def check_memory(fixed: Scan, moving: Scan, plan: Plan, guides: int = 0) -> int:
-    """Return the predicted peak in bytes, with a number of guides; refuse what will not fit."""
-    start, stop = content_box(fixed)
+def check_memory(
+    fixed: Scan, moving: Scan, plan: Plan, guides: int = 0, middle: tuple[int, ...] | None = None
+) -> int:
+    """Return the predicted peak in bytes, with a number of guides; refuse what will not fit.
+
+    Where the run is on a lattice of its own, `middle`, both images lie on that besides.
+    """
+    start, stop = content_box(fixed) if middle is None else (np.zeros(3, int), np.array(middle))
 
     def voxels_at(shrink: int) -> int:
         return int(np.prod((stop - start) / np.array(fixed.shrink_factors(shrink * fixed.finest_mm))))
@@ -314,6 +319,8 @@ def check_memory(fixed: Scan, moving: Scan, plan: Plan, guides: int = 0) -> int:
     images = 4 * (6 * fixed.data.size * count + 3 * moving.data.size * len(moving.channels))
     # guides: gradients of both halves of a map and labels; these lie on all voxels, not on the content alone
     guided = 4 * (6 + 4 * guides) * fixed.data.size if guides else 0
+    if middle is not None:
+        images += 4 * 9 * int(np.prod(middle)) * count
     need = max(voxels * _BYTES_PER_VOXEL + metric, outputs) + images + guided + 250_000_000
     have = available_bytes()
     if have is not None and need > have:

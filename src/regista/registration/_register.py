@@ -25,7 +25,7 @@ from regista.core import (
     software_versions,
     threads,
 )
-from regista.registration._bases import base_from, parts_of, planar, product_of, to_voxels
+from regista.registration._bases import base_from, linear_of, parts_of, planar, product_of, to_voxels
 from regista.registration._channels import Channels, check_metrics, flat_warning
 from regista.registration._control_points import fit_control_points
 from regista.registration._convex import run_convex
@@ -200,7 +200,7 @@ class _Run:
         began_output = time.perf_counter()
         transform, inverse = self._transforms(linear, found)
         warped = resample(self.moving, self.fixed.grid, transform, fill=self.fill, dtype=np.float32)
-        warped = Image(warped.data, self.fixed.grid, warped.kind, self.fixed.space)
+        warped = replace(warped, grid=self.fixed.grid, space=self.fixed.space, oriented=self.fixed.oriented)
         self._time("inverse and resampling", began_output)
         self._time("registration", began)
         return Result(transform, inverse, warped, self._record(), (self.fixed, self.moving))
@@ -277,11 +277,10 @@ class _Run:
                 f"the initial transform is {self.initial.ndim}-D, the images are {self.fixed.ndim}-D"
             )
         check_direction(self.initial, self.fixed.space, self.moving.space)
+        self.measures["initial_fixed2moving"] = linear_of(self.initial)
         parts = parts_of(self.initial)
         if all(isinstance(part, Affine) for part in parts):
-            matrix = product_of(parts)
-            self.measures["initial_fixed2moving"] = planar(matrix, self.fixed.ndim)
-            return matrix, None
+            return product_of(parts), None
         if any(isinstance(stage, LinearStage) for stage in self.plan.stages):
             raise GeometryError(
                 "the initial transform holds a displacement field or a spline, which linear stages would undo; use a "
@@ -293,7 +292,6 @@ class _Run:
                 break
             trailing.insert(0, part)
         matrix = product_of(trailing)
-        self.measures["initial_fixed2moving"] = planar(matrix, self.fixed.ndim)
         return matrix, base_from(self.initial, matrix)
 
     def _straight(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Found | None]:
@@ -345,10 +343,10 @@ class _Run:
         if not any(isinstance(stage, DenseStage) for stage in self.plan.stages):
             return matrix, None
         guides = [guide.placed(half.to_middle, inverse_of(half.to_moving)) for guide in self.guides]
-        scans = half.scans(fixed, moving)
         # the middle has room for both images: more than was foreseen of the fixed one
-        need = check_memory(*scans, self.plan, len(self.guides))
+        need = check_memory(fixed, moving, self.plan, len(self.guides), half.grid.shape)
         self.measures["predicted_memory_bytes"] = max(need, self.measures["predicted_memory_bytes"])
+        scans = half.scans(fixed, moving)
         found = self._dense_stages(*scans, np.eye(4), None, tuple(guide.prepare() for guide in guides))
         assert found is not None
         vectors = half.displacement_mm(found.vectors_mm, fixed.grid)

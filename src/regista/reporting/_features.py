@@ -340,6 +340,10 @@ def _turned_unasked(linear: Affine, result: Result) -> float:
     """Return the turn against the headers, or against the start that was given: the smaller."""
     matrices = [linear.matrix]
     given = result.record.measures.get("initial_fixed2moving")
+    if (
+        given is None and "--initial" in result.record.command
+    ):  # an older record, which does not tell what was given
+        return 0.0
     if given is not None:
         matrices.append(linear.matrix @ np.linalg.inv(np.asarray(given, np.float64)))
     return min(_turn_degrees(matrix[:-1, :-1]) for matrix in matrices)
