@@ -111,6 +111,7 @@ def test_register_by_a_model(trained, slices, tmp_path, refined):
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
     assert record["measures"]["model"]["name"] == "tiny"
+    assert "initial_fixed2moving" not in record["measures"]  # the network's field is no start that was given
     assert record["measures"].get("refined", False) == refined
     assert record["timings"]["network"] > 0
     # it was trained on scans as they lie: no linear stage comes before it
@@ -123,13 +124,15 @@ def test_register_by_a_model(trained, slices, tmp_path, refined):
     np.testing.assert_allclose(back.map_points(there.map_points(points)), points, atol=0.1)
 
 
-def test_register_by_a_model_from_a_given_linear_map(trained, slices, tmp_path):
+@pytest.mark.parametrize("more", [(), ("--refine", "2d", "--set", "stages.diffeomorphic.steps=[3,3,3,3,3]")])
+def test_register_by_a_model_from_a_given_linear_map(trained, slices, tmp_path, more):
     write(tmp_path / "start.h5", Translation.by([1.0, 2.0]))
     words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "out", "--model", trained)
-    done = call("register", *words, "--initial", tmp_path / "start.h5", "--json", "--no-verdict")
+    done = call("register", *words, "--initial", tmp_path / "start.h5", "--json", "--no-verdict", *more)
     assert done.exit_code == 0, done.output
-    linear = np.array(json.loads(done.stdout)["measures"]["linear_fixed2moving"])
-    np.testing.assert_allclose(linear[:2, 2], [1.0, 2.0])
+    measures = json.loads(done.stdout)["measures"]
+    for name in ("linear_fixed2moving", "initial_fixed2moving"):
+        np.testing.assert_allclose(np.array(measures[name])[:2, 2], [1.0, 2.0])
 
 
 @pytest.mark.parametrize(
