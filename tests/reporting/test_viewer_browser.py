@@ -122,6 +122,29 @@ def test_the_page_shows_anatomy_and_answers_keys(at, served, pair, registered) -
     assert not page.evaluate("document.getElementById('help').open")
 
 
+def test_the_crosshair_is_seen_wherever_it_is(at, pair) -> None:
+    """Between the middles of pixels too, where lines thinner than a pixel would be left out."""
+    page = at("#over=none")
+    middle = pair.fixed.grid.center_mm
+    counts = []
+    for shift in np.arange(8) * 0.05:
+        place = ",".join(f"{v:.3f}" for v in middle + shift)
+        before = int(page.evaluate("document.body.dataset.drawn"))
+        page.evaluate(f"void (location.hash = '#over=none&at={place}')")
+        page.wait(f"document.body.dataset.drawn > {before} && {READY}", PATIENCE)
+        there = "parseFloat(document.querySelector('#readout dl').dataset.at)"
+        page.wait(f"Math.abs({there} - {middle[0] + shift}) < 0.002", PATIENCE)
+        counts.append([lines(page, canvas) for canvas in ("gl-fixed", "gl-moving")])
+    assert np.min(counts) >= 4, counts  # three planes, some of which share a row or a column of pixels
+    assert (np.ptp(counts, axis=0) <= 1).all(), counts  # two planes may come to share one
+
+
+def lines(page, canvas: str) -> int:
+    """Return how many rows and columns of a canvas hold a line of the crosshair."""
+    blue = np.abs(pixels(page, canvas) - (87, 181, 232)).max(-1) < 60
+    return sum(int((np.diff(blue.sum(axis) > 60, prepend=False) == 1).sum() + 1) // 2 for axis in (0, 1))
+
+
 def test_outlines_of_labels_are_those_of_the_plane_that_is_shown(at, pair) -> None:
     """The crosshair lies beside the border of labels along every axis: outlines of the volume would be whole faces."""
     middle = pair.fixed.grid.index2world(np.array(pair.fixed.grid.shape) // 2)

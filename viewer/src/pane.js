@@ -4,6 +4,7 @@ import { sliceShader } from './slice.js'
 
 const OPAQUE = { R: [0, 255], G: [0, 255], B: [0, 255], A: [255, 255], I: [0, 255] }
 const ORANGE = { R: [0, 255], G: [0, 140], B: [0, 26], A: [255, 255], I: [0, 255] }
+const CROSSHAIR_PIXELS = 1.25
 const BLUE = { R: [0, 0], G: [0, 115], B: [0, 229], A: [255, 255], I: [0, 255] }
 
 export class Pane {
@@ -25,8 +26,7 @@ export class Pane {
       viewModeHotKey: '',
       logLevel: 'error',
       loadingText: '',
-      crosshairWidth: 0.25,
-      crosshairWidthUnit: 'percent',
+      crosshairWidthUnit: 'mm',
       crosshairGap: 4,
       dragMode: DRAG_MODE.contrast,
     })
@@ -126,11 +126,23 @@ export class Pane {
   }
 
   draw() {
-    if (!this.away) this.nv.drawScene()
+    if (this.away) return
+    this.nv.drawScene()
+    this.sizeCrosshair()
+  }
+
+  // Crosshairs are bodies of a size in mm: what is thinner than a pixel falls between pixels, and is not seen.
+  sizeCrosshair() {
+    const { nv } = this
+    const pixels = nv.screenSlices.filter(({ axCorSag }) => axCorSag <= 2).map(({ fovMM, leftTopWidthHeight }) => Math.abs(fovMM[0] / leftTopWidthHeight[2]))
+    const width = CROSSHAIR_PIXELS * Math.max(...pixels) * devicePixelRatio
+    if (Number.isFinite(width) && Math.abs(width / nv.opts.crosshairWidth - 1) > 0.05) nv.setCrosshairWidth(width) // draws
   }
 
   fit() {
-    if (!this.away) this.nv.resizeListener()
+    if (this.away) return
+    this.nv.resizeListener()
+    this.draw()
   }
 
   position() {

@@ -233,7 +233,7 @@ class _Pane:
             back_color=(0.0, 0.0, 0.0, 1.0),
             crosshair_color=(*_CROSSHAIR, 1.0),
             font_color=(0.85, 0.85, 0.85, 1.0),
-            crosshair_width=0.25,
+            crosshair_width=0.7,  # lines thinner than a pixel fall between pixels
             crosshair_width_unit="percent",
             crosshair_gap=4.0,
             is_radiological_convention=True,
