@@ -98,12 +98,12 @@ def _single(
     inputs = [*(folder / name for name in RESULTS), *(truth[0] or ()), *(truth[1] or ()), *images]
     check_outputs([page], inputs, (".html", ".htm"))
     run = read_run(folder, *images)
-    made = write_report(
-        page, run.fixed, run.moving, run.result, judged=verdict, **_truth(run, *truth)
-    ).verdict
+    report = write_report(page, run.fixed, run.moving, run.result, judged=verdict, **_truth(run, *truth))
+    made, measures = report.verdict, report.summary["measures"]
     failed = made is not None and made.outcome == "fail"
     if as_json:
-        say_json({"verdict": made and made.to_dict(), "outputs": {"report": str(page)}})
+        told = {"verdict": made and made.to_dict(), "measures": measures, "outputs": {"report": str(page)}}
+        say_json(told)
     elif not quiet:
         for warning in run.result.record.warnings:
             complain(f"Warning: {warning}")
@@ -111,6 +111,12 @@ def _single(
             say(f"verdict {made.outcome}")
             for reason in () if failed else made.reasons:
                 say(f"  {reason}")
+        for name, before, unit in (
+            ("dice", "dice_before", "mean Dice"),
+            ("tre_mean_mm", "tre_before_mm", "mean TRE, mm"),
+        ):
+            if name in measures and before in measures:
+                say(f"  {unit}: {measures[before]:.3f} before, {measures[name]:.3f} now")
         say(f"  {page}")
     return exit_code(made.reasons if made is not None and failed else None, run.result.record.status)
 

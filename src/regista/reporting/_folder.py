@@ -106,9 +106,16 @@ def read_run(folder: Path, fixed: Path | None = None, moving: Path | None = None
         images[role] = image
         warnings += [text] if text else []
     warped = read(folder / _FILES[0])
+    maps = [read_transform(folder / name) for name in _FILES[1:3]]
+    for name, transform in zip(_FILES[1:3], maps, strict=True):
+        if transform.ndim != images["fixed"].ndim:
+            raise FormatError(
+                f"{folder / name} is a {transform.ndim}-D transform and the fixed image is {images['fixed'].ndim}-D: it is of another "
+                "run; run the registration again"
+            )
     result = Result(
-        read_transform(folder / _FILES[1]),
-        read_transform(folder / _FILES[2]),
+        maps[0],
+        maps[1],
         Image(warped.data, warped.grid, warped.kind, images["fixed"].space),
         replace(record, warnings=tuple(warnings)),
     )

@@ -102,7 +102,9 @@ def measure_numbers(
                     after=getattr(after, name),
                 )
             )
+        beyond = float(np.mean(~result.warped.grid.contains(landmarks[0].points_mm)))
         flat |= {"tre_mean_mm": after.mean, "tre_max_mm": after.max}
+        flat |= {"tre_before_mm": before.mean, "landmarks_beyond": beyond}
     return Numbers(rows=rows, map_rows=map_rows, labels=scores, label_count=count, flat=flat)
 
 
@@ -169,7 +171,7 @@ def _overlap(
     kept = sorted((s for s in scores if np.isfinite(s.dice)), key=lambda s: s.dice)
     mean, before = (float(np.nanmean([s.dice for s in part])) if part else 0.0 for part in (scores, earlier))
     row = Row(name=f"Dice, mean of {len(scores)} labels", before=before, after=mean)
-    return {"dice": mean}, row, kept[:MOST_LABELS], len(scores)
+    return {"dice": mean, "dice_before": before}, row, kept[:MOST_LABELS], len(scores)
 
 
 def _scored(here: LabelImage, there: LabelImage) -> list[LabelScore]:

@@ -25,7 +25,7 @@ from regista.reporting._numbers import Numbers, measure_numbers, record_facts
 from regista.reporting._pictures import Pictures, aligned_centres, draw_pair
 from regista.reporting._scene import Scene, make_scene
 from regista.reporting._slices import Layout, choose_slices
-from regista.reporting._verdict import Verdict, judge
+from regista.reporting._verdict import Verdict, beside_truth, judge
 
 DEFORMATION_PIXELS = 560
 SUMMARY_START, SUMMARY_END = '<script type="application/json" id="summary">', "</script>"
@@ -112,7 +112,8 @@ def make_report(
                 "the same images"
             )
     scene = make_scene(fixed, moving, result.transform) if scene is None else scene
-    if judged and verdict is None:
+    fresh = judged and verdict is None
+    if fresh:
         verdict = judge(fixed, moving, result, scene=scene)
     verdict = verdict if judged else None
     title = title or f"{moving.space or 'moving'} → {fixed.space or 'fixed'}"
@@ -122,6 +123,7 @@ def make_report(
     small = choose_slices(fixed, pixels=DEFORMATION_PIXELS)
     deformation = draw_deformation(result.transform, result.inverse, small, fixed.grid, moving.grid)
     numbers = measure_numbers(scene, result, labels, landmarks, start)
+    verdict = beside_truth(verdict, numbers.flat) if fresh and verdict is not None else verdict
     record = result.record.to_dict()
     notes = _notes(fixed, moving, layout, scene, result, pictures)
     summary = _summary(title, verdict, numbers, pictures, layout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -39,6 +39,8 @@ NUDGED = (0.0, 0.02)
 """Log ratio that a small push of the map adds to all three measures: look, fail. Of good runs it is −0.04 at most."""
 MIRRORED = (-0.03, -0.06)
 """Log ratio to the likeness of mirrored images that all three measures are below: look, fail."""
+WORSE_DICE, WORSE_TRE = 0.02, 1.05
+"""By how much the mean overlap of labels given must fall, and by which factor the mean error of landmarks rise, to be said."""
 SYMMETRIC = 0.05
 """Log ratio to the likeness of mirrored images below which a flip would not show; it is said, and changes nothing."""
 STAYED = 0.005
@@ -243,6 +245,44 @@ def conclude(features: Mapping[str, float], status: str = "converged", model: Mo
     return Verdict(outcome=outcome, reasons=tuple(reasons), probability=probability, features=dict(features))
 
 
+def beside_truth(verdict: Verdict, numbers: Mapping[str, float]) -> Verdict:
+    """Return a verdict that says so where labels or landmarks, which it does not know, speak against it.
+
+    Parameters
+    ----------
+    verdict : Verdict
+        On the images alone.
+    numbers : mapping of str to float
+        ``dice`` and ``dice_before``; ``tre_mean_mm``, ``tre_before_mm``, and the share ``landmarks_beyond`` of landmarks that
+        lie outside the fixed image; whichever were measured.
+
+    Returns
+    -------
+    Verdict
+        At least *look*, the new reasons first, where the truth became worse or does not lie in the image.
+    """
+    found = []
+    if numbers.get("dice", 1.0) < numbers.get("dice_before", 0.0) - WORSE_DICE:
+        found.append(
+            f"the labels given overlap less than before (mean Dice {numbers['dice_before']:.3f}, now "
+            f"{numbers['dice']:.3f}): are they of these images, on their grids?"
+        )
+    if numbers.get("landmarks_beyond", 0.0) > 0:
+        found.append(
+            f"{numbers['landmarks_beyond']:.0%} of the landmarks lie outside the fixed image: are they of this pair, in mm, "
+            "by the convention that was named (--convention)?"
+        )
+    elif numbers.get("tre_mean_mm", 0.0) > WORSE_TRE * numbers.get("tre_before_mm", np.inf):
+        found.append(
+            f"the landmarks given are further apart than before ({numbers['tre_before_mm']:.3g} mm in the mean, now "
+            f"{numbers['tre_mean_mm']:.3g})"
+        )
+    if not found:
+        return verdict
+    outcome = Outcome.LOOK if verdict.outcome is Outcome.PASS else verdict.outcome
+    return replace(verdict, outcome=outcome, reasons=(*found, *verdict.reasons))
+
+
 def _certain(features: Mapping[str, float], status: str, doubtful: bool) -> list[str]:
     """Return what makes a failure on its own, or, where it says so, with images that hardly match."""
     found = []
@@ -270,8 +310,8 @@ def _certain(features: Mapping[str, float], status: str, doubtful: bool) -> list
         found.append(
             f"the map turns the image by {features['turned_deg']:.0f}° though both files state how they lie, and mirrored "
             "it would match about as well: a header is wrong, or an image is flipped and left and right are swapped, and "
-            "nothing in a pair tells which; mend the header, or, if the turn is right, give a linear map that turns so as the "
-            "start: `--preset affine`, look at it, then --initial its fixed2moving.h5"
+            "nothing in a pair tells which; mend the header, or, if the turn is right, give it as the start: --initial with the "
+            "fixed2moving.h5 of this run, or, where this map bends, of a run with --preset affine"
         )
     if _over_mirror(features) < MIRRORED[1]:
         found.append(_than_mirrored(features))
@@ -438,6 +478,8 @@ def _soft(features: Mapping[str, float], model: Model) -> list[str]:
     """Return the reasons of the model, those that weigh most first."""
     given = model.contributions(features)
     ranked = sorted((name for name in given if given[name] > 0.15), key=lambda name: -given[name])
+    if _inverse_beyond(features, 0):  # a rule has said so
+        ranked = [name for name in ranked if name != "inverse_p95"]
     beyond = [n for n in ranked if _beyond(features[n], n, model)]
     beyond += [n for n in ranked if n not in beyond][: max(0, 2 - len(beyond))]  # one alone may lead astray
     return [WORDS[name].format(features[name]) for name in beyond]
