@@ -37,7 +37,7 @@ RADIUS_MM, STEP_MM = 10.0, 1.25
 HIGHEST_HU = 100.0  # bone and contrast agent do not lead the balls
 NOISE_HU = 20.0
 LATTICE_MM = (0.683, 0.683, 2.5)
-"""Spacing of the places where landmarks of the follow-up lie; those of the baseline, 1.366 × 1.366 × 5, were given."""
+"""Spacing of the places where landmarks of the follow-up lie; those of the baseline lie on one of 1.366 × 1.366 × 5."""
 
 
 @dataclass(frozen=True)
