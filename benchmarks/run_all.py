@@ -25,6 +25,7 @@ QUICK: dict[str, list[str]] = {
     "triangle": [],
     "exchange": ["--people", "1000"],
     "barrier": ["--only", "mouse"],
+    "lung_landmarks": [],
     "multimodal": ["--cases", "patient07_t2"],
     "skull_strip": ["--heads", "1001_head_2mm", "--tools", "regista"],
     "brain_t1": ["--pairs", "1", "--tools", "regista_affine", "regista_whole"],
