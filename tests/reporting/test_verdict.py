@@ -14,10 +14,13 @@ from regista.registration import register
 from regista.reporting import Outcome, judge
 from regista.reporting._features import measure_features
 from regista.reporting._scene import Content, make_scene
-from regista.reporting._verdict import WORDS, Model, _worse, conclude, load_model
+from regista.reporting._verdict import WORDS, Model, _worse, beside_truth, conclude, load_model
 from regista.transforms import Affine, Composite
 
 LIKE_ITS_MIRROR = {"nmi_over_mirror": 0.01, "lncc_over_mirror": 0.02, "edges_over_mirror": 0.04}
+MODEL = Model(
+    weights={"nmi": (0.5, 0.1, -1.0)}, intercept=-3.0, look_above=0.5, fail_above=0.9, limits={"nmi": 0.2}
+)
 HALF_TURN = {"turned_deg": 178.0, "turned_unasked_deg": 178.0, "oriented": 1.0} | LIKE_ITS_MIRROR
 
 
@@ -311,10 +314,7 @@ def plain(**changes: float) -> dict[str, float]:
     ],
 )
 def test_each_rule_speaks_from_its_limit_on(changes, outcome, words) -> None:
-    nothing = Model(
-        weights={"nmi": (0.5, 0.1, -1.0)}, intercept=-3.0, look_above=0.5, fail_above=0.9, limits={"nmi": 0.2}
-    )
-    verdict = conclude(plain(**changes), "converged", nothing)
+    verdict = conclude(plain(**changes), "converged", MODEL)
     assert verdict.outcome == outcome, verdict.reasons
     assert (words is None) == (verdict.reasons == ())
     assert words is None or words in verdict.reasons[0]
@@ -392,3 +392,29 @@ def test_a_mirror_image_that_lies_a_little_off_is_aligned_before_it_is_compared(
     assert min(found[0]) > 0.3
     assert max(found[1]) < -0.3
     assert max(found[2]) < -0.3
+
+
+def test_truth_that_speaks_against_a_verdict_is_said() -> None:
+    fine = conclude(plain(), "converged", MODEL)
+    assert fine.outcome is Outcome.PASS
+    kept = {
+        "dice": 0.5,
+        "dice_before": 0.51,
+        "tre_mean_mm": 2.0,
+        "tre_before_mm": 1.95,
+        "landmarks_beyond": 0.0,
+    }
+    assert beside_truth(fine, kept) is fine
+    for numbers, words in (
+        ({"dice": 0.005, "dice_before": 0.066}, "labels given overlap less"),
+        ({"tre_mean_mm": 3.0, "tre_before_mm": 2.0, "landmarks_beyond": 0.0}, "further apart than before"),
+        (
+            {"tre_mean_mm": 1.0, "tre_before_mm": 2.0, "landmarks_beyond": 0.4},
+            "40% of the landmarks lie outside",
+        ),
+    ):
+        said = beside_truth(fine, numbers)
+        assert said.outcome is Outcome.LOOK
+        assert words in said.reasons[0]
+    failed = conclude(plain(mirrored=1.0), "converged", MODEL)
+    assert beside_truth(failed, {"dice": 0.1, "dice_before": 0.5}).outcome is Outcome.FAIL
