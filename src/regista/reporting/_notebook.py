@@ -29,7 +29,7 @@ OVER = {
 }
 """What may lie over the fixed image, by the words of the menu."""
 LABELS = {"None": "", "Of the fixed image": "labels-fixed", "Of the moving image, warped": "labels-moved"}
-_CROSSHAIR = tuple(channel / 255 for channel in FIXED_COLOUR)
+_CROSSHAIR = tuple(channel / 255 for channel in MOVING_COLOUR)
 
 
 def view(
@@ -328,7 +328,7 @@ def _colormaps() -> dict[str, dict[str, list[int]]]:
 
 
 def _connectome(pairs: list[dict[str, Any]], size: float) -> bytes:
-    """Return landmarks as a NiiVue connectome: fixed ones blue, moving ones brought over orange, a line between."""
+    """Return landmarks as a NiiVue connectome: fixed ones orange, moving ones brought over blue, a line between."""
     nodes = [
         {"name": "", **dict(zip("xyz", pair[key], strict=True)), "colorValue": colour, "sizeValue": 1}
         for pair in pairs

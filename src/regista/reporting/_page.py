@@ -118,7 +118,10 @@ def make_report(
     title = title or f"{moving.space or 'moving'} → {fixed.space or 'fixed'}"
     layout = choose_slices(fixed)
     start = aligned_centres(fixed, moving) if scene.centred else None
-    pictures = draw_pair(fixed, moving, result, layout, start=start, labels=labels, landmarks=landmarks)
+    contrasts = contrasts_differ(scene.fixed, scene.warped, scene.inside & scene.seen & scene.seen_warped)
+    pictures = draw_pair(
+        fixed, moving, result, layout, start=start, labels=labels, landmarks=landmarks, contrasts=contrasts
+    )
     small = choose_slices(fixed, pixels=DEFORMATION_PIXELS)
     deformation = draw_deformation(result.transform, result.inverse, small, fixed.grid, moving.grid)
     numbers = measure_numbers(scene, result, labels, landmarks, start)
@@ -137,7 +140,8 @@ def make_report(
         fold_colour="#{:02x}{:02x}{:02x}".format(*FOLD_COLOUR),
         numbers=numbers,
         curves=curves(record["history"]),
-        contrasts=contrasts_differ(scene.fixed, scene.warped, scene.inside & scene.seen & scene.seen_warped),
+        contrasts=contrasts,
+        blend=pictures.blend,
         record=record,
         facts=record_facts(result.record),
         notes=notes,
