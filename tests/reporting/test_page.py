@@ -25,7 +25,7 @@ from regista.reporting._page import SUMMARY_END, SUMMARY_START, page_text
 from regista.reporting._pictures import _outlines, draw_pair
 from regista.reporting._scene import make_scene
 from regista.reporting._slices import choose_slices
-from regista.transforms import Affine
+from regista.transforms import Affine, DisplacementField
 
 EVIL = "<script>alert('x')</script>"
 
@@ -404,6 +404,22 @@ def test_borders_are_shown_in_two_colours_where_contrasts_differ() -> None:
     assert np.abs(_warmth(plain.plain["blend_after"])).mean() > 4  # tissues in colours, though all is aligned
     assert np.abs(_warmth(borders.plain["blend_after"])).mean() < 1
     assert borders.plain["blend_after"].max() > 200
+
+
+def test_legends_mark_the_ends_that_values_lie_beyond() -> None:
+    fixed = _disc()
+    vectors = np.zeros((2, *fixed.grid.shape), np.float32)
+    vectors[0, 60, 50] = 3.0
+    field, least = DisplacementField(vectors, fixed.grid), '<i class="sequential"></i> 0.1 mm'
+    spiked, still = (
+        make_report(fixed, fixed, result_of(fixed, fixed, map_), judged=False).html
+        for map_ in (field, Affine.identity(2))
+    )
+    assert '<i class="sequential"></i> ≥ ' in spiked
+    assert "≤ −" in spiked
+    assert "≥ " not in still
+    assert "≤ −" not in still
+    assert still.count(least) == 2  # displacement and inverse consistency
 
 
 def test_curves_go_down_when_the_cost_does() -> None:
