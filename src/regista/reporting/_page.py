@@ -44,7 +44,8 @@ class Report:
     verdict : Verdict or None
         What it says; None of a page that does not judge.
     summary : mapping
-        A flat row: name, measures, a thumbnail as a data URI; with a verdict its outcome, reasons and probability.
+        A flat row: name, measures, a thumbnail as a data URI, marks of the run; with a verdict its outcome, reasons and
+        probability.
     """
 
     html: str
@@ -127,7 +128,7 @@ def make_report(
     numbers = measure_numbers(scene, result, labels, landmarks, start)
     record = result.record.to_dict()
     notes = _notes(fixed, moving, layout, scene, result, pictures)
-    summary = _summary(title, verdict, numbers, pictures, layout)
+    summary = {**_summary(title, verdict, numbers, pictures, layout), "run": run_marks(record)}
     html = render(
         "run.html",
         title=title,
@@ -238,6 +239,20 @@ def _summary(
         "measures": {name: value for name, value in numbers.flat.items() if math.isfinite(value)},
         "thumbnail": data_uri(thumbnail(_one_slice(pictures, layout), *_THUMBNAIL), quality=72),
     }
+
+
+def run_marks(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells a run from others: its images' hashes, and the time it took, to the last digit.
+
+    Examples
+    --------
+    >>> run_marks({"inputs": {"fixed": {"sha256": "ab"}}, "timings": {"registration": 1.25}})
+    {'fixed': 'ab', 'seconds': 1.25}
+    """
+    inputs = record.get("inputs", {})
+    marks = {role: inputs.get(role, {}).get("sha256") for role in ("fixed", "moving")}
+    marks["seconds"] = record.get("timings", {}).get("registration")
+    return {name: mark for name, mark in marks.items() if mark is not None}
 
 
 def _one_slice(pictures: Pictures, layout: Layout) -> RGB:
