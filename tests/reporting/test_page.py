@@ -145,6 +145,14 @@ def test_two_dimensions_and_colour(tmp_path) -> None:
     assert text == made.html
     assert "Radiological" not in text  # a picture has no left and right of a person
     assert text.count("data:image/") > 12
+    assert "displacement, largest, pixels" in text  # no size was stated
+    assert "Displacement (the map is linear), pixels" in text
+    assert " mm</" not in text
+    scan = replace(image, oriented=True)
+    stated = make_report(scan, scan, result).html
+    assert "displacement, largest, mm" in stated
+    assert "pixels</" not in stated
+    assert "Radiological" in stated
 
 
 def test_a_file_name_that_is_no_utf8_is_escaped(tmp_path) -> None:

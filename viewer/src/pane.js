@@ -61,7 +61,7 @@ export class Pane {
   }
 
   // layers: [{url, opacity, colormap, palette}], the base first.
-  async show(layers, { flat, render, additive, labels, picture }) {
+  async show(layers, { flat, render, additive, labels, letters }) {
     const wanted = await Promise.all(layers.map((layer) => this.load(layer.url)))
     wanted.forEach((volume, n) => {
       const { opacity, colormap, palette } = layers[n]
@@ -82,7 +82,7 @@ export class Pane {
     await this.paint(labels)
     nv.opts.sliceType = render ? SLICE_TYPE.RENDER : flat ? SLICE_TYPE.AXIAL : SLICE_TYPE.MULTIPLANAR
     nv.opts.show3Dcrosshair = true
-    nv.opts.isOrientationTextVisible = !picture // a photograph has no left and right of a person
+    nv.opts.isOrientationTextVisible = letters // a photograph has no left and right of a person
     if (at) this.moveTo(at)
     else this.draw()
   }

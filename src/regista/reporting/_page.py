@@ -24,7 +24,7 @@ from regista.reporting._mosaic import mosaic
 from regista.reporting._numbers import Numbers, measure_numbers, record_facts
 from regista.reporting._pictures import Pictures, aligned_centres, draw_pair
 from regista.reporting._scene import Scene, make_scene
-from regista.reporting._slices import Layout, choose_slices
+from regista.reporting._slices import Layout, choose_slices, length_unit
 from regista.reporting._verdict import Verdict, judge
 
 DEFORMATION_PIXELS = 560
@@ -140,6 +140,7 @@ def make_report(
         scales=deformation,
         fold_colour="#{:02x}{:02x}{:02x}".format(*FOLD_COLOUR),
         numbers=numbers,
+        unit=length_unit(fixed, moving),
         curves=curves(record["history"]),
         contrasts=contrasts,
         blend=pictures.blend,
@@ -199,7 +200,10 @@ def _notes(
             "As stored, the images hardly overlap in world space: 'before' shows them with their centres aligned."
         )
     if layout.tiles[0].letters:
-        notes.append("Radiological convention: the person's left (L) is on the right of the picture.")
+        places = "; mm at a slice are its place in RAS+ world space" if fixed.ndim == 3 else ""
+        notes.append(
+            f"Radiological convention: the person's left (L) is on the right of the picture{places}."
+        )
     for role, image in (("fixed", fixed), ("moving", moving)):
         if image.kind == "channels" and not is_colour(image):
             notes.append(f"Of the {role} image the first of {len(image.data)} channels is shown.")
