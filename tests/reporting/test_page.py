@@ -418,7 +418,7 @@ def test_legends_mark_the_ends_that_values_lie_beyond() -> None:
     fixed = _disc()
     vectors = np.zeros((2, *fixed.grid.shape), np.float32)
     vectors[0, 60, 50] = 3.0
-    field, least = DisplacementField(vectors, fixed.grid), '<i class="sequential"></i> 0.1 mm'
+    field, least = DisplacementField(vectors, fixed.grid), '<i class="sequential"></i> 0.1 pixels'
     spiked, still = (
         make_report(fixed, fixed, result_of(fixed, fixed, map_), judged=False).html
         for map_ in (field, Affine.identity(2))
