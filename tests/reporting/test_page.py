@@ -395,6 +395,7 @@ def test_two_colours_are_gray_where_the_same_thing_is_darker_in_one_image() -> N
     fixed = _disc(bright=200.0)
     look = fixed.with_data(np.where(fixed.data > 100, 60 + 0.002 * fixed.data**2, fixed.data))
     look.data[:40] = look.data[0, 0]  # a third is missing, and stays visible
+    look.data[70:80, 60:70] = 600.0  # a bright vessel, which makes all else darker in the range of the image
     found = drawn(fixed, look, Affine.identity(2))
     warm = np.abs(_warmth(found.plain["blend_after"]))
     height, width = warm.shape
