@@ -196,3 +196,40 @@ def test_a_page_that_tells_an_unknown_verdict_is_unreadable(tmp_path, pair, good
     row = cohort_row(tmp_path / "run")
     assert row.outcome == "unreadable"
     assert "no verdict that is known" in row.reasons[0]
+
+
+def test_a_run_whose_results_are_gone_is_unreadable_and_they_are_named(tmp_path, pair, good) -> None:
+    _leave(tmp_path / "run", pair, good)
+    assert cohort_row(tmp_path / "run").outcome == "pass"
+    (tmp_path / "run/warped.nii.gz").unlink()
+    (tmp_path / "run/fixed2moving.h5").unlink()
+    row = cohort_row(tmp_path / "run")
+    assert row.outcome == "unreadable"
+    assert "lacks warped.nii.gz, fixed2moving.h5" in row.reasons[0]
+    assert row.thumbnail == ""
+
+
+@pytest.mark.parametrize("mark", ["seconds", "fixed"])
+def test_a_page_of_another_run_does_not_speak_for_this_one(tmp_path, pair, good, mark) -> None:
+    _leave(tmp_path / "run", pair, good)
+    path = tmp_path / "run/record.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    told = {"outcome": "fail", "reasons": ["it folds"], "probability": 0.97}
+    record["measures"]["verdict"] = told
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert cohort_row(tmp_path / "run").outcome == "pass"  # a newer page of the same run
+    if mark == "seconds":
+        record["timings"]["registration"] += 1e-9
+    else:
+        record["inputs"]["fixed"]["sha256"] = "1"
+    path.write_text(json.dumps(record), encoding="utf-8")
+    row = cohort_row(tmp_path / "run", "run/report.html")
+    assert (row.outcome, row.probability, row.link, row.thumbnail) == ("fail", 0.97, "", "")
+    assert row.reasons[0] == "it folds"
+    assert "report.html is of another run" in row.reasons[1]
+    if mark == "seconds":  # without a verdict in the record it is judged
+        del record["measures"]["verdict"]
+        path.write_text(json.dumps(record), encoding="utf-8")
+        row = cohort_row(tmp_path / "run", "run/report.html")
+        assert (row.outcome, row.link) == ("pass", "")
+        assert "report.html is of another run" in row.reasons[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scenes import bend, oblique, organ, turned
 
 from regista.core import Grid, Image
@@ -56,7 +57,10 @@ def test_the_inverse_is_not_accused_where_the_map_leaves_its_lattice() -> None:
     there, back = DisplacementField(vectors, grid), DisplacementField(-vectors, grid)
     layout = choose_slices(organ(grid))
     shown = draw_deformation(there, back, layout, grid, grid)
-    assert shown.inverse_mm < 1e-3
+    assert shown.inverse_mm == pytest.approx(0.1 * grid.spacing.min())  # the least scale: nothing is wrong
+    known = np.concatenate([picture[(picture != 225).any(axis=-1)] for picture in shown.inverse])
+    assert (known == known[0]).all()
+    assert known[0].tolist() == [68, 1, 84]  # all of it 0
     gray = [(picture == 225).all(axis=-1) for picture in shown.inverse]
     assert any(one.any() for one in gray)
     assert not all(one.all() for one in gray)
@@ -73,3 +77,17 @@ def test_a_linear_map_shows_its_own_displacement() -> None:
     assert shown.linear_only
     again = draw_deformation(Composite((bend(grid, 1.0), turn)), None, layout, grid)
     assert again.largest_mm < 4  # the linear part is left out
+
+
+def test_ends_of_scales_say_where_values_lie_beyond() -> None:
+    grid = oblique()
+    layout = choose_slices(organ(grid))
+    smooth = draw_deformation(Affine.identity(3), Affine.identity(3), layout, grid)
+    assert smooth.beyond == frozenset()
+    tile = layout.tiles[0].grid
+    middle = grid.world2index(tile.index2world(np.array([[(n - 1) / 2 for n in tile.shape]])))[0]
+    vectors = np.zeros((3, *grid.shape), np.float32)
+    vectors[(0, *middle.round().astype(int))] = 3.0  # on few pixels of a slice
+    spiked = draw_deformation(DisplacementField(vectors, grid), Affine.identity(3), layout, grid)
+    assert spiked.beyond == {"magnitude", "inverse", "shrunk", "grown"}
+    assert spiked.largest_mm < 1

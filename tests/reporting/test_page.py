@@ -25,7 +25,7 @@ from regista.reporting._page import SUMMARY_END, SUMMARY_START, page_text
 from regista.reporting._pictures import _outlines, draw_pair
 from regista.reporting._scene import make_scene
 from regista.reporting._slices import choose_slices
-from regista.transforms import Affine
+from regista.transforms import Affine, DisplacementField
 
 EVIL = "<script>alert('x')</script>"
 
@@ -145,6 +145,14 @@ def test_two_dimensions_and_colour(tmp_path) -> None:
     assert text == made.html
     assert "Radiological" not in text  # a picture has no left and right of a person
     assert text.count("data:image/") > 12
+    assert "displacement, largest, pixels" in text  # no size was stated
+    assert "Displacement (the map is linear), pixels" in text
+    assert " mm</" not in text
+    scan = replace(image, oriented=True)
+    stated = make_report(scan, scan, result).html
+    assert "displacement, largest, mm" in stated
+    assert "pixels</" not in stated
+    assert "Radiological" in stated
 
 
 def test_a_file_name_that_is_no_utf8_is_escaped(tmp_path) -> None:
@@ -232,7 +240,7 @@ def test_it_is_said_that_the_difference_of_two_contrasts_does_not_vanish(
     matrix = np.eye(4)
     matrix[0, 3] = shift_mm
     html = make_report(pair.fixed, moving, result_of(pair.fixed, moving, Affine(matrix)), judged=False).html
-    words = 'Difference after. <span id="contrasts">The two images are of different contrast: their difference does not'
+    words = 'Difference after, fixed less registered. <span id="contrasts">The two images are of different contrast: their difference does not'
     assert (words in html) == differ
     assert "Means little between contrasts" in html  # in the script, for where it is not known
 
@@ -352,6 +360,75 @@ def test_two_colours_of_equal_images_are_gray_and_differ_in_blue_and_orange_else
     other = two_colours(np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32))[0, 0]
     assert alone[0] > 200 > alone[2]
     assert other[2] > 200 > other[0]
+
+
+def _disc(shift: float = 0.0, bright: float = 200.0, ground: float = 10.0) -> Image:
+    index = np.indices((120, 100))
+    near = np.hypot(index[0] - 60 - shift, index[1] - 50)
+    texture = 20 * np.sin(index[0] / 3) * np.cos(index[1] / 4)
+    data = np.where(near < 30, bright + np.sign(bright - ground) * texture, ground)
+    return Image(data.astype(np.float32), Grid(data.shape, np.eye(3)))
+
+
+def _warmth(picture) -> np.ndarray:
+    """Red less blue: above 0 orange, below 0 blue."""
+    return picture[..., 0].astype(int) - picture[..., 2]
+
+
+@pytest.mark.parametrize("ground", [10.0, 240.0])
+def test_what_the_fixed_image_has_alone_is_orange_in_every_picture(ground: float) -> None:
+    fixed, moving = (_disc(shift, bright=120.0, ground=ground) for shift in (-8, 8))
+    found = drawn(fixed, moving, Affine.identity(2))
+    height, width = found.plain["fixed"].shape[:2]
+    # world x grows to the left of a picture: the fixed disc is on the right
+    alone = {"fixed": round(width * (1 - 24 / 120)), "moving": round(width * (1 - 96 / 120))}
+    for name in ("blend_after", "difference_after"):
+        line = _warmth(found.plain[name])[height // 2]
+        assert line[alone["fixed"]] > 40, name
+        assert line[alone["moving"]] < -40, name
+    assert any("inverted" in note for note in found.notes) == (ground > 200)
+    html = make_report(fixed, moving, result_of(fixed, moving, Affine.identity(2)), judged=False).html
+    assert "Difference after, fixed less registered" in html
+
+
+def test_two_colours_are_gray_where_the_same_thing_is_darker_in_one_image() -> None:
+    fixed = _disc(bright=200.0)
+    look = fixed.with_data(np.where(fixed.data > 100, 60 + 0.002 * fixed.data**2, fixed.data))
+    look.data[:40] = look.data[0, 0]  # a third is missing, and stays visible
+    look.data[70:80, 60:70] = 600.0  # a bright vessel, which makes all else darker in the range of the image
+    found = drawn(fixed, look, Affine.identity(2))
+    warm = np.abs(_warmth(found.plain["blend_after"]))
+    height, width = warm.shape
+    assert np.median(warm[height // 2, round(width * 0.4) : round(width * 0.6)]) < 6
+    assert warm[height // 2, round(width * (1 - 36 / 120))] > 40
+    assert "matched" in found.blend
+
+
+def test_borders_are_shown_in_two_colours_where_contrasts_differ() -> None:
+    fixed = _disc()
+    moving = fixed.with_data(300 - fixed.data)
+    layout, result = choose_slices(fixed), result_of(fixed, moving, Affine.identity(2))
+    plain, borders = (draw_pair(fixed, moving, result, layout, contrasts=c) for c in (False, True))
+    assert "borders" in borders.blend
+    assert np.abs(_warmth(plain.plain["blend_after"])).mean() > 4  # tissues in colours, though all is aligned
+    assert np.abs(_warmth(borders.plain["blend_after"])).mean() < 1
+    assert borders.plain["blend_after"].max() > 200
+
+
+def test_legends_mark_the_ends_that_values_lie_beyond() -> None:
+    fixed = _disc()
+    vectors = np.zeros((2, *fixed.grid.shape), np.float32)
+    vectors[0, 60, 50] = 3.0
+    field, least = DisplacementField(vectors, fixed.grid), '<i class="sequential"></i> 0.1 pixels'
+    spiked, still = (
+        make_report(fixed, fixed, result_of(fixed, fixed, map_), judged=False).html
+        for map_ in (field, Affine.identity(2))
+    )
+    assert '<i class="sequential"></i> ≥ ' in spiked
+    assert "≤ −" in spiked
+    assert "≥ " not in still
+    assert "≤ −" not in still
+    assert still.count(least) == 2  # displacement and inverse consistency
 
 
 def test_curves_go_down_when_the_cost_does() -> None:

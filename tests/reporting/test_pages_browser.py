@@ -254,3 +254,40 @@ def test_nothing_complains(page) -> None:
     """Comes last: over all that the tests before it did."""
     assert page.complaints() == []
     assert [url for url in page.requests() if not url.startswith(("file:", "data:", "about:", "blob:"))] == []
+
+
+def test_every_measure_and_the_reasons_fit_a_small_screen(page, tmp_path) -> None:
+    names = (
+        "ncc",
+        "lncc",
+        "mi",
+        "ssim",
+        "displacement_p50_mm",
+        "displacement_p95_mm",
+        "folded_percent",
+        "seconds",
+    )
+    names = (*names, "mean_dice", "min_dice", "tre_mean_mm", "tre_max_mm")
+    reason = (
+        "the images share little information where they are laid on each other (0.12 of the smaller entropy)"
+    )
+    row = CohortRow(
+        name="sub-01/deformable: t1 → mni",
+        outcome="unreadable",
+        reasons=(reason,) * 3,
+        measures=dict.fromkeys(names, 0.875) | {"seconds": 130.9},
+    )
+    path = tmp_path / "page.html"
+    path.write_text(cohort_html([row, row], "two"), encoding="utf-8")
+    show(page, path)  # 1280 pixels wide
+    box = "document.querySelector('.scroll')"
+    assert page.evaluate(f"{box}.scrollWidth - {box}.clientWidth") <= 0
+    assert page.evaluate("document.querySelector('td.wide').offsetWidth") > 250
+    page.download_to(tmp_path)
+    page.click_on("#download")
+    until = time.monotonic() + PATIENCE
+    while not (tmp_path / "runs.csv").exists() and time.monotonic() < until:
+        page.evaluate("1")
+        time.sleep(0.1)
+    with (tmp_path / "runs.csv").open(encoding="utf-8-sig", newline="") as stream:
+        assert set(csv.DictReader(stream).fieldnames) >= {name.replace("_", " ") for name in names}

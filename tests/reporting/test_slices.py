@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,6 +37,16 @@ def test_letters_tell_where_pixels_lie_in_the_world(order, signs) -> None:
         assert down @ WAYS[bottom] > 0.99
         assert down @ WAYS[top] < -0.99
     assert {tile.letters for tile in layout.tiles} == {"RLAP", "RLSI", "APSI"}
+
+
+def test_a_picture_has_letters_only_where_its_file_states_an_orientation() -> None:
+    image = Image(np.zeros((70, 90), np.float32), Grid((70, 90), np.diag([1.0, -1.0, 1.0])))
+    assert choose_slices(image).tiles[0].letters == ""
+    tile = choose_slices(replace(image, oriented=True)).tiles[0]
+    assert tile.letters == "RLAP"
+    corner, right, down = tile.grid.index2world(np.array([[0, 0], [1, 0], [0, 1]]))
+    assert right[0] < corner[0]  # towards the person's left, and back
+    assert down[1] < corner[1]
 
 
 def test_values_are_those_of_the_image_there(pair) -> None:

@@ -24,6 +24,7 @@ from viewer_runs import write_run
 from regista.cli import app
 from regista.core import FormatError, GeometryError, Grid, Image, LabelImage, PointSet
 from regista.reporting import RunFolder, ViewerRun, ViewerServer, open_viewer
+from regista.reporting._notebook import _table
 from regista.reporting._viewer_run import _nice_block, _object_mm
 from regista.reporting._viewer_volumes import checkerboard, coded, nifti_bytes, shrunk, window_of
 from regista.transforms import Composite, resample, resample_labels
@@ -329,6 +330,23 @@ def test_2d_colour_is_shown_in_colour_and_read_out(tmp_path, make_grid) -> None:
     assert len(found["fixed_value"]) == 3
     points = np.frombuffer(run.grid_lines()[-1200:], "<f4").reshape(-1, 3)
     assert (points[np.isfinite(points[:, 2]), 2] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("spacing", "oriented", "unit", "world"),
+    [(1.0, False, "pixels", "world pixels"), (0.5, False, "mm", "world mm"), (1.0, True, "mm", "RAS+ mm")],
+)
+def test_positions_of_a_picture_name_their_convention(tmp_path, spacing, oriented, unit, world) -> None:
+    data = np.random.default_rng(0).integers(0, 255, (40, 31), dtype=np.uint8)
+    image = Image(data, Grid((40, 31), np.diag([spacing, spacing, 1.0])), oriented=oriented)
+    result = result_of(image, image, bend(image.grid, 1.0))
+    run = ViewerRun(RunFolder(path=tmp_path, fixed=image, moving=image, result=result))
+    about = run.details()
+    assert (about["unit"], about["world"]) == (unit, world)
+    assert about["letters"] == {"fixed": oriented, "moving": oriented}
+    read_out = _table(run.at([3.0, 4.0, 0.0]), about)  # of the notebook
+    for words in (f"Displacement, {unit}<", "along x, y<", f"Fixed, {world}<", f"Moving, {world}<"):
+        assert words in read_out
 
 
 def replace_warped(result, warped):

@@ -11,11 +11,12 @@ import pytest
 from accessibility import contrast, faults, walk
 from devtools import Browser, find_browser
 from PIL import Image as Picture
+from scenes import bend, result_of
 from viewer_runs import write_run
 
-from regista.core import LabelImage
+from regista.core import Grid, Image, LabelImage
 from regista.registration import register
-from regista.reporting import open_viewer
+from regista.reporting import RunFolder, ViewerRun, ViewerServer, open_viewer
 
 READY = "document.body.dataset.ready === 'yes' && document.querySelector('#readout dd')"
 PATIENCE = 240  # a graphics card in software, on a busy machine
@@ -178,9 +179,43 @@ def test_a_click_moves_all_crosshairs_and_reads_the_map_out(at, registered) -> N
     length = float(page.evaluate("document.querySelector('#readout dl').dataset.length"))
     assert length == pytest.approx(float(np.linalg.norm(there - here)), abs=1e-4)
     words = page.evaluate("document.getElementById('readout').innerText")
-    said = words.split("Moving, mm")[1].split("Volume")[0].replace(",", " ").split()
+    said = words.split("Moving, RAS+ mm")[1].split("Volume")[0].replace(",", " ").split()
     np.testing.assert_allclose([float(v) for v in said], there, atol=0.02)
     page.evaluate("document.body.focus()")
+
+
+def test_a_picture_has_pixels_and_no_letters_unless_its_file_states_them(page, tmp_path) -> None:
+    data = np.random.default_rng(0).integers(0, 90, (60, 60)).astype(np.float32)
+    runs = {}
+    for name, oriented in (("picture", False), ("scan", True)):
+        image = Image(data, Grid(data.shape, np.eye(3)), space=name, oriented=oriented)
+        run = RunFolder(
+            path=tmp_path, fixed=image, moving=image, result=result_of(image, image, bend(image.grid))
+        )
+        runs[name] = lambda run=run: ViewerRun(run)
+    server = ViewerServer(runs)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        page.open("about:blank")
+        page.open(server.url + "#over=none&at=9,9,0")
+        page.wait(READY, PATIENCE)
+        words, bare = page.evaluate("document.getElementById('readout').innerText"), pixels(page, "gl-moving")
+        for name in (
+            "Displacement, pixels",
+            "along x, y\n",
+            "Fixed, world pixels",
+            "Fixed, pixel\n",
+            "Moving, world pixels",
+        ):
+            assert name in words
+        page.press(".")
+        page.wait(f"document.title.startsWith('scan') && {READY}", PATIENCE)
+        page.wait("document.getElementById('readout').innerText.includes('Fixed, RAS+ mm')", PATIENCE)
+        assert (np.abs(pixels(page, "gl-moving") - bare).max(axis=-1) > 60).sum() > 20  # the letters
+    finally:
+        server.close()
+        thread.join(10)
 
 
 def test_the_address_brings_the_same_view_back(at) -> None:

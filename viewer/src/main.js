@@ -69,13 +69,13 @@ const label = (one) => (one ? `${one.value}${one.name ? ` ${one.name}` : ''}` : 
 
 function readOut(found) {
   const rows = [
-    ['Displacement, mm', few(found.length_mm)],
-    ['along x, y, z', triple(found.displacement_mm)],
-    ['Fixed, mm', triple(found.fixed_mm)],
-    ['Fixed, voxel', triple(found.fixed_vox, 1)],
-    ['Moving, mm', triple(found.moving_mm)],
+    [`Displacement, ${run.unit}`, few(found.length_mm)],
+    [run.ndim === 2 ? 'along x, y' : 'along x, y, z', triple(found.displacement_mm)],
+    [`Fixed, ${run.world}`, triple(found.fixed_mm)],
+    [run.ndim === 2 ? 'Fixed, pixel' : 'Fixed, voxel', triple(found.fixed_vox, 1)],
+    [`Moving, ${run.world}`, triple(found.moving_mm)],
     ['Volume change', `× ${few(found.jacobian, 3)}`],
-    ['Inverse misses, mm', few(found.inverse_error_mm, 3)],
+    [`Inverse misses, ${run.unit}`, few(found.inverse_error_mm, 3)],
     ['Value, fixed', intensity(found.fixed_value)],
     ['Value, moving', intensity(found.moving_value)],
   ]
@@ -147,13 +147,13 @@ async function drawNow() {
   await Promise.all(Object.values(panes).map((pane) => pane.ready))
   const { found, twoColours } = layers()
   const chosen = chosenLabels()
-  const how = { flat, picture: run.picture, render, additive: twoColours && !hidden, labels: render ? null : chosen }
+  const how = { flat, letters: run.letters.fixed, render, additive: twoColours && !hidden, labels: render ? null : chosen }
   const over = render && chosen ? [chosen] : [] // on slices they are painted over all layers
   captions(render) // before the canvases are fitted: it changes their height
   for (const pane of Object.values(panes)) pane.fit()
   await panes.fixed.show([...found, ...over], how)
   if (side) await panes.warped.show([{ url: url('warped.nii'), opacity: 1, colormap: 'gray' }], how)
-  if (!render) await panes.moving.show([{ url: url('moving.nii'), opacity: 1, colormap: 'gray' }], { flat, picture: run.picture })
+  if (!render) await panes.moving.show([{ url: url('moving.nii'), opacity: 1, colormap: 'gray' }], { flat, letters: run.letters.moving })
   await marks(render)
   if (side) panes.warped.moveTo(panes.fixed.position())
   controls()
@@ -173,7 +173,7 @@ async function marks(render) {
 }
 
 function captions(render) {
-  const over = { warped: 'warped', checker: 'checkerboard with warped', before: 'moving as stored', displacement: `displacement, 0 to ${few(run.largest_mm, 1)} mm` }[state.over]
+  const over = { warped: 'warped', checker: 'checkerboard with warped', before: 'moving as stored', displacement: `displacement, 0 to ${few(run.largest_mm, 1)} ${run.unit}` }[state.over]
   const first = state.layout === 'side' || !over ? 'Fixed' : hidden ? 'Fixed (overlay hidden)' : `Fixed and ${over}`
   $('pane-fixed').firstChild.textContent = `${first}: ${run.fixed}${render ? ', 3-D' : ''}`
   $('pane-warped').firstChild.textContent = `Warped: ${run.moving}`
@@ -187,7 +187,7 @@ function controls() {
   $('flicker').checked = flickering !== 0
   $('block').value = Math.max(0, BLOCKS.indexOf(state.block))
   $('opacity-said').textContent = `${state.opacity} %`
-  $('block-said').textContent = `${state.block} mm`
+  $('block-said').textContent = `${state.block} ${run.unit}`
   $('opacity').disabled = state.over === 'none'
   $('block').parentElement.hidden = state.over !== 'checker'
   $('opacity').parentElement.hidden = state.over === 'checker'
@@ -231,6 +231,7 @@ async function choose(number) {
   $('verdict').dataset.outcome = run.outcome
   $('title').textContent = `${run.moving} → ${run.fixed}`
   document.title = `${run.moving} → ${run.fixed} · Regista`
+  $('over').querySelector('[value=displacement]').textContent = `Displacement, ${run.unit}`
   $('labels-box').hidden = $('outline-box').hidden = !run.labels
   $('points-box').hidden = !run.landmarks
   for (const deep of document.querySelectorAll('.deep')) deep.hidden = run.ndim === 2

@@ -61,7 +61,7 @@ export class Pane {
   }
 
   // layers: [{url, opacity, colormap, palette}], the base first.
-  async show(layers, { flat, render, additive, labels, picture }) {
+  async show(layers, { flat, render, additive, labels, letters }) {
     const wanted = await Promise.all(layers.map((layer) => this.load(layer.url)))
     wanted.forEach((volume, n) => {
       const { opacity, colormap, palette } = layers[n]
@@ -82,7 +82,7 @@ export class Pane {
     await this.paint(labels)
     nv.opts.sliceType = render ? SLICE_TYPE.RENDER : flat ? SLICE_TYPE.AXIAL : SLICE_TYPE.MULTIPLANAR
     nv.opts.show3Dcrosshair = true
-    nv.opts.isOrientationTextVisible = !picture // a photograph has no left and right of a person
+    nv.opts.isOrientationTextVisible = letters // a photograph has no left and right of a person
     if (at) this.moveTo(at)
     else this.draw()
   }
@@ -165,15 +165,15 @@ export async function gridLines(nv, url) {
   return mesh
 }
 
-// Fixed landmarks blue, moving ones brought over orange, a line between the two of a pair.
+// Fixed landmarks orange, moving ones brought over blue, a line between the two of a pair.
 export function landmarkDots(nv, pairs, size) {
   const nodes = pairs.flatMap(({ fixed_mm: one, moved_mm: other }) => [
     { name: '', x: one[0], y: one[1], z: one[2], colorValue: -1, sizeValue: 1 },
     { name: '', x: other[0], y: other[1], z: other[2], colorValue: 1, sizeValue: 1 },
   ])
   const edges = pairs.map((_, n) => ({ first: 2 * n, second: 2 * n + 1, colorValue: 1 }))
-  nv.addColormap('landmarks', { R: [255, 255], G: [158, 158], B: [44, 44], A: [255, 255], I: [0, 255] })
-  nv.addColormap('landmarks-fixed', { R: [86, 86], G: [180, 180], B: [233, 233], A: [255, 255], I: [0, 255] })
+  nv.addColormap('landmarks', { R: [86, 86], G: [180, 180], B: [233, 233], A: [255, 255], I: [0, 255] })
+  nv.addColormap('landmarks-fixed', { R: [255, 255], G: [158, 158], B: [44, 44], A: [255, 255], I: [0, 255] })
   return nv.loadConnectomeAsMesh({
     name: 'landmarks',
     nodeColormap: 'landmarks',

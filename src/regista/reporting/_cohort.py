@@ -18,8 +18,8 @@ import numpy as np
 from regista.core import FormatError, Progress, ProgressCallback, RegistaError, silent
 from regista.evaluation._names import read_text
 from regista.io import suffix_of, write_text
-from regista.reporting._folder import RECORD, read_record_tree, read_run, short_names
-from regista.reporting._page import SUMMARY_END, SUMMARY_START, make_report, page_text, render
+from regista.reporting._folder import RECORD, check_files, read_record_tree, read_run, short_names
+from regista.reporting._page import SUMMARY_END, SUMMARY_START, make_report, page_text, render, run_marks
 from regista.reporting._verdict import Outcome
 
 PAGE = "report.html"
@@ -27,6 +27,7 @@ COLUMNS = ("folder", "run", "dir", "path", "output")
 """Columns of a table that may name a run's folder, the first there counts."""
 _OUTCOMES = tuple(map(str, Outcome))
 _ORDER = {"unreadable": 0, "fail": 1, "look": 2, "pass": 3}
+_FOREIGN = f"its {PAGE} is of another run: make it again with regista report"
 _OUTLIER = 1.5
 _WIDTH, _HEIGHT, _PAD = 560.0, 64.0, 12.0
 
@@ -140,7 +141,7 @@ def _from_table(path: Path) -> list[Path]:
 
 
 def cohort_row(folder: Path, link: str = "", name: str = "") -> CohortRow:
-    """Return the row of a run: from its page if it has one, else judged anew.
+    """Return the row of a run: from its page if it has one of this run, else from its record, else judged anew.
 
     Parameters
     ----------
@@ -154,11 +155,17 @@ def cohort_row(folder: Path, link: str = "", name: str = "") -> CohortRow:
     name = name or folder.resolve().name
     try:
         record = read_record_tree(folder)
+        check_files(folder)
         page = folder / PAGE
         summary = _summary_of(page) if page.is_file() else None
+        foreign = summary is not None and not _is_of(summary, record)
+        if foreign:
+            summary, link = _recorded(record), ""
         if summary is None:
             run = read_run(folder)
             summary = dict(make_report(run.fixed, run.moving, run.result).summary)
+            if foreign:
+                summary["reasons"] = [*summary["reasons"], _FOREIGN]
         seconds = record.get("timings", {}).get("registration")
         if summary["outcome"] not in _OUTCOMES:
             raise FormatError(f"{page} tells no verdict that is known: make it again with regista report")
@@ -176,6 +183,27 @@ def cohort_row(folder: Path, link: str = "", name: str = "") -> CohortRow:
         )
     except (RegistaError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         return CohortRow(name=name, outcome="unreadable", reasons=(str(error),))
+
+
+def _is_of(summary: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Tell whether a page is of the run that a record is of, as far as both tell."""
+    told, marks = dict(summary.get("run") or {}), run_marks(record)
+    return all(told[name] == marks[name] for name in told.keys() & marks.keys())
+
+
+def _recorded(record: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the row that a record makes without its page, or None if it holds no verdict."""
+    verdict = record.get("measures", {}).get("verdict")
+    if not verdict:
+        return None
+    return {
+        "name": " → ".join(str(record["inputs"].get(r, {}).get("space") or r) for r in ("moving", "fixed")),
+        "outcome": verdict["outcome"],
+        "reasons": [*verdict["reasons"], _FOREIGN],
+        "probability": verdict["probability"],
+        "measures": {},
+        "thumbnail": "",
+    }
 
 
 def _checked(uri: str) -> str:

@@ -13,10 +13,10 @@ from regista.core import Image
 RGB = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
-FIXED_COLOUR = (86, 180, 233)
-"""Sky blue of Okabe and Ito: what belongs to the fixed image."""
-MOVING_COLOUR = (255, 158, 44)
-"""Orange: what belongs to the moving one."""
+FIXED_COLOUR = (255, 158, 44)
+"""Orange: what belongs to the fixed image."""
+MOVING_COLOUR = (86, 180, 233)
+"""Sky blue of Okabe and Ito: what belongs to the moving one."""
 FOLD_COLOUR = (255, 0, 200)
 EDGE_COLOUR = (255, 196, 0)
 _SEQUENTIAL = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))

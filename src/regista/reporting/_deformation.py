@@ -20,6 +20,8 @@ from regista.transforms import Affine, Transform
 
 _LINES = 14
 _SAMPLES = 24
+_LEAST_SCALE = 0.1
+"""Upper end of a scale of lengths, at least, in voxels: less is rounding, or no matter."""
 _UNKNOWN = 225
 """Gray of pixels that nothing is known of."""
 
@@ -42,6 +44,9 @@ class Deformation:
         Pixels on the slices whose determinant is at most 0.
     linear_only : bool
         The map is linear: grid and magnitude show all of it, else what the linear part leaves.
+    beyond : frozenset of str
+        Ends of scales that values lie beyond, shown in the colour of the end: ``magnitude``, ``inverse``, and of the
+        determinant ``shrunk`` and ``grown``.
     """
 
     grids: list[RGB]
@@ -53,6 +58,7 @@ class Deformation:
     log_jacobian: float
     folded_pixels: int
     linear_only: bool
+    beyond: frozenset[str] = frozenset()
 
 
 def linear_part(transform: Transform, grid: Grid) -> Affine:
@@ -121,12 +127,21 @@ def draw_deformation(
     sizes = [p.total if only_linear else p.bent for p in parts]
     largest = _nice(max(float(np.percentile(s, 99.5)) for s in sizes))
     wrong = [p.misfit for p in parts if p.misfit is not None]
-    worst = _nice(max((float(np.percentile(m[m >= 0], 99.5)) for m in wrong if (m >= 0).any()), default=0.0))
+    errors = [m[m >= 0] for m in wrong if (m >= 0).any()]
+    worst = _nice(max((float(np.percentile(e, 99.5)) for e in errors), default=0.0))
+    least = _LEAST_SCALE * float(grid.spacing.min())
+    largest, worst = max(largest, least), max(worst, least)
     logs = [np.log(np.maximum(p.determinant, 1e-3)) for p in parts]
     reach = max(0.2, _nice(max(float(np.percentile(np.abs(p), 99)) for p in logs)))
+    outermost = {
+        "magnitude": max(float(s.max()) for s in sizes) / largest,
+        "inverse": max((float(e.max()) for e in errors), default=0.0) / worst,
+        "shrunk": -min(float(p.min()) for p in logs) / reach,
+        "grown": max(float(p.max()) for p in logs) / reach,
+    }
     return Deformation(
         grids=[p.grid_lines(grid, only_linear, linear) for p in parts],
-        magnitude=[sequential(s / (largest or 1.0)) for s in sizes],
+        magnitude=[sequential(s / largest) for s in sizes],
         jacobian=[p.volume_change(reach, log) for p, log in zip(parts, logs, strict=True)],
         inverse=[_with_gaps(m, worst) for m in wrong],
         largest_mm=largest,
@@ -134,6 +149,7 @@ def draw_deformation(
         log_jacobian=reach,
         folded_pixels=int(sum((p.determinant <= 0).sum() for p in parts)),
         linear_only=only_linear,
+        beyond=frozenset(name for name, part in outermost.items() if part > 1.001),
     )
 
 
@@ -237,7 +253,7 @@ def _on_lattice(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _with_gaps(values: Plane, worst: float) -> RGB:
-    picture = sequential(np.asarray(values / (worst or 1.0), np.float32))
+    picture = sequential(np.asarray(values / worst, np.float32))
     picture[np.isnan(values)] = _UNKNOWN
     return picture
 

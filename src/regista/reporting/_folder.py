@@ -58,6 +58,15 @@ def read_record_tree(folder: Path) -> dict[str, Any]:
     return tree
 
 
+def check_files(folder: Path) -> None:
+    """Raise FormatError if results are missing in a folder."""
+    missing = [name for name in _FILES if not (folder / name).is_file()]
+    if missing:
+        raise FormatError(
+            f"{folder} lacks {', '.join(missing)}: expected what regista register writes; run the registration again"
+        )
+
+
 def short_names(folders: Sequence[Path]) -> list[str]:
     """Return names that differ: the folders' own, or as many parents with them as it takes.
 
@@ -95,11 +104,7 @@ def read_run(folder: Path, fixed: Path | None = None, moving: Path | None = None
         If a file is missing or damaged, or an image that was not named here is another than the one registered.
     """
     record = RunRecord.from_dict(read_record_tree(folder))
-    missing = [name for name in _FILES if not (folder / name).is_file()]
-    if missing:
-        raise FormatError(
-            f"{folder} lacks {', '.join(missing)}: expected what regista register writes; run the registration again"
-        )
+    check_files(folder)
     images, warnings = {}, list(record.warnings)
     for role, given in (("fixed", fixed), ("moving", moving)):
         image, text = _image(folder, record, role, given)

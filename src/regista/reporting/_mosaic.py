@@ -124,7 +124,7 @@ def _lettered(picture: RGB, tile: Tile) -> RGB:
     ink, rim = (_LIGHT, _DARK) if np.median(picture[[0, -1]]) < 128 else (_DARK, _LIGHT)
     font = ImageFont.load_default(_LETTERS)
     style: dict[str, Any] = {"fill": ink, "font": font, "stroke_width": 1, "stroke_fill": rim}
-    place = f"{tile.place_mm:.0f} mm"
+    place = f"{tile.place_mm:.0f} mm" if tile.grid.ndim == 3 else ""
     down = max(
         width / 2, 6 + pen.textlength(place, font=font) + _LETTERS
     )  # in a narrow slice beside the words

@@ -29,7 +29,7 @@ OVER = {
 }
 """What may lie over the fixed image, by the words of the menu."""
 LABELS = {"None": "", "Of the fixed image": "labels-fixed", "Of the moving image, warped": "labels-moved"}
-_CROSSHAIR = tuple(channel / 255 for channel in FIXED_COLOUR)
+_CROSSHAIR = tuple(channel / 255 for channel in MOVING_COLOUR)
 
 
 def view(
@@ -152,7 +152,7 @@ class NotebookViewer:
 
         self.run = run
         self.about = run.details()
-        self.fixed, self.moving = (_Pane(self.about, height) for _ in range(2))
+        self.fixed, self.moving = (_Pane(self.about, role, height) for role in ("fixed", "moving"))
         self.fixed.show("fixed", run.volume("fixed"), colormap="gray")
         self.moving.show("moving", run.volume("moving"), colormap="gray")
         self.controls = _controls(self.about)
@@ -183,7 +183,7 @@ class NotebookViewer:
         found = self.run.at(place, space)
         self.fixed.move_to(found["fixed_mm"])
         self.moving.move_to(found["moving_mm"])
-        self.read_out.value = _table(found, self.run.labels is not None)
+        self.read_out.value = _table(found, self.about)
 
     def _draw(self) -> None:
         """Bring the pictures to what the controls say."""
@@ -224,7 +224,7 @@ class NotebookViewer:
 class _Pane:
     """One canvas: a base volume, what lies over it, and marks, each sent when it is first wanted."""
 
-    def __init__(self, about: dict[str, Any], height: int) -> None:
+    def __init__(self, about: dict[str, Any], role: str, height: int) -> None:
         from ipyniivue import NiiVue, ShowRender, SliceType
 
         flat = about["ndim"] == 2
@@ -237,7 +237,7 @@ class _Pane:
             crosshair_width_unit="percent",
             crosshair_gap=4.0,
             is_radiological_convention=True,
-            is_orientation_text_visible=not about["picture"],
+            is_orientation_text_visible=about["letters"][role],
             multiplanar_show_render=ShowRender.NEVER,
             multiplanar_pad_pixels=4,
             slice_type=SliceType.AXIAL if flat else SliceType.MULTIPLANAR,
@@ -328,7 +328,7 @@ def _colormaps() -> dict[str, dict[str, list[int]]]:
 
 
 def _connectome(pairs: list[dict[str, Any]], size: float) -> bytes:
-    """Return landmarks as a NiiVue connectome: fixed ones blue, moving ones brought over orange, a line between."""
+    """Return landmarks as a NiiVue connectome: fixed ones orange, moving ones brought over blue, a line between."""
     nodes = [
         {"name": "", **dict(zip("xyz", pair[key], strict=True)), "colorValue": colour, "sizeValue": 1}
         for pair in pairs
@@ -401,7 +401,7 @@ def _box(viewer: NotebookViewer) -> Any:
     )
 
 
-def _table(found: dict[str, Any], with_labels: bool) -> str:
+def _table(found: dict[str, Any], about: dict[str, Any]) -> str:
     """Return the read-out of a place as HTML."""
 
     def few(value: Any, digits: int = 2) -> str:
@@ -409,17 +409,18 @@ def _table(found: dict[str, Any], with_labels: bool) -> str:
             return ", ".join(few(each, digits) for each in value)
         return "–" if value is None else f"{value:.{digits}f}"
 
+    ndim, unit, world = about["ndim"], about["unit"], about["world"]
     rows = [
-        ("Displacement, mm", few(found["length_mm"])),
-        ("along x, y, z", few(found["displacement_mm"])),
-        ("Fixed, mm", few(found["fixed_mm"])),
-        ("Moving, mm", few(found["moving_mm"])),
+        (f"Displacement, {unit}", few(found["length_mm"])),
+        ("along x, y, z" if ndim == 3 else "along x, y", few(found["displacement_mm"])),
+        (f"Fixed, {world}", few(found["fixed_mm"][:ndim])),
+        (f"Moving, {world}", few(found["moving_mm"][:ndim])),
         ("Volume change", f"× {few(found['jacobian'], 3)}"),
-        ("Inverse misses, mm", few(found["inverse_error_mm"], 3)),
+        (f"Inverse misses, {unit}", few(found["inverse_error_mm"], 3)),
         ("Value, fixed", few(found["fixed_value"], 1)),
         ("Value, moving", few(found["moving_value"], 1)),
     ]
-    if with_labels:
+    if about["labels"]:
         for role in ("fixed", "moving"):
             label = found[f"{role}_label"]
             rows.append((f"Label, {role}", f"{label['value']} {label['name']}".strip() if label else "–"))

@@ -24,7 +24,7 @@ from regista.reporting._mosaic import mosaic
 from regista.reporting._numbers import Numbers, measure_numbers, record_facts
 from regista.reporting._pictures import Pictures, aligned_centres, draw_pair
 from regista.reporting._scene import Scene, make_scene
-from regista.reporting._slices import Layout, choose_slices
+from regista.reporting._slices import Layout, choose_slices, length_unit
 from regista.reporting._verdict import Verdict, beside_truth, judge
 
 DEFORMATION_PIXELS = 560
@@ -44,7 +44,8 @@ class Report:
     verdict : Verdict or None
         What it says; None of a page that does not judge.
     summary : mapping
-        A flat row: name, measures, a thumbnail as a data URI; with a verdict its outcome, reasons and probability.
+        A flat row: name, measures, a thumbnail as a data URI, marks of the run; with a verdict its outcome, reasons and
+        probability.
     """
 
     html: str
@@ -119,14 +120,17 @@ def make_report(
     title = title or f"{moving.space or 'moving'} → {fixed.space or 'fixed'}"
     layout = choose_slices(fixed)
     start = aligned_centres(fixed, moving) if scene.centred else None
-    pictures = draw_pair(fixed, moving, result, layout, start=start, labels=labels, landmarks=landmarks)
+    contrasts = contrasts_differ(scene.fixed, scene.warped, scene.inside & scene.seen & scene.seen_warped)
+    pictures = draw_pair(
+        fixed, moving, result, layout, start=start, labels=labels, landmarks=landmarks, contrasts=contrasts
+    )
     small = choose_slices(fixed, pixels=DEFORMATION_PIXELS)
     deformation = draw_deformation(result.transform, result.inverse, small, fixed.grid, moving.grid)
     numbers = measure_numbers(scene, result, labels, landmarks, start)
     verdict = beside_truth(verdict, numbers.flat) if fresh and verdict is not None else verdict
     record = result.record.to_dict()
     notes = _notes(fixed, moving, layout, scene, result, pictures)
-    summary = _summary(title, verdict, numbers, pictures, layout)
+    summary = {**_summary(title, verdict, numbers, pictures, layout), "run": run_marks(record)}
     html = render(
         "run.html",
         title=title,
@@ -138,8 +142,10 @@ def make_report(
         scales=deformation,
         fold_colour="#{:02x}{:02x}{:02x}".format(*FOLD_COLOUR),
         numbers=numbers,
+        unit=length_unit(fixed, moving),
         curves=curves(record["history"]),
-        contrasts=contrasts_differ(scene.fixed, scene.warped, scene.inside & scene.seen & scene.seen_warped),
+        contrasts=contrasts,
+        blend=pictures.blend,
         record=record,
         facts=record_facts(result.record),
         notes=notes,
@@ -196,7 +202,10 @@ def _notes(
             "As stored, the images hardly overlap in world space: 'before' shows them with their centres aligned."
         )
     if layout.tiles[0].letters:
-        notes.append("Radiological convention: the person's left (L) is on the right of the picture.")
+        places = "; mm at a slice are its place in RAS+ world space" if fixed.ndim == 3 else ""
+        notes.append(
+            f"Radiological convention: the person's left (L) is on the right of the picture{places}."
+        )
     for role, image in (("fixed", fixed), ("moving", moving)):
         if image.kind == "channels" and not is_colour(image):
             notes.append(f"Of the {role} image the first of {len(image.data)} channels is shown.")
@@ -236,6 +245,20 @@ def _summary(
         "measures": {name: value for name, value in numbers.flat.items() if math.isfinite(value)},
         "thumbnail": data_uri(thumbnail(_one_slice(pictures, layout), *_THUMBNAIL), quality=72),
     }
+
+
+def run_marks(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells a run from others: its images' hashes, and the time it took, to the last digit.
+
+    Examples
+    --------
+    >>> run_marks({"inputs": {"fixed": {"sha256": "ab"}}, "timings": {"registration": 1.25}})
+    {'fixed': 'ab', 'seconds': 1.25}
+    """
+    inputs = record.get("inputs", {})
+    marks = {role: inputs.get(role, {}).get("sha256") for role in ("fixed", "moving")}
+    marks["seconds"] = record.get("timings", {}).get("registration")
+    return {name: mark for name, mark in marks.items() if mark is not None}
 
 
 def _one_slice(pictures: Pictures, layout: Layout) -> RGB:

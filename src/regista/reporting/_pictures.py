@@ -25,6 +25,7 @@ from regista.reporting._colours import (
     two_colours,
     window,
 )
+from regista.reporting._comparable import content_of, matching_curve, steepness
 from regista.reporting._mosaic import mosaic, sample_tiles
 from regista.reporting._outlines import (
     draw_landmarks,
@@ -35,6 +36,7 @@ from regista.reporting._outlines import (
     landmark_reach,
     landmarks_near,
 )
+from regista.reporting._scene import Content
 from regista.reporting._slices import Layout
 from regista.transforms import Affine, Transform
 
@@ -43,6 +45,8 @@ _CLEAR = (0, 0, 0, 0)
 _STRIPE = 3
 """Width of stripes, pixels."""
 _DARK_STRIPES, _LIGHT_STRIPES = (0, 58), (240, 205)
+_BORDERS = "borders (gradient magnitude), since the contrasts differ"
+_INTENSITIES = "intensities, the moving image's matched to the fixed one's"
 _LONGEST_LINES = 16.0
 """Length of all edges of a slice, in lengths of its longer side, at most."""
 
@@ -62,12 +66,15 @@ class Pictures:
         Whether the images are shown in their own colours.
     notes : list of str
         What a reader must know of them.
+    blend : str
+        What the two colours show.
     """
 
     plain: dict[str, RGB]
     overlays: dict[str, RGB] = field(default_factory=dict)
     colour: bool = False
     notes: list[str] = field(default_factory=list)
+    blend: str = ""
 
 
 def shown_channel(image: Image, colour: bool) -> Image:
@@ -88,6 +95,7 @@ def draw_pair(
     start: Transform | None = None,
     labels: tuple[LabelImage, LabelImage] | None = None,
     landmarks: tuple[PointSet, PointSet] | None = None,
+    contrasts: bool = False,
 ) -> Pictures:
     """Draw a pair before and after registration.
 
@@ -103,6 +111,8 @@ def draw_pair(
         Where the moving image lies before, if not where its header says: see `aligned_centres`.
     labels, landmarks : tuple of two, optional
         Of the fixed and of the moving image.
+    contrasts : bool
+        The two show the same by different intensities (see `contrasts_differ`): in two colours only their borders compare.
     """
     colour = is_colour(fixed) and is_colour(moving)
     tiles = {
@@ -126,9 +136,22 @@ def draw_pair(
             _stripe(picture, mask, _DARK_STRIPES)
     plain = {name: mosaic(layout, pictures) for name, pictures in drawn.items()}
     lines = [_outlines(p) for p in planes["fixed"]]
-    plain |= _combined(planes, beyond, layout, plain, _check_side(lines))
+    contents = {"fixed": content_of(fixed), "moving": content_of(moving)}
+    inverted = all(content.dark for content in contents.values())
+    if inverted:
+        planes = _inverted(planes, beyond)
+    if contrasts:
+        compared = {"fixed": steepness(planes["fixed"])}
+        compared |= {name: steepness(planes[name], beyond[name]) for name in beyond}
+    else:
+        compared = _matched(planes, tiles, beyond, contents)
+    plain |= _combined(planes, compared, beyond, layout, plain, _check_side(lines))
     overlays = {"edges": _over(layout, [haloed(_thick(line), EDGE_COLOUR) for line in lines])}
     notes: list[str] = []
+    if inverted:
+        notes.append(
+            "Two colours and difference: both images are inverted, since their background is bright."
+        )
     if any(mask.any() for masks in beyond.values() for mask in masks):
         notes.append("Striped: beyond the moving image's field of view.")
     if labels is not None:
@@ -136,7 +159,13 @@ def draw_pair(
     if landmarks is not None:
         overlays["landmarks"], told = _draw_landmarks(landmarks, result.inverse, layout)
         notes += told
-    return Pictures(plain=plain, overlays=overlays, colour=colour, notes=notes)
+    return Pictures(
+        plain=plain,
+        overlays=overlays,
+        colour=colour,
+        notes=notes,
+        blend=_BORDERS if contrasts else _INTENSITIES,
+    )
 
 
 def _beyond(moving: Grid, layout: Layout, transform: Transform | None) -> list[NDArray[np.bool_]]:
@@ -211,8 +240,40 @@ def _check_side(lines: Sequence[NDArray[np.bool_]]) -> int:
     return max(8, max(spans) // _CHECKS)
 
 
+def _inverted(
+    planes: dict[str, list[Plane]], beyond: dict[str, list[NDArray[np.bool_]]]
+) -> dict[str, list[Plane]]:
+    """Return negatives: bright things on black, as elsewhere."""
+    negatives = {name: [1 - plane for plane in group] for name, group in planes.items()}
+    for name, masks in beyond.items():
+        for plane, mask in zip(negatives[name], masks, strict=True):
+            plane[mask] = 0
+    return negatives
+
+
+def _matched(
+    planes: dict[str, list[Plane]],
+    tiles: dict[str, list[NDArray[np.generic]]],
+    beyond: dict[str, list[NDArray[np.bool_]]],
+    contents: dict[str, Content],
+) -> dict[str, list[Plane]]:
+    """Return the planes, those of the moving image with the histogram of the fixed one where both show something."""
+    common = [
+        contents["fixed"].of(luminance(f)) & contents["moving"].of(luminance(m)) & ~mask
+        for f, m, mask in zip(tiles["fixed"], tiles["after"], beyond["after"], strict=True)
+    ]
+    curve = matching_curve(planes["fixed"], planes["after"], common)
+    return {
+        name: group
+        if name == "fixed"
+        else [np.asarray(np.interp(plane, *curve), np.float32) for plane in group]
+        for name, group in planes.items()
+    }
+
+
 def _combined(
     planes: dict[str, list[Plane]],
+    compared: dict[str, list[Plane]],
     beyond: dict[str, list[NDArray[np.bool_]]],
     layout: Layout,
     plain: dict[str, RGB],
@@ -221,9 +282,10 @@ def _combined(
     """Return checkerboard, two-colour overlays and differences."""
     out = {}
     for name, masks in beyond.items():
-        pairs = list(zip(planes["fixed"], planes[name], strict=True))
+        pairs = zip(compared["fixed"], compared[name], strict=True)
         out[f"blend_{name}"] = mosaic(layout, [two_colours(f, m) for f, m in pairs])
-        differences = [diverging(m - f) for f, m in pairs]
+        # fixed less moving: what is of the fixed image alone is orange, as in two colours
+        differences = [diverging(f - m) for f, m in zip(planes["fixed"], planes[name], strict=True)]
         for picture, mask in zip(differences, masks, strict=True):
             _stripe(picture, mask, _LIGHT_STRIPES)
         out[f"difference_{name}"] = mosaic(layout, differences, background=(255,) * 3)

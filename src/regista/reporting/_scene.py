@@ -184,6 +184,11 @@ class Content:
         background = float(np.percentile(some, 0.5 if self._sign > 0 else 99.5))
         self._level = background + _CONTENT * (split - background)
 
+    @property
+    def dark(self) -> bool:
+        """Whether the content is darker than the background."""
+        return self._sign < 0
+
     def of(self, data: Volume) -> Mask:
         """Tell where values of the image are content."""
         return np.asarray(self._sign * (data - np.float32(self._level)) > 0)

@@ -31,7 +31,7 @@ class Tile:
     place_mm : float
         Position along the nearest anatomical axis.
     letters : str
-        Anatomical directions at left, right, top, bottom; empty for a picture without any.
+        Anatomical directions at left, right, top, bottom; empty for a picture whose file states none.
     """
 
     grid: Grid
@@ -104,7 +104,9 @@ def choose_slices(fixed: Image, *, columns: int = 3, pixels: int = MOSAIC_PIXELS
     finest = float(grid.spacing[np.array(grid.shape) > 1].min(initial=grid.spacing.max()))
     if grid.ndim == 2:
         pixel = max(float(extent.max()) / pixels, finest / 2)
-        return Layout(rows=((_tile_2d(grid, pixel),),), shown_fraction=min(1.0, finest / pixel))
+        return Layout(
+            rows=((_tile_2d(grid, pixel, has_letters(fixed)),),), shown_fraction=min(1.0, finest / pixel)
+        )
     places = _places(fixed, columns)
     widest = max(
         sum(extent[_display_axes(grid, axis)[0][0]] for _ in places[axis])
@@ -119,6 +121,25 @@ def choose_slices(fixed: Image, *, columns: int = 3, pixels: int = MOSAIC_PIXELS
         if name in planes and len(places[planes[name]])
     ]
     return Layout(rows=tuple(rows), shown_fraction=min(1.0, finest / pixel))
+
+
+def has_letters(image: Image) -> bool:
+    """Tell whether anatomical directions may be written on an image: a picture has none that its file does not state."""
+    return image.ndim == 3 or image.oriented
+
+
+def length_unit(*images: Image) -> str:
+    """Return the unit of lengths: pixels of pictures whose files state neither place nor size, else mm.
+
+    Examples
+    --------
+    >>> picture = Image(np.zeros((4, 5), np.uint8), Grid((4, 5), np.eye(3)))
+    >>> scan = Image(picture.data, Grid((4, 5), np.diag([0.5, 0.5, 1])))
+    >>> length_unit(picture, picture), length_unit(picture, scan)
+    ('pixels', 'mm')
+    """
+    sized = any(image.ndim == 3 or image.oriented or (image.grid.spacing != 1).any() for image in images)
+    return "mm" if sized else "pixels"
 
 
 def _places(fixed: Image, columns: int) -> list[list[int]]:
@@ -192,10 +213,15 @@ def _tile_3d(grid: Grid, axis: int, index: int, pixel: float) -> Tile:
     return Tile(grid=lattice, name=_plane_of(grid, axis), place_mm=place, letters=letters)
 
 
-def _tile_2d(grid: Grid, pixel: float) -> Tile:
+def _tile_2d(grid: Grid, pixel: float, letters: bool) -> Tile:
     codes = grid.orientation
     axes = []
     for pair in ("LR", "PA"):
         at = next(n for n, code in enumerate(codes) if code in pair)
         axes.append((at, codes[at] != pair[0]))
-    return Tile(grid=_lattice(grid, axes, pixel, np.zeros(2)), name="image", place_mm=0.0, letters="")
+    return Tile(
+        grid=_lattice(grid, axes, pixel, np.zeros(2)),
+        name="image",
+        place_mm=0.0,
+        letters="RLAP" if letters else "",
+    )

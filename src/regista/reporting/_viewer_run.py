@@ -16,6 +16,7 @@ from regista.reporting._colours import is_colour
 from regista.reporting._deformation import linear_part
 from regista.reporting._folder import RunFolder
 from regista.reporting._scene import Content
+from regista.reporting._slices import has_letters, length_unit
 from regista.reporting._viewer_volumes import (
     bytes_in_window,
     checkerboard,
@@ -80,12 +81,15 @@ class ViewerRun:
     def details(self) -> dict[str, Any]:
         """Return what the page must know before it shows anything."""
         verdict = self.record.measures.get("verdict") or {}
+        unit = length_unit(self.fixed, self.moving)
         return {
             "ndim": self.fixed.ndim,
             "fixed": self.fixed.space or "fixed",
             "moving": self.moving.space or "moving",
             "colour": is_colour(self.fixed) and is_colour(self.warped),
-            "picture": self.fixed.ndim == 2 and is_colour(self.fixed),
+            "letters": {"fixed": has_letters(self.fixed), "moving": has_letters(self.moving)},
+            "unit": unit,
+            "world": f"{'RAS+' if has_letters(self.fixed) else 'world'} {unit}",
             "fixed_grid": self.fixed.grid.describe(),
             "moving_grid": self.moving.grid.describe(),
             "centre_mm": _three(self.fixed.grid.center_mm),

@@ -47,7 +47,7 @@
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   document.getElementById("download").addEventListener("click", () => {
-    const lines = [heads.slice(1).map((head) => cell(head.textContent)).join(",")];
+    const lines = [heads.slice(1).map((head) => cell(head.textContent.replaceAll("\u00ad", ""))).join(",")];
     for (const row of rows().filter((one) => !one.hidden)) {
       lines.push([...row.cells].slice(1).map((one) => cell(one.dataset.text ?? one.dataset.value ?? "")).join(","));
     }

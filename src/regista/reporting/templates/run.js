@@ -69,23 +69,23 @@
     difference() {
       layer(`difference_${name()}`);
       const contrasts = document.getElementById("contrasts")?.textContent ?? "Means little between contrasts";
-      caption.textContent = `moving less fixed, ${words()}: blue darker, orange brighter. ${contrasts}`;
+      caption.textContent = `fixed less moving, ${words()}: orange where the fixed image is stronger, blue where the moving one is. ${contrasts}`;
     },
     blend() {
       layer(`blend_${name()}`);
-      caption.textContent = `orange: fixed image alone; blue: moving image alone, ${words()}; gray: both`;
+      caption.textContent = `orange: fixed image alone; blue: moving image alone, ${words()}; gray: both. ${document.getElementById("blend").textContent}`;
     },
     labels() {
       layer("after");
       const img = layer("labels");
       img.style.opacity = opacity.value;
       opacity.oninput = () => { img.style.opacity = opacity.value; };
-      caption.textContent = "label outlines: blue fixed, orange registered, white both";
+      caption.textContent = "label outlines: orange fixed, blue registered, white both";
     },
     landmarks() {
       layer("after");
       layer("landmarks");
-      caption.textContent = "landmarks: blue ring fixed, orange cross registered, on slices they lie near";
+      caption.textContent = "landmarks: orange ring fixed, blue cross registered, on slices they lie near";
     },
   };
   let flip = null;
