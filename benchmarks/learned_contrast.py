@@ -1,9 +1,10 @@
 """Train on images made up from label maps, or from random shapes, and register contrasts the network has never seen.
 
-python benchmarks/learned_contrast.py [--maps labels] [--minutes 120] [--steps 6000] [--spacing 2] [--half-resolution]
-                                      [--smoothness 1] [--name NAME] [--threads 2] [--data DIR]
+python benchmarks/learned_contrast.py [--maps labels] [--minutes 120] [--steps 4000] [--batch 2] [--spacing 3]
+                                      [--half-resolution] [--smoothness 1] [--name NAME] [--threads 2] [--data DIR]
 
-No image is trained on: the six maps of `brain_label_maps`, or blobs, give both images of every pair. Beside the affine
+No image is trained on: the six maps of `brain_label_maps`, or blobs, give both images of every pair. Pairs come by
+two: PyTorch's convolution of a single small volume is more than twice as slow. Beside the affine
 map and the presets: Dice of the test pairs of `learned_brain.py` (T1 to T1), and the distance from a known map of T2 and
 FLAIR that it carried away (the cases of `multimodal.py`, T1 fixed). The same command goes on with a training that the minutes cut short.
 Results: results/learned_contrast_NAME.csv, .json and .md.
@@ -11,8 +12,10 @@ Results: results/learned_contrast_NAME.csv, .json and .md.
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 import learned_brain
 from harness.learning import Printer, command_line, timed, write_table
@@ -20,8 +23,8 @@ from harness.machine import RESULTS, data_folder
 from harness.tables import write_summary
 from harness.trained import Row, budget, deformation, keep_run, read_run, table
 from multimodal import CASES, make_case
-from regista.core import set_threads
-from regista.io import read
+from regista.core import LabelImage, set_threads
+from regista.io import read, read_labels, write
 from regista.learning import (
     Augmentation,
     InputConfig,
@@ -49,6 +52,28 @@ BRAIN = (
     *(41, 42, 43, 44, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60, 62, 63, 72, 77, 80, 85),
 )
 """Codes inside the head that belong to the brain (FreeSurfer's numbers); the rest is left out, as from stripped scans."""
+RIGHT = {
+    41: 2,
+    42: 3,
+    43: 4,
+    44: 5,
+    46: 7,
+    47: 8,
+    49: 10,
+    50: 11,
+    51: 12,
+    52: 13,
+    53: 17,
+    54: 18,
+    58: 26,
+    60: 28,
+    62: 30,
+    63: 31,
+}
+"""Codes of the right half, and those of the same in the left one: they are equally bright."""
+CEREBELLUM = (7, 8, 46, 47)
+STEM_MM = 12.0
+"""How far below the cerebellum the brain stem is kept: stripped scans end about there."""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -56,14 +81,15 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--maps", choices=("labels", "shapes"), default="labels")
     parser.add_argument("--minutes", type=float, default=120)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument("--validate-every", type=int, default=250)
-    parser.add_argument("--spacing", type=float, default=2.0)
+    parser.add_argument("--spacing", type=float, default=3.0)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--network", default="voxelmorph-2")
     parser.add_argument("--half-resolution", action="store_true")
     parser.add_argument("--smoothness", type=float, default=1.0)
-    parser.add_argument("--deformation", type=float, default=4.0, help="typical length at most, voxels")
+    parser.add_argument("--deformation", type=float, default=3.0, help="typical length at most, voxels")
     parser.add_argument("--across", type=float, default=0.5, help="share of pairs of two people")
     parser.add_argument("--refine", default="brain-multimodal")
     parser.add_argument("--seed", type=int, default=0)
@@ -86,6 +112,7 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
         loss=Loss(penalties=(Diffusion(weight=options.smoothness),), similarity_weight=0.0, dice_weight=1.0),
         training=TrainingConfig(
             steps=options.steps,
+            batch=options.batch,
             learning_rate=options.learning_rate,
             validate_every=options.validate_every,
             seed=options.seed,
@@ -94,13 +121,30 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
     )
 
 
-def stripped(scans: PreparedScans) -> tuple[np.ndarray, ...]:
-    """Return each map of a brain twice: with the fluid around it and without."""
+def write_brains(data: Path, folder: Path) -> Path:
+    """Write the maps without what is outside the brain, as scans will come; return their list."""
+    rows = []
+    for path in sorted((data / "brain_label_maps").glob("*.nii.gz")):
+        drawn = read_labels(path)
+        brain = np.isin(drawn.data, BRAIN)
+        pieces, _ = ndimage.label(brain)
+        brain &= pieces == np.bincount(pieces[brain]).argmax()
+        height = drawn.grid.index2world(np.argwhere(brain))[:, 2]
+        lowest = height[np.isin(drawn.data[brain], CEREBELLUM)].min()
+        brain[brain] = height >= lowest - STEM_MM
+        name = path.name[:-7]
+        write(folder / f"{name}_brain.nii.gz", LabelImage(np.where(brain, drawn.data, 0), drawn.grid))
+        rows.append({"labels": folder / f"{name}_brain.nii.gz", "subject": name})
+    write_table(folder / "maps.csv", rows)
+    return folder / "maps.csv"
+
+
+def wet_and_dry(scans: PreparedScans) -> tuple[np.ndarray, ...]:
+    """Return each map twice: with the fluid around the brain and without."""
     assert scans.codes is not None
-    kept = np.isin(scans.values, BRAIN)
-    dry = kept & (np.array(scans.values) != FLUID_AROUND)
     codes = np.arange(len(scans.values), dtype=np.int32)
-    return tuple(np.where(mask, codes, 0)[one] for one in scans.codes for mask in (kept, dry))
+    dry = np.where(np.array(scans.values) == FLUID_AROUND, 0, codes)
+    return tuple(values[one] for one in scans.codes for values in (codes, dry))
 
 
 def linear_of(plan: Plan) -> Plan:
@@ -149,18 +193,19 @@ def main() -> None:
     sources, data = commit(), data_folder(options.data)
     folder = RESULTS / "learned_contrast"
     folder.mkdir(parents=True, exist_ok=True)
-    maps = sorted((data / "brain_label_maps").resolve().glob("*.nii.gz"))
-    write_table(folder / "maps.csv", [{"labels": path, "subject": path.name[:-7]} for path in maps])
-    dataset = read_dataset(folder / "maps.csv")
+    dataset = read_dataset(write_brains(data, folder))
     subjects = {"train": dataset.subjects, "validation": [], "test": []}
     align = linear_of(load_plan("multimodal"))
     parts = prepare_parts(dataset, subjects, config_of(options), lambda f, m: register(f, m, align).transform)
     shape = parts.config.inputs.shape
-    codes = stripped(parts.train) if options.maps == "labels" else random_shapes(shape, count=24)
+    codes = wet_and_dry(parts.train) if options.maps == "labels" else random_shapes(shape, count=24)
     source = SynthesisSource(
         maps=codes,
         deformation_vox=options.deformation,
         across=options.across if options.maps == "labels" else 0.0,
+        tissues=tuple(RIGHT.get(value, value) for value in parts.train.values)
+        if options.maps == "labels"
+        else (),
     )
     origin = Provenance(
         data="no images: made up from "

@@ -109,11 +109,14 @@ class SynthesisSource:
         Share of the images with thick slices along a random axis, up to four voxels.
     dark_background : float
         Share of the images whose background is 0, as in skull-stripped scans.
+    tissues : tuple of int, optional
+        Tissue of each code, the background included: codes of one tissue are equally bright, as the two halves of a brain
+        are (default: each code is a tissue of its own).
 
     Raises
     ------
     PlanError
-        If there is no map, or they differ in size.
+        If there is no map, they differ in size, or `tissues` leaves a code out.
     """
 
     maps: tuple[Codes, ...]
@@ -125,12 +128,18 @@ class SynthesisSource:
     blur: float = 1.0
     thick: float = 0.25
     dark_background: float = 0.5
+    tissues: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.maps:
             raise PlanError("synthesis needs a label map at least, got none")
         if len({one.shape for one in self.maps}) > 1:
             raise PlanError("the label maps of a synthesis have one size: bring them to one grid first")
+        if self.tissues and len(self.tissues) < self.code_count:
+            raise PlanError(
+                f"tissues are given for {len(self.tissues)} codes, the label maps have {self.code_count}, the background "
+                "included: give one for each"
+            )
 
     @property
     def code_count(self) -> int:
@@ -170,6 +179,8 @@ class SynthesisSource:
         full = _full(codes.shape)
         levels = rng.uniform(0.05, 1.0, count).astype(np.float32)
         dark = rng.random() < self.dark_background
+        if self.tissues:
+            levels = levels[np.unique(self.tissues[:count], return_inverse=True)[1]]
         levels[0] = 0.0 if dark else levels[0]
         image = levels[codes].reshape(full)
         noise = rng.standard_normal(full, np.float32)
