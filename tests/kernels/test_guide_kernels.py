@@ -89,7 +89,7 @@ def test_soft_dice_of_equal_labels_is_one_and_counts_what_left_the_image():
     shift[0, 3] = 1
     assert fast.soft_dice(codes, codes, shift, still, sizes) == pytest.approx([2 * 18 / (27 + 18)])
     shift[0, 3] = 0.5
-    assert fast.soft_dice(codes, codes, shift, still, sizes) == pytest.approx([2 * 22.5 / (27 + 22.5)])
+    assert fast.soft_dice(codes, codes, shift, still, sizes) == pytest.approx([2 * 22.5 / (27 + 18 + 9 / 4)])
 
 
 @pytest.mark.parametrize(

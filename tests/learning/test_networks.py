@@ -22,6 +22,7 @@ from regista.learning import (
     RegistrationNetwork,
     TrainingConfig,
 )
+from regista.learning._networks import convolved
 from regista.learning._validation import mean_dice
 from regista.regularization import Diffusion
 from regista.similarity import LNCC, NMI, SSD
@@ -133,6 +134,21 @@ def test_folded_upsampling_is_the_same_network(name, shape):
     assert float(found[0][0].abs().max()) > 0.1
     for plain, folded in zip(*found, strict=True):
         torch.testing.assert_close(folded, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize(("channels", "sides"), [(2, (34, 30, 9)), (9, (30, 41, 5)), (4, (6, 7, 8))], ids=str)
+def test_convolution_by_the_fast_route_is_the_same(channels, sides):
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, channels, *sides), torch.randn(3, channels, 3, 3, 3)
+    bias = torch.randn(3)
+    found = []
+    for how in (convolved, lambda x, w, b, s: F.conv3d(x.double(), w.double(), b.double(), s, 1)):
+        leaves = [one.clone().requires_grad_() for one in (x, weight, bias)]
+        out = [how(*leaves, stride) for stride in (1, 2)]
+        sum(one.square().sum() for one in out).backward()
+        found.append([*(one.detach().float() for one in out), *(leaf.grad for leaf in leaves)])
+    for fast, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
 
 
 def test_padding_leaves_the_image_at_its_place():

@@ -17,16 +17,45 @@ _SLOPE = 0.2
 _START_SD = 1e-5
 """Spread of the first weights of the flow: training begins next to the identity."""
 _START_LOG_VARIANCE = -10.0
+_SLOW = 20480
+"""PyTorch's convolution of a single volume on the CPU takes a slow route where channels × rows × columns are no more."""
+_MOST_ZEROS = 3
+"""How many times as many channels are worth the fast route."""
 
 
 def convolution(ndim: int, channels_in: int, channels_out: int, stride: int = 1) -> nn.Module:
     """Return a 3-wide convolution in 2-D or 3-D, its first weights those of He et al. (ICCV 2015)."""
-    kind = nn.Conv3d if ndim == 3 else nn.Conv2d
+    kind = Conv3d if ndim == 3 else nn.Conv2d
     layer = kind(channels_in, channels_out, 3, stride, 1)
     # torch's own first weights let features fade from layer to layer, and the gradient of a field near 0 with them
     nn.init.kaiming_normal_(layer.weight, _SLOPE, nonlinearity="leaky_relu")
     nn.init.zeros_(layer.bias)
     return cast(nn.Module, layer)
+
+
+class Conv3d(nn.Conv3d):
+    """A convolution that small single volumes do not take the slow route of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of x."""
+        return convolved(x, self.weight, self.bias, self.stride[0])
+
+
+def convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1) -> Tensor:
+    """Return a 3-wide convolution, its sides padded by zeros.
+
+    Where PyTorch would take a route two to nine times slower, single volumes on the CPU, channels of zeros are added: the same
+    to rounding.
+    """
+    if x.dim() == 4:
+        return F.conv2d(x, weight, bias, stride, 1)
+    batch, channels, *sides = x.shape
+    if batch == 1 and x.device.type == "cpu":
+        enough = _SLOW // (sides[0] * sides[1]) + 1
+        if channels < enough <= _MOST_ZEROS * channels:
+            more = [0] * 6 + [0, enough - channels]
+            x, weight = F.pad(x, more), F.pad(weight, more)
+    return F.conv3d(x, weight, bias, stride, 1)
 
 
 def upsampled_convolution(layer: nn.Module, x: Tensor, beside: Tensor) -> Tensor:
@@ -49,9 +78,9 @@ def upsampled_convolution(layer: nn.Module, x: Tensor, beside: Tensor) -> Tensor
     for axis in range(ndim):
         along = [0, 0] * axis
         kernel = F.pad(kernel, [*along, 0, 1]) + F.pad(kernel, [*along, 1, 0])
-    transposed, plain = (F.conv_transpose3d, F.conv3d) if ndim == 3 else (F.conv_transpose2d, F.conv2d)
+    transposed = F.conv_transpose3d if ndim == 3 else F.conv_transpose2d
     above = transposed(x, kernel, layer.bias, stride=2, padding=1)
-    return cast(Tensor, above + plain(beside, weight[:, count:], padding=1))
+    return cast(Tensor, above + convolved(beside, weight[:, count:]))
 
 
 class UNet(nn.Module):

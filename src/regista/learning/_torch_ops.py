@@ -85,5 +85,5 @@ def soft_dice(fixed: Tensor, moving: Tensor, field: Tensor, count: int) -> Tenso
         if not bool(here.any()):
             continue
         there = warp((moving == code).to(field.dtype), field)
-        scores.append(2 * (here * there).sum() / (here.sum() + there.sum()))
+        scores.append(2 * (here * there).sum() / (here.sum() + there.square().sum()))
     return torch.stack(scores).mean() if scores else field.sum() * 0

@@ -33,12 +33,12 @@ def soft_dice(
     for code in range(1, len(counts)):
         indicator = (padded == code).astype(np.float64)
         member = _interpolated(indicator, matrix, field)
-        both, total = member[fixed == code].sum(), counts[code] + member.sum()
+        both, total = member[fixed == code].sum(), counts[code] + (member**2).sum()
         if total == 0:
             continue
         dice[code - 1] = 2 * both / total
         if out is not None:
-            slope = 2 * (fixed == code) / total - 2 * both / total**2
+            slope = 2 * (fixed == code) / total - 4 * both * member / total**2
             out += factor * warp_gradient(indicator, matrix, field, slope)
     return dice
 
