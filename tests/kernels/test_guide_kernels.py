@@ -92,6 +92,18 @@ def test_soft_dice_of_equal_labels_is_one_and_counts_what_left_the_image():
     assert fast.soft_dice(codes, codes, shift, still, sizes) == pytest.approx([2 * 22.5 / (27 + 18 + 9 / 4)])
 
 
+def test_leaving_the_lattice_costs_soft_dice_nothing_by_itself():
+    codes = np.zeros((12, 9, 9), np.int32)
+    codes[3:9, 2:7, 2:7] = 1
+    still, sizes = np.zeros((3, 12, 9, 9), np.float32), np.bincount(codes.ravel())
+    for part in (0.01, 0.1):
+        shift = np.eye(4)[:3].copy()
+        shift[0, 3] = part
+        lost = 1 - float(fast.soft_dice(codes, codes, shift, still, sizes)[0])
+        # two faces of 25 voxels, each a part of a voxel off: second order; 1 − 2 Σab / (Σa + Σb) would be first order
+        assert 0 < lost < 1.03 * part**2 / 6
+
+
 @pytest.mark.parametrize(
     ("shape", "samples"), [((5, 6, 4), (2, 2, 2)), ((4, 1, 6), (3, 1, 2)), ((11, 14, 9), (1, 1, 1))]
 )

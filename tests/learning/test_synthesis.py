@@ -51,6 +51,19 @@ def test_two_people_make_a_pair_when_asked():
     assert not np.array_equal(sample.fixed_codes, sample.moving_codes)
 
 
+def test_codes_of_one_tissue_are_equally_bright():
+    maps = random_shapes((48, 48), count=1, labels=4, size=12)
+    plain = {"noise": 0.0, "blur": 0.0, "thick": 0.0, "bias": 0.0}
+    source = SynthesisSource(maps=maps, tissues=(0, 41, 2, 41, 3), **plain)
+    for number in range(3):
+        sample = source.sample(np.random.default_rng(number))
+        shades = {n: set(sample.fixed[sample.fixed_codes == n].tolist()) for n in range(1, 5)}
+        assert shades[1] == shades[3]
+        assert len({tuple(shade) for shade in shades.values()}) == 3
+    with pytest.raises(PlanError, match="tissues are given for 2 codes, the label maps have 5"):
+        SynthesisSource(maps=maps, tissues=(0, 1))
+
+
 def test_maps_of_two_sizes_are_refused():
     maps = (*random_shapes((20, 20), count=1), *random_shapes((20, 22), count=1))
     with pytest.raises(PlanError, match="one size"):
