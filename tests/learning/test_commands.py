@@ -193,7 +193,21 @@ def test_training_by_synthesis_needs_label_maps_alone(slices, table, tmp_path):
     rows = [{"labels": f"p{n}_labels.nii.gz"} for n in range(4)]
     path = table(slices / "maps_alone.csv", rows)
     words = ("train", "voxelmorph", path, "--network", "voxelmorph-1", "--validation", 0, *QUICK)
-    done = call(*words, "-o", tmp_path / "maps", "--synthesis", "labels", "--resolutions", 2, "--shape", 32)
+    done = call(
+        *words,
+        "-o",
+        tmp_path / "maps",
+        "--synthesis",
+        "labels",
+        "--resolutions",
+        2,
+        "--shape",
+        32,
+        "--alike",
+        "1,2",
+        "--deformation",
+        1.5,
+    )
     assert done.exit_code == 0, done.output
     settings = json.loads((tmp_path / "maps" / "model.json").read_text(encoding="utf-8"))
     assert settings["inputs"]["shape"] == [32, 32]
@@ -225,6 +239,17 @@ def test_a_model_aligns_as_its_training_did(alignment, similarity, weight, stage
     [
         ([{"image": "p0_t1.nii.gz"}, {"image": "gone.nii.gz"}], (), "gone.nii.gz does not exist"),
         ([{"image": "p0_t1.nii.gz"}], (), "2 subjects at least"),
+        ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--alike", "1,2"), "give --synthesis labels too"),
+        (
+            [{"labels": f"p{n}_labels.nii.gz"} for n in range(4)],
+            ("--synthesis", "labels", "--alike", "1;2"),
+            "labels with commas between them, as in 2,41; got '1;2'",
+        ),
+        (
+            [{"labels": f"p{n}_labels.nii.gz"} for n in range(4)],
+            ("--synthesis", "labels", "--alike", "1,99"),
+            "--alike names 99, labels that no scan",
+        ),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--labels-weight", 1), "has no labels"),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--similarity", "sad"), "--similarity is one of"),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--network", "unet"), "the networks are"),

@@ -90,6 +90,13 @@ def voxelmorph(
         str | None,
         typer.Option(help="Train on images made up from 'labels' or from random 'shapes': any contrast."),
     ] = None,
+    alike: Annotated[
+        list[str] | None,
+        typer.Option(help="Labels that are equally bright in made-up images, as 2,41 (left, right); repeat."),
+    ] = None,
+    deformation: Annotated[
+        float, typer.Option(min=0, help="Longest typical displacement of made-up images, voxels.")
+    ] = 3.0,
     validation: Annotated[float, typer.Option(help="Share, or number, of subjects to validate on.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share, or number, of subjects to test on at the end.")] = 0.0,
     align: Annotated[
@@ -144,6 +151,9 @@ def voxelmorph(
 
     if synthesis not in (None, "labels", "shapes"):
         raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")
+    same = [_labels_of(one) for one in alike or []]
+    if same and synthesis != "labels":
+        raise PlanError("--alike tells how images made up from label maps look: give --synthesis labels too")
     if align not in ("affine", "rigid", "none"):
         raise PlanError(f"--align is 'affine', 'rigid' or 'none', got {align!r}")
     outputs = [output / name for name in FILES]
@@ -204,7 +214,7 @@ def voxelmorph(
         aligner = None if plan is None else _aligner(plan)
         shapes = synthesis == "shapes"
         parts = prepare_parts(dataset, subjects, config, aligner, tell, trains_on_shapes=shapes)
-        source = None if synthesis is None else _synthetic(synthesis, parts)
+        source = None if synthesis is None else _synthetic(synthesis, parts, same, deformation)
         if source is not None and parts.validation is not None and parts.validation.codes is None:
             parts = replace(parts, validation=None)  # without labels nothing tells good weights from bad
         origin = Provenance(
@@ -297,12 +307,30 @@ def _aligner(plan: Plan) -> Any:
     return align
 
 
-def _synthetic(kind: str, parts: Any) -> Any:
+def _labels_of(words: str) -> list[int]:
+    from regista.core import PlanError
+
+    try:
+        return [int(word) for word in words.split(",")]
+    except ValueError:
+        raise PlanError(f"--alike takes labels with commas between them, as in 2,41; got {words!r}") from None
+
+
+def _synthetic(kind: str, parts: Any, alike: list[list[int]], deformation: float) -> Any:
+    from regista.core import PlanError
     from regista.learning import SynthesisSource, random_shapes
 
     if kind == "shapes":
-        return SynthesisSource(maps=random_shapes(parts.config.inputs.shape, count=16, seed=0))
-    return SynthesisSource(maps=tuple(parts.train.codes), across=0.5)
+        maps = random_shapes(parts.config.inputs.shape, count=16, seed=0)
+        return SynthesisSource(maps=maps, deformation_vox=deformation)
+    values = parts.train.values
+    unknown = sorted({label for group in alike for label in group} - set(values))
+    if unknown:
+        raise PlanError(f"--alike names {', '.join(map(str, unknown))}, labels that no scan to train on has")
+    first = {label: group[0] for group in alike for label in group}
+    tissues = tuple(first.get(value, value) for value in values) if alike else ()
+    maps = tuple(parts.train.codes)
+    return SynthesisSource(maps=maps, deformation_vox=deformation, across=0.5, tissues=tissues)
 
 
 def _tell(output: Path, result: Any, tested: Any, quiet: bool, as_json: bool) -> None:
