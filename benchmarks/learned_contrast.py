@@ -11,6 +11,7 @@ Results: results/learned_contrast_NAME.csv, .json and .md.
 """
 
 import argparse
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from scipy import ndimage
 
 import learned_brain
 from harness.learning import Printer, command_line, timed, write_table
-from harness.machine import RESULTS, data_folder
+from harness.machine import RESULTS, ROOT, data_folder
 from harness.tables import write_summary
 from harness.trained import Row, budget, deformation, keep_run, read_run, table
 from multimodal import CASES, make_case
@@ -98,6 +99,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="any-contrast")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--ship", action="store_true", help="put the trained model into the package")
     parser.add_argument("--data", help="folder of images; default REGISTA_DATA or ../shared/data")
     return parser
 
@@ -214,7 +216,7 @@ def main() -> None:
         data="no images: made up from "
         + ("six label maps of SynthSeg's training" if options.maps == "labels" else "random shapes"),
         licence="Apache-2.0" if options.maps == "labels" else "none needed",
-        command=command_line("learned_contrast.py", options, ("data", "pairs", "cases")),
+        command=command_line("learned_contrast.py", options, ("data", "pairs", "cases", "ship")),
         subjects=subjects,
         alignment="affine",
     )
@@ -229,6 +231,9 @@ def main() -> None:
         device=options.device,
     )
     model = load_model(place)
+    if options.ship:
+        shipped = ROOT / "src" / "regista" / "learning" / "models" / options.name
+        shutil.copytree(place, shipped, ignore=shutil.ignore_patterns("checkpoint*"), dirs_exist_ok=True)
     methods = {
         **learned_brain.learned(model, options.name, "deformable"),
         **{name: run for name, run in learned_brain.classical(False).items() if "ANTs" not in name},

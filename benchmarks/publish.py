@@ -80,7 +80,7 @@ def _finished(results: Path, name: str) -> tuple[str, str, str]:
     facts = json.loads(run.read_text(encoding="utf-8"))
     ended = datetime.fromtimestamp(summary.stat().st_mtime, UTC)
     made = f"`{facts['command']}`, commit {facts['commit']}, ended {ended:%Y-%m-%d}."
-    return made, _tables(summary.read_text(encoding="utf-8"), name), str(facts.get("set", name))
+    return made, tables_of(summary.read_text(encoding="utf-8"), name), str(facts.get("set", name))
 
 
 def _machine_of(tables: str) -> str:
@@ -88,7 +88,7 @@ def _machine_of(tables: str) -> str:
     return next((line for line in tables.splitlines() if "threads for each method" in line), "")
 
 
-def _tables(text: str, name: str) -> str:
+def tables_of(text: str, name: str) -> str:
     """Return a summary without its heading, its titles one level lower, its plots beside the page."""
     text = re.sub(r"\A# .*\n+", "", text)
     text = re.sub(r"^## ", "### ", text, flags=re.MULTILINE)

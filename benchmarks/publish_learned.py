@@ -2,21 +2,23 @@
 
 python benchmarks/publish_learned.py cardiac unsupervised semi-supervised -o docs/benchmarks/learned-cardiac.md
 python benchmarks/publish_learned.py brain unsupervised diffeomorphic -o docs/benchmarks/learned-brain.md
+python benchmarks/publish_learned.py contrast any-contrast -o docs/benchmarks/learned-contrast.md
 
 writes, between the page's marks, a table of `learned_cardiac.py --classical` and of the runs named, how each network
-was trained, and what `--sweeps smoothness subjects` names of `learned_sweep.py`. What is outside the marks stays as it is.
+was trained, and what `--sweeps smoothness subjects` names of `learned_sweep.py`; of `contrast`, the tables that `learned_contrast.py` wrote. What is outside the marks stays as it is.
 """
 
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import learned_brain
 import learned_cardiac
 from harness.machine import RESULTS
 from harness.trained import budget, read_rows, read_run, table
-from publish import BEGIN, END
+from publish import BEGIN, END, tables_of
 
 SETS = {"brain": learned_brain, "cardiac": learned_cardiac}
 
@@ -36,9 +38,12 @@ def sweep(images: str, setting: str, page: Path) -> str:
 
 def publish(images: str, names: list[str], sweeps: list[str], page: Path) -> None:
     """Write the tables of runs into a page."""
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"{page} has no place for results: it needs one line {BEGIN} and, below it, one line {END}")
+    if images == "contrast":
+        put(
+            page,
+            [tables_of((RESULTS / f"learned_contrast_{name}.md").read_text("utf-8"), "") for name in names],
+        )
+        return
     script = SETS[images]
     known = RESULTS / f"{script.CLASSICAL}.csv"
     if not known.is_file():
@@ -56,6 +61,14 @@ def publish(images: str, names: list[str], sweeps: list[str], page: Path) -> Non
         trained,
         *(sweep(images, setting, page) for setting in sweeps),
     )
+    put(page, parts)
+
+
+def put(page: Path, parts: Sequence[str]) -> None:
+    """Write what comes between the page's marks."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        sys.exit(f"{page} has no place for results: it needs one line {BEGIN} and, below it, one line {END}")
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
     page.write_text(f"{before}{BEGIN}\n\n" + "\n\n".join(parts) + f"\n\n{END}{after}", encoding="utf-8")
@@ -64,7 +77,7 @@ def publish(images: str, names: list[str], sweeps: list[str], page: Path) -> Non
 def main() -> None:
     """Publish runs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", choices=SETS)
+    parser.add_argument("images", choices=(*SETS, "contrast"))
     parser.add_argument("names", nargs="+", help="runs, as --name called them")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PAGE", help="docs/benchmarks/NAME.md"
