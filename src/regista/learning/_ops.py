@@ -6,7 +6,9 @@ operation computes its gradient together with its value, in the kernel, and only
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -53,6 +55,17 @@ def _field_back(vectors: Volume, ndim: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(vectors[::2, :, 0]))
 
 
+@contextlib.contextmanager
+def _written(field: Tensor) -> Iterator[Volume]:
+    """Give the place where a kernel writes a field: in 3-D the tensor itself, pages as large being dear to fill twice."""
+    if len(field) == 3:
+        yield field.numpy()
+        return
+    vectors = as_vectors(field)
+    yield vectors
+    field.copy_(_field_back(vectors, 2))
+
+
 def _codes(tensor: Tensor) -> NDArray[np.int32]:
     array = tensor.detach().to(torch.int32).contiguous().numpy()
     return cast(NDArray[np.int32], array if array.ndim == 3 else array[:, None, :])
@@ -86,16 +99,21 @@ class _Warp(torch.autograd.Function):
         (gradient,) = gradients
         image, field = ctx.saved_tensors
         by_image = torch.zeros(image.shape) if ctx.needs_input_grad[0] else None
-        by_field = torch.zeros(field.shape) if ctx.needs_input_grad[1] else None
+        by_field = torch.empty(field.shape) if ctx.needs_input_grad[1] else None
         for item in range(len(image)):
             vectors = as_vectors(field[item])
-            part = np.empty_like(vectors)
+            part: Volume | None = None
             for channel in range(image.shape[1]):
                 slope = as_volume(gradient[item, channel])
                 source = as_volume(image[item, channel])
                 if by_field is not None:
-                    warp_gradient(source, _STILL, vectors, slope, out=part)
-                    by_field[item] += _field_back(part, field.shape[1])
+                    if channel == 0:
+                        with _written(by_field[item]) as first:
+                            warp_gradient(source, _STILL, vectors, slope, out=first)
+                    else:
+                        part = np.empty_like(vectors) if part is None else part
+                        warp_gradient(source, _STILL, vectors, slope, out=part)
+                        by_field[item] += _field_back(part, field.shape[1])
                 if by_image is not None:
                     spread = warp_adjoint(slope, _STILL, vectors, moving_shape=source.shape)
                     by_image[item, channel] = _image_back(spread, image[item, channel])
@@ -157,12 +175,11 @@ class _Penalty(torch.autograd.Function):
         full = shape if ndim == 3 else (shape[0], 1, shape[1])
         steps = spacing if ndim == 3 else (spacing[0], 1.0, spacing[1])
         prepared = term.prepare(Grid(full, np.diag([*steps, 1.0])))
-        by_field = torch.empty(field.shape)
+        by_field = torch.zeros(field.shape)
         total = 0.0
         for item in range(len(field)):
-            gradient = np.zeros((3, *full), np.float32)
-            total += prepared.value_and_gradient(as_vectors(field[item]), gradient)
-            by_field[item] = _field_back(gradient, ndim)
+            with _written(by_field[item]) as gradient:
+                total += prepared.value_and_gradient(as_vectors(field[item]), gradient)
         ctx.count = len(field)
         ctx.save_for_backward(by_field)
         return torch.tensor(total / len(field), dtype=torch.float32)
