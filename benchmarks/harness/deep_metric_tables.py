@@ -61,6 +61,17 @@ def sections(unit: str) -> list[Section]:
             before="error_before",
         ),
         Section(
+            experiment="anatomy",
+            title="Two people: overlap of anatomical labels",
+            columns={
+                "dice": "Dice",
+                "jaccard": "Jaccard",
+                "silver_mm": f"distance from the map of T1 to T1, {unit}",
+            },
+            tested="dice",
+            before="dice_before",
+        ),
+        Section(
             experiment="stains",
             title="Landmarks of two stains",
             columns=error,
