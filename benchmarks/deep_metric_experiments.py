@@ -39,7 +39,7 @@ import numpy as np
 
 from harness.deep_metric import SPOILT, STAINS, Case, aligned_stains
 from harness.deep_metric_measures import errors, overlaps
-from harness.deep_metric_sets import Pair, cases, compared_pairs, people, training_pairs
+from harness.deep_metric_sets import MAPS, Pair, cases, compared_pairs, people, training_pairs
 from harness.deep_metric_tables import (
     append,
     comparison,
@@ -168,6 +168,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--maps", type=int, default=2, help="known maps per test subject")
+    parser.add_argument(
+        "--size", nargs=3, type=float, metavar=("WARP", "SMOOTHNESS", "AFFINE"), help=f"of known maps: {MAPS}"
+    )
+    parser.add_argument("--levels", nargs="+", type=int, default=[4, 2], help="of the affine stage")
     parser.add_argument("--limit", type=int, help="cases of each experiment")
     parser.add_argument("--session", type=float, help="minutes after which no other case is begun")
     parser.add_argument("--threads", type=int, default=2)
@@ -270,8 +274,10 @@ def stained_arm(options: argparse.Namespace, data: Path, kind: str) -> Arm | Non
     return Arm(name=f"{kind}, k = 1 (the other pair)", similarity=found)
 
 
-def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool, smoothing: Sequence[float]) -> Plan:
-    """Return the stages that every metric goes through."""
+def plan(
+    similarity: Similarity, shrinks: tuple[int, ...], levels: Sequence[int], smoothing: Sequence[float]
+) -> Plan:
+    """Return the stages that every metric goes through; without levels no affine one."""
     dense = DeformableStage(
         similarity=similarity,
         shrink=shrinks,
@@ -281,8 +287,11 @@ def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool, smoothi
         saturation=(3.0,),
         symmetric_force=False,
     )
-    linear = LinearStage(model="affine", similarity=similarity, shrink=(4, 2), steps=(60, 30))
-    return Plan(stages=(linear, dense) if affine else (dense,), start=Start(search="none"))
+    if not levels:
+        return Plan(stages=(dense,), start=Start(search="none"))
+    steps = (*[60] * (len(levels) - 1), 30)
+    linear = LinearStage(model="affine", similarity=similarity, shrink=tuple(levels), steps=steps)
+    return Plan(stages=(linear, dense), start=Start(search="none"))
 
 
 def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) -> dict:
@@ -293,7 +302,8 @@ def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) 
     if arm.similarity is None:
         found = case.silver
     else:
-        staged = plan(arm.of(case), SHRINKS[options.set], case.truth is not None, smoothing)
+        levels = () if case.truth is None else options.levels
+        staged = plan(arm.of(case), SHRINKS[options.set], levels, smoothing)
         found = register(case.fixed, case.moving, staged, initial=case.start, **masks).transform
     row = {
         "experiment": experiment,
@@ -321,7 +331,7 @@ def warm_up(case: Case, arm: Arm) -> None:
     if arm.similarity is None:
         Case(name="noise", fixed=image, moving=image, same=(image, image)).silver  # noqa: B018
         return
-    staged = plan(arm.of(case), (2, 1), True, arm.smoothing("known"))
+    staged = plan(arm.of(case), (2, 1), (4, 2), arm.smoothing("known"))
     register(image, image, staged, initial=Affine(np.eye(len(shape) + 1)), fixed_mask=mask, moving_mask=mask)
 
 

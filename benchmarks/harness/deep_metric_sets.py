@@ -82,7 +82,9 @@ def cases(options: argparse.Namespace, data: Path, experiment: str) -> Iterator[
                 compared_pairs(options.set, data, options.choosing)
             ):
                 seed = 100 * number + place
-                case = moved_case(f"{name}_map{number}", first, second, seed, *MAPS[options.set])
+                case = moved_case(
+                    f"{name}_map{number}", first, second, seed, *(options.size or MAPS[options.set])
+                )
                 if experiment in SPOILT:
                     case = spoilt(case, experiment, data, seed)
                 elif options.set == "volumes":
