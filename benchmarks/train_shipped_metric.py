@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--data")
     options = parser.parse_args()
     set_threads(options.threads)
-    patches = PatchConfig(nearest_vox=(4.0, 1.0), gamma=0.5, noise=0.05)
+    patches = PatchConfig(nearest_vox=(4.0, 1.0))
     config = MetricConfig(ndim=3, steps=options.steps, batch=96, learning_rate=2e-3, patches=patches)
     data = data_folder(options.data)
     train, held = (prepare_pair(*volumes(data, name), config, subject=name) for name in PATIENTS)
