@@ -159,7 +159,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", choices=list(SHRINKS), default="slices")
     parser.add_argument("--experiment", nargs="+", choices=EXPERIMENTS, help="default: all that the set has")
-    parser.add_argument("--k", nargs="*", default=["3"], metavar="K", help="pairs to train on, or 'all'")
+    parser.add_argument(
+        "--k", nargs="*", metavar="K", help="pairs to train on, or 'all'; default: 3, none with --shipped"
+    )
     parser.add_argument("--features", nargs="*", default=[], metavar="K", help="the same for the features")
     parser.add_argument("--wide", nargs="*", default=[], metavar="K", help=f"the same with {WIDE} filters")
     parser.add_argument("--shipped", action="store_true", help="the metric in the package, for volumes")
@@ -186,7 +188,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--name")
     parser.add_argument("--data")
     parser.add_argument("--publish", type=Path, metavar="PAGE", help="put the tables on a page")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.k is None:
+        options.k = [] if options.shipped else ["3"]
+    return options
 
 
 def settings(options: argparse.Namespace, kind: str) -> MetricConfig:

@@ -137,7 +137,7 @@ def comparison(rows: Rows, section: Section) -> str:
     header = ["metric", *shown.values(), *(f"against {name}" for name in references), "s"]
     count = len(people[names[0]])
     before = spread([float(by_name[names[0]][case][section.before]) for case in cases], section.digits)
-    told = f"n = {len(cases)} registrations with each metric, of {count} subjects. Before: {before}."
+    told = f"n = {len(cases)} registrations with each metric, of {count} subject{'s' if count > 1 else ''}. Before: {before}."
     return f"### {section.title}\n\n{told}\n\n{markdown(header, lines)}"
 
 
