@@ -1,6 +1,6 @@
 """Train the T1–T2 metric that ships with the package, and put it there.
 
-python benchmarks/train_shipped_metric.py [--minutes 60] [--steps 2000] [--threads 1] [--data DIR]
+python benchmarks/train_shipped_metric.py [--minutes 60] [--steps 2000] [--batch 96] [--nearest 1] [--threads 1] [--data DIR]
 
 On one patient of `brain_multicontrast` (k = 1), skull-stripped T1 and T2 of 1 mm, CC-BY; the other is held out, and
 chooses the weights. The same command goes on where it stopped; at the end the files go to
@@ -35,12 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--nearest", type=float, default=1.0, help="shift of the last negatives, voxels")
+    parser.add_argument("--noise", type=float, default=PatchConfig.noise)
+    parser.add_argument("--gamma", type=float, default=PatchConfig.gamma)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data")
     options = parser.parse_args()
     set_threads(options.threads)
-    patches = PatchConfig(nearest_vox=(4.0, 1.0))
-    config = MetricConfig(ndim=3, steps=options.steps, batch=96, learning_rate=2e-3, patches=patches)
+    patches = PatchConfig(nearest_vox=(4.0, options.nearest), noise=options.noise, gamma=options.gamma)
+    config = MetricConfig(
+        ndim=3, steps=options.steps, batch=options.batch, learning_rate=2e-3, patches=patches
+    )
     data = data_folder(options.data)
     train, held = (prepare_pair(*volumes(data, name), config, subject=name) for name in PATIENTS)
     folder = RESULTS / "models" / NAME
