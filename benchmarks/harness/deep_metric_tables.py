@@ -180,7 +180,7 @@ def landscapes(rows: Rows, reach: float, unit: str) -> str:
             )
     header = ["metric", "along", "best value off by", "capture range", "least", "local minima"]
     count = len({row["case"] for row in rows})
-    told = f"{count} aligned pairs that no metric was trained on; the range looked at ends {reach:g} to either side."
+    told = f"{count} aligned pair{'s' if count > 1 else ''} that no metric was trained on; the range looked at ends {reach:g} to either side."
     return f"### Landscapes\n\n{told}\n\n{markdown(header, lines)}"
 
 
