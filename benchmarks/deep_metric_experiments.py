@@ -1,6 +1,6 @@
 """Trained metrics against MI, NMI and MIND: people of different contrasts, maps that are known, spoilt images.
 
-python benchmarks/deep_metric_experiments.py [--set slices|photographs|volumes|histology] [--experiment people known …]
+python benchmarks/deep_metric_experiments.py [--set slices|photographs|volumes|histology|anatomy] [--experiment people known …]
     [--k 1 3 6 11 all] [--features 3] [--wide 3] [--shipped] [--steps 1000] [--minutes 20] [--session 60] [--publish PAGE]
 
 Sets, and what metrics are trained on; all are compared on other people or pictures:
@@ -10,12 +10,14 @@ slices       T1 and T2 of `t1t2_slices_2d`: the first six people; beyond them co
 photographs  visible and infrared: the first 40; compared on the ten after them
 volumes      `brain_multicontrast`: one patient; compared on the other one and on the people of `brain_t1`
 histology    two pairs of stains: each pair by the metric that the other was trained on
+anatomy      compared on the labelled T1 slices of `brain_slices_2d`, one of each two made to look like T2; metrics are those of
+             `slices`
 
 To choose settings without looking at the people compared on, `--choosing` trains on the first three people and compares
-on the other three to train on; that is how `SMOOTHING` was found.
+on the other three to train on; that is how `SMOOTHING` was found. With photographs it keeps to the first 30.
 
 Experiments: 'people' (T1 of one person, T2 of another), 'known' (a map that one image was moved by), 'bias', 'noise',
-'lesions' (the same with spoilt images), 'stains' (landmarks), 'landscape', 'trainings' (patches told right, of the
+'lesions' (the same with spoilt images), 'stains' (landmarks), 'anatomy' (labels), 'landscape', 'trainings' (patches told right, of the
 pairs trained on and of others). All metrics go through the same stages from the same start, each with the smoothing that
 suited it (`SMOOTHING`) or all with one (`--smoothing`); weights are the last ones of a training, so that no test case
 chooses them.
@@ -29,14 +31,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from harness.deep_metric import SPOILT, STAINS, Case, aligned_stains
-from harness.deep_metric_sets import Pair, cases, compared_pairs, people, training_pairs
+from harness.deep_metric_measures import errors, overlaps
+from harness.deep_metric_sets import MAPS, Pair, cases, compared_pairs, people, training_pairs
 from harness.deep_metric_tables import (
     append,
     comparison,
@@ -49,8 +52,7 @@ from harness.deep_metric_tables import (
 from harness.learning import Printer, command_line
 from harness.machine import RESULTS, data_folder
 from harness.tables import write_summary
-from regista.core import Grid, Image, LabelImage, set_threads
-from regista.evaluation import label_measures
+from regista.core import Grid, Image, set_threads
 from regista.learning import (
     AlignedPair,
     MetricConfig,
@@ -73,18 +75,25 @@ from regista.similarity import (
     exchanged,
     load_metric_model,
 )
-from regista.transforms import Affine, Transform, resample_labels
+from regista.transforms import Affine
 
-SHRINKS = {"slices": (4, 2, 1), "photographs": (4, 2, 1), "volumes": (4, 2), "histology": (16, 8, 4)}
-UNIT = {"slices": "mm", "photographs": "px", "volumes": "mm", "histology": "px"}
+SHRINKS = {
+    "slices": (4, 2, 1),
+    "photographs": (4, 2, 1),
+    "volumes": (4, 2),
+    "histology": (16, 8, 4),
+    "anatomy": (4, 2, 1),
+}
+UNIT = {"slices": "mm", "photographs": "px", "volumes": "mm", "histology": "px", "anatomy": "mm"}
 CONTRASTS = {"photographs": ("visible", "infrared"), "histology": ("HE", "immunohistochemistry")}
 WIDE = (32, 64, 128, 256)
-EXPERIMENTS = ("trainings", "people", "known", *SPOILT, "stains", "landscape")
+EXPERIMENTS = ("trainings", "people", "known", *SPOILT, "stains", "anatomy", "landscape")
 OWN = {
     "slices": ("trainings", "people", "known", *SPOILT, "landscape"),
     "photographs": ("trainings", "known", "landscape"),
     "volumes": ("trainings", "people", "known", "landscape"),
     "histology": ("trainings", "stains"),
+    "anatomy": ("anatomy",),
 }
 """What can be done with each set."""
 COLUMNS = (
@@ -118,10 +127,13 @@ REACH = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A metric: what it is called, whether it is given masks, and, where that depends on the case, which for which."""
+    """A metric: what it is called, whether it is given masks, and, where that depends on the case, which for which.
+
+    Without any it stands for `Case.silver`, the map between images of one contrast.
+    """
 
     name: str
-    similarity: Similarity | dict[str, Similarity]
+    similarity: Similarity | dict[str, Similarity] | None
     masked: bool = False
 
     def of(self, case: Case) -> Similarity:
@@ -133,8 +145,13 @@ class Arm:
 
     def smoothing(self, experiment: str) -> tuple[float, float]:
         """Return how its stages smooth the update and the field in an experiment."""
-        of = SMOOTHING.get(experiment, SMOOTHING["known"])
+        of = SMOOTHING["people" if experiment in ("people", "anatomy") else "known"]
         return of.get("MI" if self.name == "NMI" else self.name, of["deep"])
+
+
+def trained_on(name: str) -> str:
+    """Return which set the metrics for a set are trained on."""
+    return "slices" if name == "anatomy" else name
 
 
 def arguments() -> argparse.Namespace:
@@ -142,7 +159,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", choices=list(SHRINKS), default="slices")
     parser.add_argument("--experiment", nargs="+", choices=EXPERIMENTS, help="default: all that the set has")
-    parser.add_argument("--k", nargs="*", default=["3"], metavar="K", help="pairs to train on, or 'all'")
+    parser.add_argument(
+        "--k", nargs="*", metavar="K", help="pairs to train on, or 'all'; default: 3, none with --shipped"
+    )
     parser.add_argument("--features", nargs="*", default=[], metavar="K", help="the same for the features")
     parser.add_argument("--wide", nargs="*", default=[], metavar="K", help=f"the same with {WIDE} filters")
     parser.add_argument("--shipped", action="store_true", help="the metric in the package, for volumes")
@@ -151,6 +170,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--maps", type=int, default=2, help="known maps per test subject")
+    parser.add_argument(
+        "--size", nargs=3, type=float, metavar=("WARP", "SMOOTHNESS", "AFFINE"), help=f"of known maps: {MAPS}"
+    )
+    parser.add_argument("--levels", nargs="+", type=int, default=[4, 2], help="of the affine stage")
     parser.add_argument("--limit", type=int, help="cases of each experiment")
     parser.add_argument("--session", type=float, help="minutes after which no other case is begun")
     parser.add_argument("--threads", type=int, default=2)
@@ -165,7 +188,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--name")
     parser.add_argument("--data")
     parser.add_argument("--publish", type=Path, metavar="PAGE", help="put the tables on a page")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.k is None:
+        options.k = [] if options.shipped else ["3"]
+    return options
 
 
 def settings(options: argparse.Namespace, kind: str) -> MetricConfig:
@@ -183,17 +209,18 @@ def settings(options: argparse.Namespace, kind: str) -> MetricConfig:
 
 def prepared(options: argparse.Namespace, config: MetricConfig, pairs: Sequence[Pair]) -> list[AlignedPair]:
     """Return pairs at the levels that patches are drawn from; only scans of one head are checked for alignment."""
-    check = options.set in ("slices", "volumes")
+    check = options.set in ("slices", "volumes", "anatomy")
     return [prepare_pair(a, b, config, subject=name, check_alignment=check) for name, a, b in pairs]
 
 
 def trained(options: argparse.Namespace, kind: str, label: str, pairs: Sequence[Pair]) -> DeepMetric | None:
     """Train a metric, or go on; return it where the training has come to its end."""
     config = settings(options, kind)
-    folder = RESULTS / "models" / f"{kind}_{options.set}_{label}{'_choosing' if options.choosing else ''}"
+    name = trained_on(options.set)
+    folder = RESULTS / "models" / f"{kind}_{name}_{label}{'_choosing' if options.choosing else ''}"
     origin = MetricOrigin(
         contrasts=CONTRASTS.get(options.set, ("t1", "t2")),
-        data=f"{options.set}, {len(pairs)} pairs",
+        data=f"{name}, {len(pairs)} pairs",
         command=command_line("deep_metric_experiments.py", options, without=("data", "name", "publish")),
     )
     done = fit_metric(
@@ -209,6 +236,8 @@ def trained(options: argparse.Namespace, kind: str, label: str, pairs: Sequence[
 def arms(options: argparse.Namespace, data: Path) -> list[Arm]:
     """Return all metrics, trained ones last."""
     found = [Arm(name="MI", similarity=MI())]
+    if options.set == "anatomy":  # the first, so that its seconds are measured before others look at its map
+        found.insert(0, Arm(name="LNCC of T1 and T1 (`2d`)", similarity=None))
     if options.set != "histology":
         found.append(Arm(name="MI with mask", similarity=MI(), masked=True))
     found += [Arm(name="NMI", similarity=NMI()), Arm(name="MIND", similarity=MIND())]
@@ -230,7 +259,7 @@ def arms(options: argparse.Namespace, data: Path) -> list[Arm]:
 
 def learned_arm(options: argparse.Namespace, data: Path, kind: str, count: str) -> Arm | None:
     """Return a metric trained on the first so many pairs."""
-    there = training_pairs(options.set, data, options.choosing)
+    there = training_pairs(trained_on(options.set), data, options.choosing)
     k = len(there) if count == "all" else int(count)
     if not 1 <= k <= len(there):
         raise SystemExit(f"k is from 1 to {len(there)} for {options.set}, got {count}")
@@ -250,8 +279,10 @@ def stained_arm(options: argparse.Namespace, data: Path, kind: str) -> Arm | Non
     return Arm(name=f"{kind}, k = 1 (the other pair)", similarity=found)
 
 
-def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool, smoothing: Sequence[float]) -> Plan:
-    """Return the stages that every metric goes through."""
+def plan(
+    similarity: Similarity, shrinks: tuple[int, ...], levels: Sequence[int], smoothing: Sequence[float]
+) -> Plan:
+    """Return the stages that every metric goes through; without levels no affine one."""
     dense = DeformableStage(
         similarity=similarity,
         shrink=shrinks,
@@ -261,17 +292,24 @@ def plan(similarity: Similarity, shrinks: tuple[int, ...], affine: bool, smoothi
         saturation=(3.0,),
         symmetric_force=False,
     )
-    linear = LinearStage(model="affine", similarity=similarity, shrink=(4, 2), steps=(60, 30))
-    return Plan(stages=(linear, dense) if affine else (dense,), start=Start(search="none"))
+    if not levels:
+        return Plan(stages=(dense,), start=Start(search="none"))
+    steps = (*[60] * (len(levels) - 1), 30)
+    linear = LinearStage(model="affine", similarity=similarity, shrink=tuple(levels), steps=steps)
+    return Plan(stages=(linear, dense), start=Start(search="none"))
 
 
 def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) -> dict:
     """Register one case by one metric; return its row."""
     masks = {"fixed_mask": case.fixed_mask, "moving_mask": case.moving_mask} if arm.masked else {}
     smoothing = options.smoothing or arm.smoothing(experiment)
-    staged = plan(arm.of(case), SHRINKS[options.set], case.truth is not None, smoothing)
     began = time.perf_counter()
-    found = register(case.fixed, case.moving, staged, initial=case.start, **masks).transform
+    if arm.similarity is None:
+        found = case.silver
+    else:
+        levels = () if case.truth is None else options.levels
+        staged = plan(arm.of(case), SHRINKS[options.set], levels, smoothing)
+        found = register(case.fixed, case.moving, staged, initial=case.start, **masks).transform
     row = {
         "experiment": experiment,
         "case": case.name,
@@ -295,50 +333,11 @@ def warm_up(case: Case, arm: Arm) -> None:
     noise = np.random.default_rng(0).random(shape, np.float32)
     image = Image(noise, Grid(shape, np.eye(len(shape) + 1)))
     mask = Image(np.ones(shape, np.uint8), image.grid) if arm.masked else None
-    staged = plan(arm.of(case), (2, 1), True, arm.smoothing("known"))
+    if arm.similarity is None:
+        Case(name="noise", fixed=image, moving=image, same=(image, image)).silver  # noqa: B018
+        return
+    staged = plan(arm.of(case), (2, 1), (4, 2), arm.smoothing("known"))
     register(image, image, staged, initial=Affine(np.eye(len(shape) + 1)), fixed_mask=mask, moving_mask=mask)
-
-
-def errors(case: Case, found: Transform) -> dict[str, float]:
-    """Return the mean error of a map over the head, and near lesions where they are marked."""
-    row = {}
-    for name, region in (("error", case.fixed_mask), ("error_lesions", case.region)):
-        if region is None:
-            continue
-        index = np.argwhere(region.data > 0)[:: 7 if case.fixed.ndim == 2 else 97]
-        points = case.fixed.grid.index2world(index)
-        true = case.truth.map_points(points)
-        inside = case.moving.grid.contains(true)
-        row[name] = float(np.linalg.norm(found.map_points(points) - true, axis=1)[inside].mean())
-        if name == "error":
-            row["error_before"] = float(np.linalg.norm(points - true, axis=1)[inside].mean())
-    return row
-
-
-def overlaps(case: Case, found: Transform) -> dict[str, float]:
-    """Return how well carried labels agree with the fixed image's own, and with those that `Case.silver` carries."""
-    carried, silver, before = (
-        resample_labels(case.moving_classes, case.fixed.grid, one) for one in (found, case.silver, case.start)
-    )
-    row = dict(zip(("silver_dice", "silver_jaccard"), overlap(silver, carried), strict=True))
-    row["silver_dice_before"] = overlap(silver, before)[0]
-    points = case.fixed.grid.index2world(
-        np.argwhere(case.fixed_mask.data > 0)[:: 7 if case.fixed.ndim == 2 else 97]
-    )
-    row["silver_mm"] = float(
-        np.linalg.norm(found.map_points(points) - case.silver.map_points(points), axis=1).mean()
-    )
-    if case.fixed_classes is not None:
-        row |= dict(zip(("dice", "jaccard"), overlap(case.fixed_classes, carried), strict=True))
-        row["dice_before"] = overlap(case.fixed_classes, before)[0]
-    return row
-
-
-def overlap(fixed: LabelImage, moving: LabelImage) -> tuple[float, float]:
-    """Return mean Dice and Jaccard of the labels."""
-    found = label_measures(fixed, moving, surface=None).labels
-    dice = np.array([one.dice for one in found])
-    return float(dice.mean()), float((dice / (2 - dice)).mean())
 
 
 def look_at_landscapes(options: argparse.Namespace, data: Path, metrics: Sequence[Arm], path: Path) -> None:
@@ -385,18 +384,17 @@ def draw(data: Path, subject: str, metrics: dict[str, Similarity]) -> None:
 def look_at_trainings(options: argparse.Namespace, data: Path, metrics: Sequence[Arm], path: Path) -> None:
     """Measure patches of the pairs trained on, and of others."""
     known = {row["metric"] for row in read_rows(path)}
-    there = None if options.set == "histology" else training_pairs(options.set, data, options.choosing)
-    for arm in metrics:
-        metric = arm.similarity
-        if arm.masked or arm.name in known or not isinstance(metric, DeepMetric) or there is None:
+    for name, metric, own, others in learned_from(options, data, metrics):
+        if name in known:
             continue
         model = load_metric_model(metric.model)
         told, config = model.configuration, MetricConfig.from_dict(model.configuration)
-        own = prepared(options, config, [load() for load in there[: told["pairs"]]])
-        others = prepared(options, config, list(compared_pairs(options.set, data, options.choosing)))
-        scores = {"own": measure_metric(metric.model, own), "other": measure_metric(metric.model, others)}
+        scores = {
+            part: measure_metric(metric.model, prepared(options, config, pairs()))
+            for part, pairs in (("own", own), ("other", others))
+        }
         row = {
-            "metric": arm.name,
+            "metric": name,
             "pairs": told["pairs"],
             "steps": told["steps_done"],
             "batch": config.batch,
@@ -407,6 +405,24 @@ def look_at_trainings(options: argparse.Namespace, data: Path, metrics: Sequence
             row |= {f"{part}_accuracy": found.accuracy, f"{part}_loss": found.loss}
         append(path, row, TRAININGS)
         print(row, flush=True)
+
+
+def learned_from(
+    options: argparse.Namespace, data: Path, metrics: Sequence[Arm]
+) -> Iterator[tuple[str, DeepMetric, Callable[[], list[Pair]], Callable[[], list[Pair]]]]:
+    """Yield each trained metric with the pairs it was trained on and others, which are read when called for."""
+    for arm in metrics:
+        if isinstance(arm.similarity, dict):
+            for name, metric in arm.similarity.items():
+                other = next(one for one in STAINS if one != name)
+                own, rest = (lambda who=who: [(who, *aligned_stains(data, who))] for who in (other, name))
+                yield f"trained on {other}", metric, own, rest
+        elif isinstance(arm.similarity, DeepMetric) and not arm.masked:
+            count = load_metric_model(arm.similarity.model).configuration["pairs"]
+            there = training_pairs(options.set, data, options.choosing)[:count]
+            own = lambda pairs=there: [load() for load in pairs]  # noqa: E731
+            rest = lambda: list(compared_pairs(options.set, data, options.choosing))  # noqa: E731
+            yield arm.name, arm.similarity, own, rest
 
 
 def in_order(path: Path, metrics: Sequence[Arm]) -> list[dict]:

@@ -1,6 +1,6 @@
 """Train the T1–T2 metric that ships with the package, and put it there.
 
-python benchmarks/train_shipped_metric.py [--minutes 60] [--steps 1500] [--threads 1] [--data DIR]
+python benchmarks/train_shipped_metric.py [--minutes 60] [--steps 2000] [--batch 96] [--nearest 1] [--threads 1] [--data DIR]
 
 On one patient of `brain_multicontrast` (k = 1), skull-stripped T1 and T2 of 1 mm, CC-BY; the other is held out, and
 chooses the weights. The same command goes on where it stopped; at the end the files go to
@@ -14,7 +14,7 @@ from harness.deep_metric import PATIENTS, volumes
 from harness.learning import Printer
 from harness.machine import RESULTS, ROOT, data_folder
 from regista.core import set_threads
-from regista.learning import MetricConfig, MetricOrigin, fit_metric, prepare_pair
+from regista.learning import MetricConfig, MetricOrigin, PatchConfig, fit_metric, prepare_pair
 
 NAME = "brain-t1-t2"
 FILES = ("model.safetensors", "model.json", "card.md", "log.csv")
@@ -34,12 +34,19 @@ def main() -> None:
     """Train, or go on, and copy the finished model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=96)
+    parser.add_argument("--nearest", type=float, default=1.0, help="shift of the last negatives, voxels")
+    parser.add_argument("--noise", type=float, default=PatchConfig.noise)
+    parser.add_argument("--gamma", type=float, default=PatchConfig.gamma)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data")
     options = parser.parse_args()
     set_threads(options.threads)
-    config = MetricConfig(ndim=3, steps=options.steps, learning_rate=2e-3)
+    patches = PatchConfig(nearest_vox=(4.0, options.nearest), noise=options.noise, gamma=options.gamma)
+    config = MetricConfig(
+        ndim=3, steps=options.steps, batch=options.batch, learning_rate=2e-3, patches=patches
+    )
     data = data_folder(options.data)
     train, held = (prepare_pair(*volumes(data, name), config, subject=name) for name in PATIENTS)
     folder = RESULTS / "models" / NAME

@@ -136,11 +136,13 @@ def classes(image: Image, mask: Image) -> LabelImage:
     return LabelImage(codes, image.grid)
 
 
-def known_map(grid: Grid, seed: int, largest: float, smoothness: float) -> tuple[Transform, Transform]:
+def known_map(
+    grid: Grid, seed: int, largest: float, smoothness: float, linear: float = 1.0
+) -> tuple[Transform, Transform]:
     """Return a smooth diffeomorphism followed by a small affine map, fixed to moving, and its inverse.
 
     The field reaches `largest` mm and comes from noise smoothed by `smoothness` mm; the affine map turns by up to 6°,
-    and shifts by up to a twentieth of the image.
+    stretches by up to a twentieth and shifts by up to a twentieth of the image, or by the share `linear` of all that.
     """
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((grid.ndim, *grid.shape)).astype(np.float32)
@@ -152,21 +154,24 @@ def known_map(grid: Grid, seed: int, largest: float, smoothness: float) -> tuple
     inverse, _ = invert_field(warp, tolerance_vox=0.01, max_iterations=200)
     center = grid.center_mm[: grid.ndim]
     if grid.ndim == 2:
-        turn = Rotation.from_euler("z", rng.uniform(-6, 6), degrees=True).as_matrix()[:2, :2]
+        turn = Rotation.from_euler("z", linear * rng.uniform(-6, 6), degrees=True).as_matrix()[:2, :2]
     else:
-        turn = Rotation.from_euler("xyz", rng.uniform(-6, 6, 3), degrees=True).as_matrix()
-    linear = turn @ np.diag(rng.uniform(0.95, 1.05, grid.ndim))
+        turn = Rotation.from_euler("xyz", linear * rng.uniform(-6, 6, 3), degrees=True).as_matrix()
+    stretch = 1 + linear * (rng.uniform(0.95, 1.05, grid.ndim) - 1)
     extent = np.array(grid.shape) * grid.spacing
     matrix = np.eye(grid.ndim + 1)
-    matrix[:-1, :-1] = linear
-    matrix[:-1, -1] = center + rng.uniform(-0.05, 0.05, grid.ndim) * extent - linear @ center
+    matrix[:-1, :-1] = turn @ np.diag(stretch)
+    shift = linear * rng.uniform(-0.05, 0.05, grid.ndim) * extent
+    matrix[:-1, -1] = center + shift - matrix[:-1, :-1] @ center
     back = Affine(np.linalg.inv(matrix))
     return Composite((warp, Affine(matrix))), Composite((back, inverse))
 
 
-def moved_case(name: str, first: Image, second: Image, seed: int, largest: float, smoothness: float) -> Case:
+def moved_case(
+    name: str, first: Image, second: Image, seed: int, largest: float, smoothness: float, linear: float = 1.0
+) -> Case:
     """Return a case of one pair whose second image went through a known map."""
-    truth, back = known_map(first.grid, seed, largest, smoothness)
+    truth, back = known_map(first.grid, seed, largest, smoothness, linear)
     moving = resample(second, second.grid, back)
     moving = Image(moving.data, second.grid)
     return Case(

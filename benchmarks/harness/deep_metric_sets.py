@@ -23,14 +23,15 @@ from harness.deep_metric import (
     stained_cases,
     volumes,
 )
+from harness.deep_metric_anatomy import anatomy_cases
 from regista.core import Image
 
 TRAIN, TEST = SUBJECTS[:6], SUBJECTS[6:]
 VALIDATION = 3
 """How many of the people to train on are compared on while settings are chosen."""
 PHOTOGRAPHS = 40
-MAPS = {"slices": (6.0, 18.0), "photographs": (10.0, 40.0), "volumes": (8.0, 20.0)}
-"""Largest displacement of known maps and their smoothness, mm (pixels of photographs)."""
+MAPS = {"slices": (6.0, 18.0), "photographs": (6.0, 40.0, 0.25), "volumes": (8.0, 20.0)}
+"""Largest displacement of known maps and their smoothness, mm (pixels of photographs), and how much of the affine map."""
 Pair = tuple[str, Image, Image]
 
 
@@ -46,7 +47,8 @@ def training_pairs(name: str, data: Path, choosing: bool = False) -> Sequence[Ca
         more = range(0 if choosing else len(PATIENTS) * len(CORONAL))
         return [*found, *(lambda n=n: patient_slices(data)[n] for n in more)]
     if name == "photographs":
-        return [lambda n=n: (f"photograph {n}", *photographs(data, n)) for n in range(PHOTOGRAPHS)]
+        number = PHOTOGRAPHS // 2 if choosing else PHOTOGRAPHS
+        return [lambda n=n: (f"photograph {n}", *photographs(data, n)) for n in range(number)]
     return [lambda: (PATIENTS[0], *volumes(data, PATIENTS[0]))]
 
 
@@ -55,7 +57,8 @@ def compared_pairs(name: str, data: Path, choosing: bool = False) -> Iterator[Pa
     if name == "slices":
         yield from ((who, *slices(data, who)) for who in people(choosing)[1])
     elif name == "photographs":
-        yield from ((f"photograph{n}", *photographs(data, n)) for n in range(PHOTOGRAPHS, PHOTOGRAPHS + 10))
+        first = PHOTOGRAPHS // 2 if choosing else PHOTOGRAPHS
+        yield from ((f"photograph{n}", *photographs(data, n)) for n in range(first, first + 10))
     elif name == "volumes":
         yield (PATIENTS[1], *volumes(data, PATIENTS[1]))
 
@@ -67,18 +70,21 @@ def cases(options: argparse.Namespace, data: Path, experiment: str) -> Iterator[
             yield from labelled_cases(data, PATIENTS[1])
         else:
             yield from people_cases(data, people(options.choosing)[1])
+    elif experiment == "anatomy":
+        yield from anatomy_cases(data)
     elif experiment == "stains":
         for name in STAINS:
             yield from stained_cases(data, name)
     else:
-        largest, smoothness = MAPS[options.set]
         maps = range(1 if experiment in SPOILT else options.maps)
         for number in maps:
             for place, (name, first, second) in enumerate(
                 compared_pairs(options.set, data, options.choosing)
             ):
                 seed = 100 * number + place
-                case = moved_case(f"{name}_map{number}", first, second, seed, largest, smoothness)
+                case = moved_case(
+                    f"{name}_map{number}", first, second, seed, *(options.size or MAPS[options.set])
+                )
                 if experiment in SPOILT:
                     case = spoilt(case, experiment, data, seed)
                 elif options.set == "volumes":

@@ -61,6 +61,17 @@ def sections(unit: str) -> list[Section]:
             before="error_before",
         ),
         Section(
+            experiment="anatomy",
+            title="Two people: overlap of anatomical labels",
+            columns={
+                "dice": "Dice",
+                "jaccard": "Jaccard",
+                "silver_mm": f"distance from the map of T1 to T1, {unit}",
+            },
+            tested="dice",
+            before="dice_before",
+        ),
+        Section(
             experiment="stains",
             title="Landmarks of two stains",
             columns=error,
@@ -126,7 +137,7 @@ def comparison(rows: Rows, section: Section) -> str:
     header = ["metric", *shown.values(), *(f"against {name}" for name in references), "s"]
     count = len(people[names[0]])
     before = spread([float(by_name[names[0]][case][section.before]) for case in cases], section.digits)
-    told = f"n = {len(cases)} registrations with each metric, of {count} subjects. Before: {before}."
+    told = f"n = {len(cases)} registrations with each metric, of {count} subject{'s' if count > 1 else ''}. Before: {before}."
     return f"### {section.title}\n\n{told}\n\n{markdown(header, lines)}"
 
 
@@ -169,7 +180,7 @@ def landscapes(rows: Rows, reach: float, unit: str) -> str:
             )
     header = ["metric", "along", "best value off by", "capture range", "least", "local minima"]
     count = len({row["case"] for row in rows})
-    told = f"{count} aligned pairs that no metric was trained on; the range looked at ends {reach:g} to either side."
+    told = f"{count} aligned pair{'s' if count > 1 else ''} that no metric was trained on; the range looked at ends {reach:g} to either side."
     return f"### Landscapes\n\n{told}\n\n{markdown(header, lines)}"
 
 

@@ -198,3 +198,42 @@ def test_tables_follow_the_order_of_the_metrics_and_not_of_the_runs(experiments,
     metrics = [experiments.Arm(name=name, similarity=experiments.MI()) for name in ("MI", "NMI")]
     found = [(row["metric"], row["case"]) for row in experiments.in_order(tmp_path / "t.csv", metrics)]
     assert found == [("MI", "a"), ("NMI", "a"), ("NMI", "b"), ("other", "a")]
+
+
+def test_a_metric_of_stains_was_trained_on_the_other_pair(experiments, monkeypatch):
+    monkeypatch.setattr(experiments, "aligned_stains", lambda data, name: (f"{name} 1", f"{name} 2"))
+    metrics = {name: experiments.DeepMetric(model=name) for name in experiments.STAINS}
+    arms = [experiments.Arm(name="deep", similarity=metrics), experiments.Arm(name="MI", similarity=None)]
+    found = list(experiments.learned_from(None, None, arms))
+    assert [name for name, *_ in found] == ["trained on rat-kidney", "trained on lesions"]
+    _, metric, own, others = found[0]
+    assert metric.model == "lesions"
+    assert own() == [("rat-kidney", "rat-kidney 1", "rat-kidney 2")]
+    assert others() == [("lesions", "lesions 1", "lesions 2")]
+
+
+def test_known_maps_can_have_a_smaller_affine_part(harness):
+    grid = Grid((60, 50), np.eye(3))
+    points = grid.index2world(np.array([[5.0, 5.0], [50.0, 40.0], [30.0, 10.0]]))
+    far, near = (harness.known_map(grid, 3, 0.01, 9.0, share)[0].map_points(points) for share in (1.0, 0.25))
+    moved, less = (np.linalg.norm(found - points, axis=1).mean() for found in (far, near))
+    assert 0.15 < less / moved < 0.35
+
+
+def test_labels_are_carried_between_slices_of_made_up_contrast(script, monkeypatch, tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    anatomy = script("harness.deep_metric_anatomy")
+    monkeypatch.setattr(anatomy, "t2_curve", lambda data: (np.array([0.0, 1.0]), np.array([2.0, 1.0])))
+    (tmp_path / "brain_slices_2d").mkdir()
+    codes = np.zeros((30, 30), np.int16)
+    codes[5:20, 5:20], codes[0, 0] = 7, 9  # the second is too small to count
+    for who in ("01", "02", "03"):
+        for what, values in (("t1", 50 * (codes == 7)), ("labels", codes)):
+            image = nibabel.Nifti1Image(values.astype(np.int16), np.eye(4))
+            nibabel.save(image, tmp_path / "brain_slices_2d" / f"{who}_{what}.nii.gz")
+    found = list(anatomy.anatomy_cases(tmp_path))
+    assert [one.name for one in found[:2]] == ["01_02", "01_03"]
+    assert len(found) == 6
+    assert set(np.unique(found[0].fixed_classes.data)) == {0, 7}
+    assert set(np.unique(found[0].moving.data)) == {0, 1}  # bright T1 is dark T2, and outside stays 0
+    assert np.array_equal(found[0].same[1].data > 0, found[0].moving.data > 0)
