@@ -27,12 +27,16 @@ class Sample:
         Images.
     fixed_codes, moving_codes : (*shape) int32 ndarray or None
         Codes of their labels.
+    fixed_target, moving_target : (*shape) float32 ndarray or None
+        What the loss compares in place of the images that the network sees.
     """
 
     fixed: Volume
     moving: Volume
     fixed_codes: Codes | None = None
     moving_codes: Codes | None = None
+    fixed_target: Volume | None = None
+    moving_target: Volume | None = None
 
 
 class Source(Protocol):

@@ -151,6 +151,8 @@ class _Training(TrainingLoop[list[Sample]]):
             labels = (*self._stacked(batch, "fixed_codes", "moving_codes"), self.source.code_count)
         with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=setup.bf16):
             motion = self.network(moving, fixed, noise, backwards=loss.bidirectional)
+        if batch[0].fixed_target is not None:
+            fixed, moving = self._stacked(batch, "fixed_target", "moving_target")
         return loss(motion, fixed, moving, self.model.inputs.spacing_mm, labels)
 
     def _stacked(self, batch: list[Sample], first: str, second: str) -> tuple[Tensor, Tensor]:
