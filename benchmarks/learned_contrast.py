@@ -202,7 +202,9 @@ def main() -> None:
     dataset = read_dataset(write_brains(data, folder))
     subjects = {"train": dataset.subjects, "validation": [], "test": []}
     align = linear_of(load_plan("multimodal"))
-    parts = prepare_parts(dataset, subjects, config_of(options), lambda f, m: register(f, m, align).transform)
+    parts = prepare_parts(
+        dataset, subjects, config_of(options), lambda f, m: register(f, m, align).transform, synthetic=True
+    )
     shape = parts.config.inputs.shape
     codes = wet_and_dry(parts.train) if options.maps == "labels" else random_shapes(shape, count=24)
     source = SynthesisSource(

@@ -50,6 +50,7 @@ def prepare_parts(
     report: Callable[[int, int], None] = lambda done, total: None,
     *,
     trains_on_shapes: bool = False,
+    synthetic: bool = False,
 ) -> Parts:
     """Read and prepare all scans, before any training.
 
@@ -67,6 +68,8 @@ def prepare_parts(
         Gets the number of scans done and of all.
     trains_on_shapes : bool
         Pairs will be made up from random shapes: the loss then needs no labels of the scans.
+    synthetic : bool
+        Images will be made up: the loss then needs none of the scans.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def prepare_parts(
     FormatError, GeometryError
         If a scan cannot be used.
     """
-    if config.loss.similarity_weight and dataset.of(subjects["train"]).maps_alone:
+    if config.loss.similarity_weight and not synthetic and dataset.of(subjects["train"]).maps_alone:
         raise PlanError(
             "the loss compares images, and label maps are listed without them: list the images in the column image, or "
             "train by --synthesis labels (in Python similarity_weight=0)"

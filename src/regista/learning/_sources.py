@@ -105,12 +105,13 @@ class PairSource:
         fixed, moving = images[a], images[b]
         labels = (None, None) if codes is None else (codes[a], codes[b])
         if self.pose is None:
-            return Sample(fixed, moving, *labels)
+            return Sample(fixed, moving, labels[0], labels[1])
         matrix = random_pose(self.pose, fixed.shape, rng)
         fixed, moving = (posed(one, matrix) for one in (fixed, moving))
         if codes is None:
             return Sample(fixed, moving)
-        return Sample(fixed, moving, *(posed_codes(one, matrix, self.code_count) for one in labels))
+        here, there = (posed_codes(one, matrix, self.code_count) for one in labels)
+        return Sample(fixed, moving, here, there)
 
 
 def random_pose(pose: Augmentation, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ contrast-invariant registration without acquired images", IEEE TMI 41(3), 2022).
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import cast
 
 import numpy as np
 
@@ -161,10 +162,11 @@ class SynthesisSource:
         first = int(rng.integers(len(self.maps)))
         second = int(rng.integers(len(self.maps))) if rng.random() < self.across else first
         fixed, moving = (self._deformed(self.maps[n], rng) for n in (first, second))
-        levels = self._levels(rng) if self.targets else np.empty(0)
-        images = self._image(fixed, rng), self._image(moving, rng)
-        clean = (self._clean(fixed, levels), self._clean(moving, levels)) if self.targets else (None, None)
-        return Sample(*images, fixed, moving, *clean)
+        clean: tuple[Volume, Volume] | tuple[None, None] = (None, None)
+        if self.targets:
+            levels = self._levels(rng)
+            clean = self._clean(fixed, levels), self._clean(moving, levels)
+        return Sample(self._image(fixed, rng), self._image(moving, rng), fixed, moving, *clean)
 
     def _deformed(self, codes: Codes, rng: np.random.Generator) -> Codes:
         full = _full(codes.shape)
@@ -190,7 +192,7 @@ class SynthesisSource:
     def _clean(self, codes: Codes, levels: Volume) -> Volume:
         image = np.concatenate([[0], levels[1:]]).astype(np.float32)[codes].reshape(_full(codes.shape))
         sigma = [0.5 if n > 1 else 0.0 for n in image.shape]
-        return np.asarray(gaussian_filter(image[None], sigma, border="nearest"))[0].reshape(codes.shape)
+        return cast(Volume, gaussian_filter(image[None], sigma, border="nearest")[0].reshape(codes.shape))
 
     def _image(self, codes: Codes, rng: np.random.Generator) -> Volume:
         full = _full(codes.shape)
