@@ -189,6 +189,19 @@ def test_synthesis_from_labels_and_shapes(slices, tmp_path):
         assert (loss["similarity_weight"], loss["dice_weight"]) == (0.0, 1.0)
 
 
+def test_synthesis_may_compare_clean_images_of_one_contrast(slices, table, tmp_path):
+    path = table(slices / "maps_clean.csv", [{"labels": f"p{n}_labels.nii.gz"} for n in range(4)])
+    aligned = [word for word in QUICK if word not in ("--align", "none")]
+    words = ("--network", "voxelmorph-1", "--validation", 0, *aligned, "--synthesis", "labels", "--targets")
+    done = call("train", "voxelmorph", path, "-o", tmp_path / "clean", *words, "--similarity", "ssd")
+    assert done.exit_code == 0, done.output
+    settings = json.loads((tmp_path / "clean" / "model.json").read_text(encoding="utf-8"))
+    assert (settings["loss"]["similarity_weight"], settings["loss"]["dice_weight"]) == (1.0, 0.0)
+    # whatever the loss, scans to come may be of two contrasts
+    stages = linear_plan(settings).stages
+    assert {stage.similarity.name for stage in stages} == {"mi"}
+
+
 def test_training_by_synthesis_needs_label_maps_alone(slices, table, tmp_path):
     rows = [{"labels": f"p{n}_labels.nii.gz"} for n in range(4)]
     path = table(slices / "maps_alone.csv", rows)
@@ -250,6 +263,18 @@ def test_a_model_aligns_as_its_training_did(alignment, similarity, weight, stage
             ("--synthesis", "labels", "--alike", "1,99"),
             "--alike names 99, labels that no scan",
         ),
+        (
+            [{"labels": f"p{n}_labels.nii.gz"} for n in range(4)],
+            ("--synthesis", "labels", "--alike", "1,2", "--alike", "2,1"),
+            "--alike names 1, 2 twice",
+        ),
+        ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--alike", "2"), "as in 2,41; got '2'"),
+        (
+            [{"image": f"p{n}_t1.nii.gz"} for n in range(4)],
+            ("--deformation", 2),
+            "--deformation is for made-up",
+        ),
+        ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--targets",), "--targets is for made-up images"),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--labels-weight", 1), "has no labels"),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--similarity", "sad"), "--similarity is one of"),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--network", "unet"), "the networks are"),

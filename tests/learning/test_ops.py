@@ -137,7 +137,7 @@ def test_soft_dice_equals_plain_torch(rng, shape):
     fixed = noise.argmax(1, keepdim=True)
     fixed[fixed == 3] = 0  # a label that only the moving image has
     moving = smooth(rng, 2, 4, *shape).argmax(1, keepdim=True)
-    field = smooth(rng, 1, len(shape), *shape, scale=0.7)
+    field = smooth(rng, 2, len(shape), *shape, scale=0.7)
     field = field.clamp(-0.9, 0.9)
     inside = torch.zeros_like(field)
     inside[(..., *[slice(2, -2)] * len(shape))] = (
@@ -146,7 +146,7 @@ def test_soft_dice_equals_plain_torch(rng, shape):
     field = (field * inside).requires_grad_()
     results = []
     for ops in (_ops, _torch_ops):
-        value = ops.soft_dice(fixed[:1], moving[:1], field, 4)
+        value = ops.soft_dice(fixed, moving, field, 4)
         results.append((value.detach(), torch.autograd.grad(value, field)[0] * inside))
     (ours, our_slope), (plain, plain_slope) = results
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)

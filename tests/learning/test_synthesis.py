@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from regista.core import PlanError
-from regista.learning import SynthesisSource, random_shapes
+from regista.learning import (
+    InputConfig,
+    ModelConfig,
+    NetworkConfig,
+    SynthesisSource,
+    random_shapes,
+    train,
+)
 
 
 @pytest.mark.parametrize("shape", [(24, 31, 17), (40, 33)], ids=str)
@@ -62,6 +71,32 @@ def test_codes_of_one_tissue_are_equally_bright():
         assert len({tuple(shade) for shade in shades.values()}) == 3
     with pytest.raises(PlanError, match="tissues are given for 2 codes, the label maps have 5"):
         SynthesisSource(maps=maps, tissues=(0, 1))
+
+
+def test_targets_show_the_same_two_shapes_in_one_contrast():
+    maps = random_shapes((48, 48), count=1, labels=4, size=12)
+    source = SynthesisSource(maps=maps, targets=True, tissues=(0, 41, 2, 41, 0))
+    first, again = (source.sample(np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(first.fixed_target, again.fixed_target)
+    inside = [ndimage.binary_erosion(first.fixed_codes == n, iterations=3) for n in range(5)]
+    there = [ndimage.binary_erosion(first.moving_codes == n, iterations=3) for n in range(5)]
+    shades = [float(np.median(first.fixed_target[mask])) for mask in inside if mask.any()]
+    for mask, other in zip(inside, there, strict=True):
+        if mask.any() and other.any():
+            assert np.median(first.fixed_target[mask]) == pytest.approx(
+                np.median(first.moving_target[other]), abs=1e-5
+            )
+    assert len({round(shade, 4) for shade in shades}) <= 3
+    background = inside[0] | inside[4]
+    assert first.fixed_target[background].max() < 1e-3
+    # a network that is shown two contrasts is not compared by them
+    plain = SynthesisSource(maps=maps)
+    with pytest.raises(PlanError, match="made up are of two contrasts"):
+        train(
+            ModelConfig(network=NetworkConfig(ndim=2), inputs=InputConfig(spacing_mm=(1, 1))),
+            plain,
+            Path("."),
+        )
 
 
 def test_maps_of_two_sizes_are_refused():

@@ -101,14 +101,23 @@ def linear_plan(settings: Mapping[str, Any]) -> Plan | None:
     settings : mapping
         What ``model.json`` holds.
     """
-    from regista.registration import LinearStage, load_plan
+    from regista.registration import load_plan
 
     wanted, loss = settings.get("alignment", "affine"), settings["loss"]
     if wanted == "none":
         return None
+    if wanted == "multimodal":
+        return _multimodal()
     one_contrast = loss["similarity_weight"] and loss["similarity"]["name"] not in ANY_CONTRAST
     if wanted == "rigid" or one_contrast:  # the rigid preset takes any contrast
         return load_plan(wanted)
+    return _multimodal()
+
+
+def _multimodal() -> Plan:
+    """Return the stages that align two contrasts."""
+    from regista.registration import LinearStage, load_plan
+
     plan = load_plan("multimodal")
     return replace(plan, stages=tuple(stage for stage in plan.stages if isinstance(stage, LinearStage)))
 

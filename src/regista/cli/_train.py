@@ -95,8 +95,15 @@ def voxelmorph(
         typer.Option(help="Labels that are equally bright in made-up images, as 2,41 (left, right); repeat."),
     ] = None,
     deformation: Annotated[
-        float, typer.Option(min=0, help="Longest typical displacement of made-up images, voxels.")
-    ] = 3.0,
+        float | None,
+        typer.Option(min=0, help="Longest typical displacement of made-up images, voxels (default: 3)."),
+    ] = None,
+    targets: Annotated[
+        bool,
+        typer.Option(
+            "--targets", help="Compare clean made-up images by --similarity, not labels by overlap."
+        ),
+    ] = False,
     validation: Annotated[float, typer.Option(help="Share, or number, of subjects to validate on.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share, or number, of subjects to test on at the end.")] = 0.0,
     align: Annotated[
@@ -151,11 +158,16 @@ def voxelmorph(
 
     if synthesis not in (None, "labels", "shapes"):
         raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")
+    if align not in ("affine", "rigid", "none"):
+        raise PlanError(f"--align is 'affine', 'rigid' or 'none', got {align!r}")
     same = [_labels_of(one) for one in alike or []]
     if same and synthesis != "labels":
         raise PlanError("--alike tells how images made up from label maps look: give --synthesis labels too")
-    if align not in ("affine", "rigid", "none"):
-        raise PlanError(f"--align is 'affine', 'rigid' or 'none', got {align!r}")
+    if synthesis is None and (deformation is not None or targets):
+        option = "--targets" if targets else "--deformation"
+        raise PlanError(f"{option} is for made-up images: give --synthesis labels or shapes too")
+    if synthesis is not None and align == "affine":
+        align = "multimodal"  # scans to come may be of two contrasts
     outputs = [output / name for name in FILES]
     keep_inputs(outputs, [data])
     dataset = read_dataset(data)
@@ -185,7 +197,7 @@ def voxelmorph(
             "kl_weight": kl_weight,
             "labels_weight": labels_weight,
             "bidirectional": bidirectional,
-            "synthetic": synthesis is not None,
+            "overlap_alone": synthesis is not None and not targets,
         },
         training={
             "steps": steps,
@@ -213,8 +225,10 @@ def voxelmorph(
         plan = linear_plan({"alignment": align, "loss": config.loss.to_dict()})
         aligner = None if plan is None else _aligner(plan)
         shapes = synthesis == "shapes"
-        parts = prepare_parts(dataset, subjects, config, aligner, tell, trains_on_shapes=shapes)
-        source = None if synthesis is None else _synthetic(synthesis, parts, same, deformation)
+        parts = prepare_parts(
+            dataset, subjects, config, aligner, tell, trains_on_shapes=shapes, synthetic=targets
+        )
+        source = None if synthesis is None else _synthetic(synthesis, parts, same, deformation, targets)
         if source is not None and parts.validation is not None and parts.validation.codes is None:
             parts = replace(parts, validation=None)  # without labels nothing tells good weights from bad
         origin = Provenance(
@@ -288,10 +302,10 @@ def _loss(probabilistic: bool, **told: Any) -> Any:
     return Loss(
         similarity=metric,
         penalties=tuple(kind(weight=weight) for kind, weight in weights if weight),
-        similarity_weight=0.0 if told["synthetic"] else 1.0,
+        similarity_weight=0.0 if told["overlap_alone"] else 1.0,
         kl=KL(precision=told["prior"]) if probabilistic else None,
         kl_weight=told["kl_weight"],
-        dice_weight=told["labels_weight"] or (1.0 if told["synthetic"] else 0.0),
+        dice_weight=told["labels_weight"] or (1.0 if told["overlap_alone"] else 0.0),
         bidirectional=told["bidirectional"],
     )
 
@@ -311,26 +325,40 @@ def _labels_of(words: str) -> list[int]:
     from regista.core import PlanError
 
     try:
-        return [int(word) for word in words.split(",")]
+        found = [int(word) for word in words.split(",")]
     except ValueError:
-        raise PlanError(f"--alike takes labels with commas between them, as in 2,41; got {words!r}") from None
+        found = []
+    if len(found) < 2:
+        raise PlanError(f"--alike takes labels with commas between them, as in 2,41; got {words!r}")
+    return found
 
 
-def _synthetic(kind: str, parts: Any, alike: list[list[int]], deformation: float) -> Any:
+def _synthetic(
+    kind: str, parts: Any, alike: list[list[int]], deformation: float | None, targets: bool
+) -> Any:
     from regista.core import PlanError
     from regista.learning import SynthesisSource, random_shapes
 
+    settings: dict[str, Any] = {
+        "deformation_vox": 3.0 if deformation is None else deformation,
+        "targets": targets,
+    }
     if kind == "shapes":
-        maps = random_shapes(parts.config.inputs.shape, count=16, seed=0)
-        return SynthesisSource(maps=maps, deformation_vox=deformation)
+        return SynthesisSource(maps=random_shapes(parts.config.inputs.shape, count=16, seed=0), **settings)
     values = parts.train.values
-    unknown = sorted({label for group in alike for label in group} - set(values))
+    named = [label for group in alike for label in group]
+    unknown = sorted(set(named) - set(values) | {0} & set(named))
     if unknown:
         raise PlanError(f"--alike names {', '.join(map(str, unknown))}, labels that no scan to train on has")
+    twice = sorted({label for label in named if named.count(label) > 1})
+    if twice:
+        raise PlanError(
+            f"--alike names {', '.join(map(str, twice))} twice: put all labels of one shade into one --alike"
+        )
     first = {label: group[0] for group in alike for label in group}
     tissues = tuple(first.get(value, value) for value in values) if alike else ()
     maps = tuple(parts.train.codes)
-    return SynthesisSource(maps=maps, deformation_vox=deformation, across=0.5, tissues=tissues)
+    return SynthesisSource(maps=maps, across=0.5, tissues=tissues, **settings)
 
 
 def _tell(output: Path, result: Any, tested: Any, quiet: bool, as_json: bool) -> None:

@@ -81,7 +81,7 @@ def prepare_parts(
     if config.loss.similarity_weight and not synthetic and dataset.of(subjects["train"]).maps_alone:
         raise PlanError(
             "the loss compares images, and label maps are listed without them: list the images in the column image, or "
-            "train by --synthesis labels (in Python similarity_weight=0)"
+            "train by --synthesis labels (in Python similarity_weight=0, or synthetic=True and a source with targets)"
         )
     needed = config.loss.dice_weight and not trains_on_shapes
     if needed and not dataset.of(subjects["train"]).labelled:

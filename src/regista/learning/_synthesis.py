@@ -1,16 +1,18 @@
 """Images made up from label maps: any contrast, so that a network learns shapes and not intensities.
 
 A label map is deformed twice by random smooth flows; each copy gets a random intensity per label, noise, blur, a bias
-field and, at times, thick slices. Training compares the labels alone (M. Hoffmann et al., "SynthMorph: learning
+field and, at times, thick slices. Training compares the labels, or clean images of one contrast (M. Hoffmann et al., "SynthMorph: learning
 contrast-invariant registration without acquired images", IEEE TMI 41(3), 2022).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from regista.core import PlanError
 from regista.kernels.cpu.fields import exponential
@@ -114,8 +116,8 @@ class SynthesisSource:
         Tissue of each code, the background included: codes of one tissue are equally bright, as the two halves of a brain
         are (default: each code is a tissue of its own).
     targets : bool
-        Give the loss a clean pair of one contrast, drawn anew each time, to compare: by a similarity shapes are learned from in far
-        fewer steps than by their overlap.
+        Give the loss a clean pair of one contrast, drawn anew each time, to compare by its similarity; the labels are then needed
+        for its Dice term alone.
 
     Raises
     ------
@@ -146,10 +148,15 @@ class SynthesisSource:
                 "included: give one for each"
             )
 
-    @property
+    @cached_property
     def code_count(self) -> int:
         """Number of label codes, the background included."""
         return max(int(one.max()) for one in self.maps) + 1
+
+    @cached_property
+    def _groups(self) -> NDArray[np.int64]:
+        """Place of each code's tissue among the tissues."""
+        return np.unique(self.tissues[: self.code_count], return_inverse=True)[1]
 
     @property
     def fingerprint(self) -> str:
@@ -187,10 +194,16 @@ class SynthesisSource:
         """Return an intensity for each code."""
         count = self.code_count
         levels = rng.uniform(0.05, 1.0, count).astype(np.float32)
-        return levels[np.unique(self.tissues[:count], return_inverse=True)[1]] if self.tissues else levels
+        return levels[self._groups] if self.tissues else levels
+
+    def _dark(self, levels: Volume) -> Volume:
+        """Return intensities with those of the background, and of its tissue, 0."""
+        groups = self._groups if self.tissues else np.arange(len(levels))
+        return np.where(groups == groups[0], 0, levels).astype(np.float32)
 
     def _clean(self, codes: Codes, levels: Volume) -> Volume:
-        image = np.concatenate([[0], levels[1:]]).astype(np.float32)[codes].reshape(_full(codes.shape))
+        """Return an image of these intensities, the background dark, its borders soft."""
+        image = self._dark(levels)[codes].reshape(_full(codes.shape))
         sigma = [0.5 if n > 1 else 0.0 for n in image.shape]
         return cast(Volume, gaussian_filter(image[None], sigma, border="nearest")[0].reshape(codes.shape))
 
@@ -198,8 +211,7 @@ class SynthesisSource:
         full = _full(codes.shape)
         levels = self._levels(rng)
         dark = rng.random() < self.dark_background
-        levels[0] = 0.0 if dark else levels[0]
-        image = levels[codes].reshape(full)
+        image = (self._dark(levels) if dark else levels)[codes].reshape(full)
         noise = rng.standard_normal(full, np.float32)
         image += noise * np.float32(rng.uniform(0, self.noise))
         image = self._softened(image, rng)

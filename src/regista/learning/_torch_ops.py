@@ -79,11 +79,14 @@ def diffusion(field: Tensor, spacing: tuple[float, ...]) -> Tensor:
 
 def soft_dice(fixed: Tensor, moving: Tensor, field: Tensor, count: int) -> Tensor:
     """Return the mean soft Dice of labels 1 … `count` − 1 over those the fixed image has."""
-    scores = []
-    for code in range(1, count):
-        here = (fixed == code).to(field.dtype)
-        if not bool(here.any()):
-            continue
-        there = warp((moving == code).to(field.dtype), field)
-        scores.append(2 * (here * there).sum() / (here.sum() + there.square().sum()))
-    return torch.stack(scores).mean() if scores else field.sum() * 0
+    means = []
+    for item in range(len(field)):
+        scores = []
+        for code in range(1, count):
+            here = (fixed[item : item + 1] == code).to(field.dtype)
+            if not bool(here.any()):
+                continue
+            there = warp((moving[item : item + 1] == code).to(field.dtype), field[item : item + 1])
+            scores.append(2 * (here * there).sum() / (here.sum() + there.square().sum()))
+        means.append(torch.stack(scores).mean() if scores else field[item].sum() * 0)
+    return torch.stack(means).mean()

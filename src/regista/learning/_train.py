@@ -98,6 +98,11 @@ def train(
         raise PlanError(
             "the loss has a Dice term (dice_weight > 0) and not every scan has labels: list them, or set it to 0"
         )
+    if config.loss.similarity_weight and not getattr(source, "targets", True):
+        raise PlanError(
+            f"the loss compares images by {config.loss.similarity.name}, and those made up are of two contrasts: make them with "
+            "targets=True, or set similarity_weight to 0"
+        )
     torch.set_num_threads(get_threads())
     device = local_device(device)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
 """Overlap of many labels at once, soft at their borders, with its exact gradient by the displacement.
 
 The moving label l has at a place y the membership ``m_l(y)``: the trilinear weights of those corners of the cell around
-y that hold l. With ``I_l`` the sum of ``m_l(T(x))`` over the fixed voxels x of label l, ``W_l`` the sum over all
-voxels, and ``|F_l|`` their number::
+y that hold l. With ``I_l`` the sum of ``m_l(T(x))`` over the fixed voxels x of label l, ``W_l`` the sum of its square
+over all voxels, and ``|F_l|`` the number of those voxels x::
 
     Dice_l = 2 I_l / S_l,  S_l = |F_l| + W_l
-    ∂Dice_l/∂m_l(x) = 2 [F(x) = l] / S_l − 2 I_l / S_l²
+    ∂Dice_l/∂m_l(x) = 2 [F(x) = l] / S_l − 4 I_l m_l(x) / S_l²
 
 Labels come as codes 1 … n; code 0, and what lies outside the arrays, is left out.
 """
@@ -21,8 +21,8 @@ from regista.kernels.cpu._jit import inlined, njit
 def soft_dice(fixed, moving, affine, disp, sizes, *, factor=0.0, out=None):
     """Return the soft Dice of each label; add a multiple of the gradient of their sum to `out`.
 
-    ``2 Σ a b / (Σ a² + Σ b²)`` (F. Milletari et al., V-Net, 3DV 2016), b interpolated. With Σ b in place of Σ b² a map that
-    leaves the lattice would lose overlap to the interpolation itself, wherever it leads: standing still is then best.
+    ``2 Σ a b / (Σ a² + Σ b²)`` (F. Milletari et al., V-Net, 3DV 2016), b interpolated. With Σ b in place of Σ b², borders that
+    coincide would lose overlap in proportion to any displacement by a part of a voxel, to the interpolation alone.
 
     Parameters
     ----------
