@@ -22,8 +22,8 @@ pairs trained on and of others). All metrics go through the same stages from the
 suited it (`SMOOTHING`) or all with one (`--smoothing`); weights are the last ones of a training, so that no test case
 chooses them.
 
-The same command goes on where it stopped, in training and in registering. Results: results/NAME.csv, NAME_landscape.csv,
-NAME_trainings.csv and NAME.md.
+The same command goes on where it stopped; with other settings give another --name. Results: results/NAME.csv and .md,
+NAME_landscape.csv, NAME_trainings.csv.
 """
 
 import argparse
@@ -457,6 +457,8 @@ def main() -> None:
     path, around, learned = (RESULTS / f"{name}{part}.csv" for part in ("", "_landscape", "_trainings"))
     metrics = arms(options, data)
     wanted = [one for one in OWN[options.set] if options.experiment is None or one in options.experiment]
+    if not wanted:
+        sys.exit(f"--set {options.set} has {', '.join(OWN[options.set])}")
     late, warm = False, set()
     for experiment in wanted:
         if experiment == "trainings":

@@ -9,9 +9,10 @@ src/regista/learning/models/brain-t1-t2.
 
 import argparse
 import shutil
+from dataclasses import replace
 
 from harness.deep_metric import PATIENTS, volumes
-from harness.learning import Printer
+from harness.learning import Printer, command_line
 from harness.machine import RESULTS, ROOT, data_folder
 from regista.core import set_threads
 from regista.learning import MetricConfig, MetricOrigin, PatchConfig, fit_metric, prepare_pair
@@ -26,7 +27,7 @@ ORIGIN = MetricOrigin(
         "Neuroinformatics 2017, doi:10.1007/s12021-017-9348-7, as packaged by open_ms_data"
     ),
     licence="CC-BY; cite Lesjak et al. 2017",
-    command="python benchmarks/train_shipped_metric.py",
+    command="",
 )
 
 
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--nearest", type=float, default=1.0, help="shift of the last negatives, voxels")
     parser.add_argument("--noise", type=float, default=PatchConfig.noise)
     parser.add_argument("--gamma", type=float, default=PatchConfig.gamma)
+    parser.add_argument("--name", default=NAME, help="of a try; any other than the default is not shipped")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data")
     options = parser.parse_args()
@@ -49,12 +51,18 @@ def main() -> None:
     )
     data = data_folder(options.data)
     train, held = (prepare_pair(*volumes(data, name), config, subject=name) for name in PATIENTS)
-    folder = RESULTS / "models" / NAME
+    origin = replace(
+        ORIGIN, command=command_line("train_shipped_metric.py", options, ("data", "minutes", "name"))
+    )
+    folder = RESULTS / "models" / options.name
     done = fit_metric(
-        config, [train], folder, ORIGIN, held_out=[held], minutes=options.minutes, progress=Printer()
+        config, [train], folder, origin, held_out=[held], minutes=options.minutes, progress=Printer()
     )
     if not done.finished:
         print(f"{done.steps} of {options.steps} steps: run this again to go on")
+        return
+    if options.name != NAME:
+        print(f"{folder}: not shipped")
         return
     place = ROOT / "src" / "regista" / "learning" / "models" / NAME
     place.mkdir(parents=True, exist_ok=True)

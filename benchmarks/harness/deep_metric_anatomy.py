@@ -31,7 +31,7 @@ def t2_curve(data: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def like_t2(image: Image, data: Path) -> Image:
-    """Return a stripped T1 with every intensity replaced by what T2 a patient has there most often."""
+    """Return a stripped T1 with every intensity replaced by the median T2 that a patient has there."""
     values = image.as_float32()
     inside = values > 0
     shown = np.interp(values / np.percentile(values[inside], 99), *t2_curve(data))

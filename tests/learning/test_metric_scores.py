@@ -233,13 +233,16 @@ def test_bad_settings_are_refused(settings, word):
 def test_a_model_that_is_not_there_or_of_other_dimensions_is_refused_before_anything_runs(folders):
     with pytest.raises(PlanError, match="no trained metric 'nowhere'"):
         check_metric(DeepMetric(model="nowhere"), 3)
-    image = Image(np.random.default_rng(0).random((20, 21), np.float32), Grid((20, 21), np.eye(3)))
-    stages = (
-        LinearStage(model="rigid"),
-        LinearStage(model="affine", similarity=DeepMetric(model=str(folders[3][0]))),
-    )
-    with pytest.raises(PlanError, match=r"stages\.1 \(affine\).*trained on 3-D images and these are 2-D"):
-        register(image, image, Plan(stages=stages))
+    for trained, given in ((3, 2), (2, 3)):
+        sides = (20, 21, 22)[:given]
+        image = Image(np.random.default_rng(0).random(sides, np.float32), Grid(sides, np.eye(given + 1)))
+        stages = (
+            LinearStage(model="rigid"),
+            LinearStage(model="affine", similarity=DeepMetric(model=str(folders[trained][0]))),
+        )
+        told = rf"stages\.1 \(affine\).*trained on {trained}-D images and these are {given}-D"
+        with pytest.raises(PlanError, match=told):
+            register(image, image, Plan(stages=stages))
 
 
 def test_without_torch_the_message_says_what_to_install(folders, monkeypatch):
