@@ -4,8 +4,7 @@ python benchmarks/learned_contrast.py [--maps labels] [--minutes 120] [--steps 4
                                       [--half-resolution] [--smoothness 0.2] [--name NAME] [--threads 2] [--data DIR]
 
 No image is trained on: the six maps of `brain_label_maps`, or blobs, give both images of every pair. The network sees
-two contrasts; the loss compares the same two shapes in one. Beside the affine
-map and the presets: Dice of the test pairs of `learned_brain.py` (T1 to T1), and the distance from a known map of T2 and
+two contrasts; the loss compares the same two shapes in one. Beside the affine map and the presets: Dice of the test pairs of `learned_brain.py` (T1 to T1), and the distance from a known map of T2 and
 FLAIR that it carried away (the cases of `multimodal.py`, T1 fixed). The same command goes on with a training that the minutes cut short.
 Results: results/learned_contrast_NAME.csv, .json and .md.
 """
@@ -27,7 +26,6 @@ from multimodal import CASES, make_case
 from regista.core import LabelImage, set_threads
 from regista.io import read, read_labels, write
 from regista.learning import (
-    Augmentation,
     InputConfig,
     Loss,
     ModelConfig,
@@ -72,7 +70,7 @@ RIGHT = {
 }
 """Codes of the right half, and those of the same in the left one: they are equally bright."""
 MERGED = {30: 12, 62: 51, 77: 2, 80: 2, 31: 4, 63: 43, 72: FLUID_AROUND, 85: FLUID_AROUND}
-"""Codes of a few voxels (vessels, spots of white matter, plexus …), and those that they lie in: their Dice is noise."""
+"""Codes of a few voxels (vessels, spots of white matter, plexus …), and those that they lie in: too few to be learned from."""
 CEREBELLUM = (7, 8, 46, 47)
 STEM_MM = 12.0
 """How far below the cerebellum the brain stem is kept: stripped scans end about there."""
@@ -119,7 +117,6 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
             learning_rate=options.learning_rate,
             validate_every=options.validate_every,
             seed=options.seed,
-            augmentation=Augmentation(flip_axes=(0,)),
         ),
     )
 

@@ -260,8 +260,8 @@ def test_a_model_aligns_as_its_training_did(alignment, similarity, weight, stage
         ),
         (
             [{"labels": f"p{n}_labels.nii.gz"} for n in range(4)],
-            ("--synthesis", "labels", "--alike", "1,99"),
-            "--alike names 99, labels that no scan",
+            ("--synthesis", "labels", "--alike", "1,99,0"),
+            "--alike names 0, 99, labels that no scan",
         ),
         (
             [{"labels": f"p{n}_labels.nii.gz"} for n in range(4)],

@@ -347,9 +347,10 @@ def _synthetic(
         return SynthesisSource(maps=random_shapes(parts.config.inputs.shape, count=16, seed=0), **settings)
     values = parts.train.values
     named = [label for group in alike for label in group]
-    unknown = sorted(set(named) - set(values) | {0} & set(named))
+    unknown = sorted(set(named) - set(values) | {label for label in named if not label})
     if unknown:
-        raise PlanError(f"--alike names {', '.join(map(str, unknown))}, labels that no scan to train on has")
+        told = ", ".join(map(str, unknown))
+        raise PlanError(f"--alike names {told}, labels that no scan to train on has (0 is the background)")
     twice = sorted({label for label in named if named.count(label) > 1})
     if twice:
         raise PlanError(

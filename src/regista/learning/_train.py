@@ -98,6 +98,7 @@ def train(
         raise PlanError(
             "the loss has a Dice term (dice_weight > 0) and not every scan has labels: list them, or set it to 0"
         )
+    # of all sources only those that make images up may give two contrasts and nothing to compare
     if config.loss.similarity_weight and not getattr(source, "targets", True):
         raise PlanError(
             f"the loss compares images by {config.loss.similarity.name}, and those made up are of two contrasts: make them with "
