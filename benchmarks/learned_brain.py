@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness.learning import Printer, command_line, dice_of, timed, write_table
-from harness.machine import RESULTS, data_folder
+from harness.machine import RESULTS, commit, data_folder
 from harness.tables import write_rows
 from harness.trained import Method, Row, ants_method, deformation, keep_run, read_rows, table
 from regista.core import Image, set_threads
@@ -30,6 +30,7 @@ from regista.learning import (
     Loss,
     ModelConfig,
     NetworkConfig,
+    Parts,
     Provenance,
     RegistrationModel,
     TrainingConfig,
@@ -43,7 +44,6 @@ from regista.registration import register
 from regista.regularization import Diffusion
 from regista.similarity import LNCC
 from regista.transforms import Transform
-from side_by_side import commit
 
 TEST = ("1010", "1013", "1036")
 VALIDATION = ("1008",)
@@ -202,12 +202,9 @@ def measure(data: Path, methods: Mapping[str, Timed], pairs: int) -> list[Row]:
     return rows
 
 
-def train_and_test(options: argparse.Namespace) -> list[Row]:
-    """Train, register the test pairs by the network and from its field, keep the run; return the rows."""
-    sources = commit()  # as they are now, not when the run has ended
-    data = data_folder(options.data)
-    folder = RESULTS / "learned_brain"
-    dataset = read_dataset(write_list(data, folder, options.subjects))
+def prepared(options: argparse.Namespace) -> tuple[Parts, Provenance]:
+    """Return the scans on the grid of the network, and where the model will have come from."""
+    dataset = read_dataset(write_list(data_folder(options.data), RESULTS / "learned_brain", options.subjects))
     subjects = split_subjects(dataset)
 
     def report(done: int, total: int) -> None:
@@ -216,17 +213,23 @@ def train_and_test(options: argparse.Namespace) -> list[Row]:
     parts = prepare_parts(
         dataset, subjects, config_of(options), lambda f, m: register(f, m, "affine").transform, report
     )
-    origin = Provenance(
+    return parts, Provenance(
         data="T1 brains of the MICCAI 2012 multi-atlas challenge (OASIS scans, Neuromorphometrics labels)",
         licence="CC BY-NC",
-        command=command_line("learned_brain.py", options, ("data", "pairs")),
+        command=command_line("learned_brain.py", options, ("data", "device", "pairs")),
         subjects=subjects,
         alignment="affine",
     )
-    place = folder / options.name
+
+
+def train_and_test(options: argparse.Namespace) -> list[Row]:
+    """Train, register the test pairs by the network and from its field, keep the run; return the rows."""
+    sources = commit()  # as they are now, not when the run has ended
+    parts, origin = prepared(options)
+    place = RESULTS / "learned_brain" / options.name
     result, _ = fit(parts, place, origin, minutes=options.minutes, progress=Printer(), device=options.device)
     model = load_model(place)
-    rows = measure(data, learned(model, options.name, options.refine), options.pairs)
+    rows = measure(data_folder(options.data), learned(model, options.name, options.refine), options.pairs)
     keep_run(f"learned_brain_{options.name}", options, origin, result, model, rows, sources)
     return rows
 

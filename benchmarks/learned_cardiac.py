@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.learning import Printer, command_line, timed, write_image, write_table
-from harness.machine import RESULTS, data_folder
+from harness.machine import RESULTS, commit, data_folder
 from harness.tables import write_rows
 from harness.trained import Method, Row, ants_method, deformation, keep_run, read_rows, table
 from regista.core import Grid, Image, LabelImage, RegistrationError, set_threads
@@ -42,7 +42,6 @@ from regista.registration import Plan, load_plan, register
 from regista.regularization import Diffusion
 from regista.similarity import LNCC, MIND, SSD
 from regista.transforms import Affine, resample
-from side_by_side import commit
 
 TEST = (8, 12, 16, 20, 24)
 VALIDATION = (4, 10, 22)

@@ -19,10 +19,9 @@ from scipy import ndimage
 
 import learned_brain
 from harness.learning import Printer, command_line, timed, write_table
-from harness.machine import RESULTS, ROOT, data_folder
+from harness.machine import RESULTS, ROOT, commit, data_folder
 from harness.tables import write_summary
 from harness.trained import Row, budget, deformation, keep_run, read_run, table
-from multimodal import CASES, make_case
 from regista.core import LabelImage, set_threads
 from regista.io import read, read_labels, write
 from regista.learning import (
@@ -30,6 +29,7 @@ from regista.learning import (
     Loss,
     ModelConfig,
     NetworkConfig,
+    Parts,
     PreparedScans,
     Provenance,
     SynthesisSource,
@@ -43,7 +43,6 @@ from regista.learning import (
 from regista.registration import LinearStage, Plan, load_plan, register
 from regista.regularization import Diffusion
 from regista.similarity import LNCC
-from side_by_side import commit
 
 FLUID_AROUND = 24
 """Code of the fluid around the brain: of stripped scans some show it and some do not."""
@@ -89,12 +88,16 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--network", default="voxelmorph-2")
     parser.add_argument("--half-resolution", action="store_true")
     parser.add_argument("--smoothness", type=float, default=0.2)
+    parser.add_argument("--labels-weight", type=float, default=0.0)
     parser.add_argument("--deformation", type=float, default=2.0, help="typical length at most, voxels")
     parser.add_argument("--across", type=float, default=0.7, help="share of pairs of two people")
+    parser.add_argument(
+        "--same-contrast", type=float, default=0.5, help="share of pairs whose images have one contrast"
+    )
     parser.add_argument("--refine", default="brain-multimodal")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=6, help="how many of the T1 pairs")
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--cases", nargs="+", help="of the known maps; default all that multimodal.py has")
     parser.add_argument("--name", default="any-contrast")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
@@ -110,7 +113,11 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
             name=options.network, diffeomorphic=True, half_resolution=options.half_resolution
         ),
         inputs=InputConfig(spacing_mm=(options.spacing,) * 3),
-        loss=Loss(similarity=LNCC(radius=2), penalties=(Diffusion(weight=options.smoothness),)),
+        loss=Loss(
+            similarity=LNCC(radius=2),
+            penalties=(Diffusion(weight=options.smoothness),),
+            dice_weight=options.labels_weight,
+        ),
         training=TrainingConfig(
             steps=options.steps,
             batch=options.batch,
@@ -157,9 +164,11 @@ def linear_of(plan: Plan) -> Plan:
 
 def known_maps(options: argparse.Namespace, model) -> list[Row]:
     """Return the distance from the truth, mm, by case and method."""
+    from multimodal import CASES, make_case  # with what a machine that only trains has not
+
     data, linear = data_folder(options.data), linear_of(load_plan("multimodal"))
     rows: list[Row] = []
-    for case in options.cases:
+    for case in options.cases or CASES:
         pair, index, truth = make_case(data, case)
         fixed, moving = read(pair.fixed), read(pair.moving)
         points = fixed.grid.index2world(index)
@@ -189,39 +198,48 @@ def known_maps(options: argparse.Namespace, model) -> list[Row]:
     return rows
 
 
-def main() -> None:
-    """Train, measure on real scans, write the tables."""
-    options = arguments().parse_args()
-    set_threads(options.threads)
-    sources, data = commit(), data_folder(options.data)
+def prepared(options: argparse.Namespace) -> tuple[Parts, SynthesisSource, Provenance]:
+    """Return the maps on the grid of the network, what makes images of them, and where the model will have come from."""
     folder = RESULTS / "learned_contrast"
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = read_dataset(write_brains(data, folder))
+    dataset = read_dataset(write_brains(data_folder(options.data), folder))
     subjects = {"train": dataset.subjects, "validation": [], "test": []}
     align = linear_of(load_plan("multimodal"))
     parts = prepare_parts(
         dataset, subjects, config_of(options), lambda f, m: register(f, m, align).transform, synthetic=True
     )
-    shape = parts.config.inputs.shape
-    codes = wet_and_dry(parts.train) if options.maps == "labels" else random_shapes(shape, count=24)
+    drawn = options.maps == "labels"
     source = SynthesisSource(
-        maps=codes,
+        maps=wet_and_dry(parts.train) if drawn else random_shapes(parts.config.inputs.shape, count=24),
         targets=True,
         deformation_vox=options.deformation,
-        across=options.across if options.maps == "labels" else 0.0,
-        tissues=tuple(RIGHT.get(value, value) for value in parts.train.values)
-        if options.maps == "labels"
-        else (),
+        same_contrast=options.same_contrast,
+        across=options.across if drawn else 0.0,
+        tissues=tuple(RIGHT.get(value, value) for value in parts.train.values) if drawn else (),
     )
-    origin = Provenance(
-        data="no images: made up from "
-        + ("six label maps of SynthSeg's training" if options.maps == "labels" else "random shapes"),
-        licence="Apache-2.0" if options.maps == "labels" else "none needed",
-        command=command_line("learned_contrast.py", options, ("data", "pairs", "cases", "ship")),
-        subjects=subjects,
-        alignment="affine",
+    return (
+        parts,
+        source,
+        Provenance(
+            data="no images: made up from "
+            + ("six label maps of SynthSeg's training" if drawn else "random shapes"),
+            licence="Apache-2.0" if drawn else "none needed",
+            command=command_line(
+                "learned_contrast.py", options, ("data", "device", "pairs", "cases", "ship")
+            ),
+            subjects=subjects,
+            alignment="affine",
+        ),
     )
-    place = folder / options.name
+
+
+def main() -> None:
+    """Train, measure on real scans, write the tables."""
+    options = arguments().parse_args()
+    set_threads(options.threads)
+    sources, data = commit(), data_folder(options.data)
+    parts, source, origin = prepared(options)
+    place = RESULTS / "learned_contrast" / options.name
     result, _ = fit(
         parts,
         place,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.machine import RESULTS, ROOT, data_folder
+from harness.machine import RESULTS, ROOT, commit, data_folder
 from pairs import write_pairs
 from regista.benchmarking._machine import sources
 from regista.benchmarking._store import Store
@@ -147,19 +147,6 @@ def command(name: str, options: argparse.Namespace) -> tuple[list[str], Path]:
     words += ["--surface", "none"] if options.seconds else []
     words += ["--threads", str(options.threads), "--title", name, *options.extra]
     return words, folder
-
-
-def commit() -> str:
-    """Return the commit of the sources, with a mark where files differ from it."""
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        encoding="utf-8",
-    )
-    return found.stdout.strip() or "unknown"
 
 
 def _without_folder(words: Sequence[str]) -> list[str]:

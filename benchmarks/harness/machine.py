@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -64,3 +65,16 @@ def describe(threads: int) -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     text = ", ".join(f"{name} {version}" for name, version in versions().items())
     return f"{processor()}, {cores} cores available, {threads} threads; {platform.system()}; {text}"
+
+
+def commit() -> str:
+    """Return the commit of the sources, with a mark where files differ from it."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
+    )
+    return found.stdout.strip() or "unknown"

@@ -73,6 +73,7 @@ def keep_run(
         "planned": training.steps,
         "batch": training.batch,
         "minutes": round(result.total_seconds / 60, 1),
+        "trained_by": list(result.devices),
         "subjects": {part: len(names) for part, names in origin.subjects.items()},
         "loss": model.config.loss.to_dict(),
     }
@@ -113,10 +114,11 @@ def table(rows: Sequence[Row], columns: Sequence[tuple[str, str, int]]) -> str:
 def budget(facts: dict) -> str:
     """Return a sentence on how a network was trained."""
     people = ", ".join(f"{count} {part}" for part, count in facts["subjects"].items() if count)
+    by = f" by {' and '.join(facts['trained_by'])}" if facts.get("trained_by") else ""
     rest = "" if facts["steps"] == facts["planned"] else f" (of {facts['planned']} planned)"
     return (
         f"{facts['network']}, {facts['parameters']} weights, {facts['steps']} steps{rest} of {facts['batch']} pairs, "
-        f"{facts['minutes']:g} minutes in all, validation included; subjects: {people}. Commit {facts['commit']}, ended "
+        f"{facts['minutes']:g} minutes in all{by}, validation included; subjects: {people}. Commit {facts['commit']}, ended "
         f"{facts['ended']}.\n\n`{facts['command']}`"
     )
 

@@ -76,6 +76,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         pooling="max",
         source="Balakrishnan et al., IEEE TMI 38(8), 2019, channels of the authors' later code",
     ),
+    "synthmorph": Architecture(
+        encoder=(64,) * 4,
+        decoder=(64,) * 6,
+        pooling="max",
+        source="Hoffmann et al., IEEE TMI 41(3), 2022, its smaller width",
+    ),
 }
 """Networks by name."""
 

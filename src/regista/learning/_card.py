@@ -65,6 +65,7 @@ def card_text(
     origin: Provenance,
     steps: int,
     seconds: float,
+    devices: Sequence[str],
     validation: Scores | None,
     test: Scores | None,
     pictures: str = "",
@@ -100,7 +101,7 @@ Voxels of {steps_mm} mm, trained at {" × ".join(map(str, inputs.shape))}; inten
 
 ## Training
 
-{steps} steps of {config.training.batch} pair{"s" * (config.training.batch > 1)}, {seconds / 60:.1f} minutes in all, seed
+{steps} steps of {config.training.batch} pair{"s" * (config.training.batch > 1)}, {seconds / 60:.1f} minutes in all by {" and ".join(devices) or "a device not recorded"}, seed
 {config.training.seed}. Loss: {loss}.
 
     {origin.command}
@@ -131,7 +132,12 @@ Pairs of the {part} part, one per row: {", ".join(COLUMNS)} (white: {longest_vox
 
 
 def settings_of(
-    origin: Provenance, steps: int, seconds: float, validation: Scores | None, test: Scores | None
+    origin: Provenance,
+    steps: int,
+    seconds: float,
+    devices: Sequence[str],
+    validation: Scores | None,
+    test: Scores | None,
 ) -> dict[str, Any]:
     """Return what ``model.json`` holds besides the configuration."""
 
@@ -148,6 +154,7 @@ def settings_of(
         "subjects": {part: list(names) for part, names in origin.subjects.items()},
         "steps_done": steps,
         "seconds": round(seconds, 1),
+        "devices": list(devices),
         "validation": plain(validation),
         "test": plain(test),
         "versions": training_versions(),

@@ -178,7 +178,7 @@ def fit(
         test = score(result.network, parts.test, config.loss, config.inputs.spacing_mm, device=device)
     if not first_process():
         return result, test
-    summary = (result.steps, result.total_seconds, result.best, test)
+    summary = (result.steps, result.total_seconds, result.devices, result.best, test)
     pictures = ""
     for name, part in {"test": parts.test, "validation": parts.validation, "training": parts.train}.items():
         if part is not None and part.pairs:

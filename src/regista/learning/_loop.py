@@ -9,6 +9,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from regista.core import PlanError, Progress, ProgressCallback, RegistrationError
+from regista.core import PlanError, Progress, ProgressCallback, RegistrationError, get_threads, threads
 from regista.learning._checkpoint import (
     CHECKPOINT,
     LOG,
@@ -82,11 +83,20 @@ def local_device(device: str) -> str:
     return device
 
 
+def device_name(device: str) -> str:
+    """Return what a card calls a device: a GPU's own name, or how many processors compute."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    if device == "cpu":
+        return f"{get_threads()} CPU thread{'s' * (get_threads() > 1)}"
+    return device
+
+
 @contextlib.contextmanager
 def crew(device: str, batch: int) -> Iterator[Crew]:
     """Give the processes that train together on batches of this size."""
     if not distributed.is_torchelastic_launched():
-        yield Crew()
+        yield Crew(device=device)
         return
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
@@ -114,6 +124,8 @@ class Course:
         Validation of the weights kept.
     seconds, total_seconds : float
         Time spent in this session, and in all of them.
+    devices : tuple of str
+        What computed.
     """
 
     steps: int
@@ -121,6 +133,7 @@ class Course:
     best: dict[str, Any] | None
     seconds: float
     total_seconds: float
+    devices: tuple[str, ...]
 
 
 class TrainingLoop(ABC, Generic[Batch]):
@@ -156,6 +169,9 @@ class TrainingLoop(ABC, Generic[Batch]):
     ) -> None:
         self.config, self.setup, self.network, self.optimizer = config, setup, network, optimizer
         self.folder, self.progress, self.crew = folder, progress, crew
+        # beside a GPU all processors make batches, each one of its own
+        self.makers = 1 if crew.device == "cpu" else max(1, get_threads() // crew.size)
+        self.devices = [device_name(crew.device)]
         self.step, self.stale = 0, 0
         self.whole = True  # whether the state is that between two steps
         self.data = ""  # tells one set of scans from another
@@ -169,7 +185,7 @@ class TrainingLoop(ABC, Generic[Batch]):
 
     @abstractmethod
     def batch(self, step: int) -> Batch:
-        """Return this process's share of a step's batch; it is called ahead, in another thread."""
+        """Return this process's share of a step's batch; it is called ahead, in another thread or several."""
 
     @abstractmethod
     def terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -191,7 +207,7 @@ class TrainingLoop(ABC, Generic[Batch]):
         elif self.crew.rank == 0:
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
         deadline = math.inf if minutes is None else began + 60 * minutes
-        with ThreadPoolExecutor(1) as ahead, _board(self.folder, self.crew.rank) as board:
+        with ThreadPoolExecutor(self.makers) as ahead, _board(self.folder, self.crew.rank) as board:
             self._steps(ahead, began, deadline, board)
         self._save()
         if self.best_weights is not None:
@@ -201,7 +217,7 @@ class TrainingLoop(ABC, Generic[Batch]):
         self.network.eval()
         finished = self.step >= self.setup.steps or self._tired()
         seconds = time.monotonic() - began
-        return Course(self.step, finished, self.best, seconds, self.spent + seconds)
+        return Course(self.step, finished, self.best, seconds, self.spent + seconds, tuple(self.devices))
 
     def _steps(
         self, ahead: ThreadPoolExecutor, began: float, deadline: float, board: Callable[..., None]
@@ -209,13 +225,14 @@ class TrainingLoop(ABC, Generic[Batch]):
         steps, every = self.setup.steps, self.setup.validate_every
         totals: dict[str, float] = {}
         since = self.step
-        following = self._begun(ahead, self.step)
+        first = range(self.step, min(self.step + self.makers, steps))
+        waiting = deque(self._begun(ahead, step) for step in first)
         try:
             while self.step < steps and not self._tired():
-                batch = following.result()
+                batch = waiting.popleft().result()
                 self.whole = False
-                if self.step + 1 < steps:
-                    following = self._begun(ahead, self.step + 1)
+                if self.step + self.makers < steps:
+                    waiting.append(self._begun(ahead, self.step + self.makers))
                 for name, value in self._advance(batch).items():
                     totals[name] = totals.get(name, 0.0) + value
                 self.step += 1
@@ -230,15 +247,22 @@ class TrainingLoop(ABC, Generic[Batch]):
                 if up:
                     break
         except BaseException:
-            following.cancel()
             # a step or a validation cut in half would be lost or done twice: the checkpoint before it stands
             if self.step and self.whole:
                 self._save()
             raise
+        finally:
+            for batch_ahead in waiting:
+                batch_ahead.cancel()
 
     def _begun(self, ahead: ThreadPoolExecutor, step: int) -> Future[Batch]:
-        """Begin to make a batch in the other thread, which is to obey this thread's number of threads."""
-        return ahead.submit(contextvars.copy_context().run, self.batch, step)
+        """Begin to make a batch in another thread, which is to obey this thread's number of threads."""
+
+        def make() -> Batch:
+            with threads(1 if self.makers > 1 else None):
+                return self.batch(step)
+
+        return ahead.submit(contextvars.copy_context().run, make)
 
     def _tired(self) -> bool:
         return bool(self.setup.patience) and self.stale >= self.setup.patience
@@ -303,6 +327,7 @@ class TrainingLoop(ABC, Generic[Batch]):
                 "stale": self.stale,
                 "data": self.data,
                 "seconds": self.spent + time.monotonic() - self.began,
+                "devices": self.devices,
             },
         )
 
@@ -318,6 +343,8 @@ class TrainingLoop(ABC, Generic[Batch]):
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.stale = state["step"], state["stale"]
         self.best, self.best_weights, self.rows = state["best"], state["best_weights"], state["rows"]
+        now = [] if self.step >= self.setup.steps or self._tired() else self.devices
+        self.devices = [*dict.fromkeys([*state.get("devices", []), *now])]
 
 
 def learning_rate(setup: TrainingConfig | MetricConfig, step: int) -> float:

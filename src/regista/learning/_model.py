@@ -107,9 +107,10 @@ class RegistrationModel:
         """
         torch.set_num_threads(get_threads())
         with torch.inference_mode():
+            device = next(self.network.parameters()).device
             pair = (torch.from_numpy(np.ascontiguousarray(one))[None, None] for one in (moving, fixed))
-            field = self.network(*(one.to(memory_format=_layout(one.dim())) for one in pair)).field[0]
-            return np.ascontiguousarray(field.numpy())
+            field = self.network(*(one.to(device, memory_format=_layout(one.dim())) for one in pair)).field[0]
+            return np.ascontiguousarray(field.cpu().numpy())
 
 
 def _linear(initial: Transform | None, ndim: int) -> Affine:
@@ -162,7 +163,7 @@ def load_model(name: str | Path) -> RegistrationModel:
     Returns
     -------
     RegistrationModel
-        Ready to `predict`.
+        Ready to `predict`, on the graphics card where PyTorch finds one.
 
     Raises
     ------
@@ -187,7 +188,8 @@ def load_model(name: str | Path) -> RegistrationModel:
         ) from None
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise FormatError(f"{folder / WEIGHTS} holds NaN or Inf weights: train the model again")
-    network.eval().to(memory_format=_layout(config.network.ndim + 2))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.eval().to(device, memory_format=_layout(config.network.ndim + 2))
     return RegistrationModel(folder.name, folder, config, network, settings)
 
 

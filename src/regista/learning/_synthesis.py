@@ -49,6 +49,21 @@ def smooth_noise(shape: tuple[int, ...], spacing: float, rng: np.random.Generato
     return np.asarray(warp(coarse, np.column_stack([np.diag(scale), np.zeros(3)]), shape=full))
 
 
+def _random_flow(shape: tuple[int, ...], spacing: float, sd: float, rng: np.random.Generator) -> Volume:
+    """Return the displacement of a random flow, voxels, ``(3, I, J, K)``, each component of its velocity with this SD.
+
+    It is as smooth as its lattice is wide: integrated at every second voxel and interpolated, in an eighth of the time.
+    """
+    full = _full(shape)
+    coarse = tuple(1 if n == 1 else n // 2 + 1 for n in full)
+    velocity = np.stack(
+        [smooth_noise(coarse, spacing / 2, rng) if n > 1 else np.zeros(coarse, np.float32) for n in full]
+    )
+    flow = exponential(velocity * np.float32(sd / 2), 5)
+    scale = np.column_stack([np.diag([0.0 if n == 1 else 0.5 for n in full]), np.zeros(3)])
+    return np.stack([2 * np.asarray(warp(one, scale, shape=full)) for one in flow])
+
+
 def random_shapes(
     shape: tuple[int, ...], *, count: int = 16, labels: int = 20, size: float = 12.0, seed: int = 0
 ) -> tuple[Codes, ...]:
@@ -115,6 +130,9 @@ class SynthesisSource:
     tissues : tuple of int, optional
         Tissue of each code, the background included: codes of one tissue are equally bright, as the two halves of a brain
         are (default: each code is a tissue of its own).
+    same_contrast : float
+        Share of the pairs whose two images have one contrast: networks learn to compare from these first, and of two contrasts
+        alone slowly or not at all.
     targets : bool
         Give the loss a clean pair of one contrast, drawn anew each time, to compare by its similarity; the labels are then needed
         for its Dice term alone.
@@ -135,6 +153,7 @@ class SynthesisSource:
     thick: float = 0.25
     dark_background: float = 0.5
     tissues: tuple[int, ...] = ()
+    same_contrast: float = 0.0
     targets: bool = False
 
     def __post_init__(self) -> None:
@@ -173,16 +192,17 @@ class SynthesisSource:
         if self.targets:
             levels = self._levels(rng)
             clean = self._clean(fixed, levels), self._clean(moving, levels)
-        return Sample(self._image(fixed, rng), self._image(moving, rng), fixed, moving, *clean)
+        levels = [self._levels(rng) for _ in range(2)]
+        if rng.random() < self.same_contrast:
+            levels[1] = levels[0]
+        images = [self._image(codes, one, rng) for codes, one in zip((fixed, moving), levels, strict=True)]
+        return Sample(*images, fixed, moving, *clean)
 
     def _deformed(self, codes: Codes, rng: np.random.Generator) -> Codes:
         full = _full(codes.shape)
         spacing = float(rng.uniform(*self.deformation_spacing))
         length = float(rng.uniform(0, self.deformation_vox))
-        velocity = np.stack(
-            [smooth_noise(codes.shape, spacing, rng) if n > 1 else np.zeros(full, np.float32) for n in full]
-        )
-        field = exponential(velocity * np.float32(length / np.sqrt(codes.ndim)), 5)
+        field = _random_flow(codes.shape, spacing, length / np.sqrt(codes.ndim), rng)
         at = []
         for axis, n in enumerate(full):
             line = np.arange(n, dtype=np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
@@ -207,9 +227,9 @@ class SynthesisSource:
         sigma = [0.5 if n > 1 else 0.0 for n in image.shape]
         return cast(Volume, gaussian_filter(image[None], sigma, border="nearest")[0].reshape(codes.shape))
 
-    def _image(self, codes: Codes, rng: np.random.Generator) -> Volume:
+    def _image(self, codes: Codes, levels: Volume, rng: np.random.Generator) -> Volume:
+        """Return an image of these intensities, with the faults of scans."""
         full = _full(codes.shape)
-        levels = self._levels(rng)
         dark = rng.random() < self.dark_background
         image = (self._dark(levels) if dark else levels)[codes].reshape(full)
         noise = rng.standard_normal(full, np.float32)

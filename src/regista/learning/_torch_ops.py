@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_CODES_AT_ONCE = 16
+"""Labels whose overlap is found in one pass: more would take more memory."""
+
 
 def warp(image: Tensor, field: Tensor) -> Tensor:
     """Sample ``image(x + field(x))`` linearly; places outside take the nearest edge value."""
@@ -79,14 +82,15 @@ def diffusion(field: Tensor, spacing: tuple[float, ...]) -> Tensor:
 
 def soft_dice(fixed: Tensor, moving: Tensor, field: Tensor, count: int) -> Tensor:
     """Return the mean soft Dice of labels 1 … `count` − 1 over those the fixed image has."""
-    means = []
+    ndim, means = field.shape[1], []
     for item in range(len(field)):
+        here, there, motion = fixed[item : item + 1], moving[item : item + 1], field[item : item + 1]
+        present = torch.bincount(here.flatten().long(), minlength=count)[1:count].nonzero().flatten() + 1
         scores = []
-        for code in range(1, count):
-            here = (fixed[item : item + 1] == code).to(field.dtype)
-            if not bool(here.any()):
-                continue
-            there = warp((moving[item : item + 1] == code).to(field.dtype), field[item : item + 1])
-            scores.append(2 * (here * there).sum() / (here.sum() + there.square().sum()))
-        means.append(torch.stack(scores).mean() if scores else field[item].sum() * 0)
+        for some in present.split(_CODES_AT_ONCE):
+            codes = some.view(1, -1, *[1] * ndim)
+            one, other = (here == codes).to(field.dtype), warp((there == codes).to(field.dtype), motion)
+            axes = tuple(range(2, ndim + 2))
+            scores.append(2 * (one * other).sum(axes).flatten() / (one + other.square()).sum(axes).flatten())
+        means.append(torch.cat(scores).mean() if scores else motion.sum() * 0)
     return torch.stack(means).mean()

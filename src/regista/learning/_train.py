@@ -35,6 +35,8 @@ class TrainingResult:
         Validation of the weights kept.
     seconds, total_seconds : float
         Time spent in this session, and in all of them, validation included.
+    devices : tuple of str
+        What computed: a GPU's name, or a number of CPU threads.
     """
 
     network: RegistrationNetwork
@@ -43,6 +45,7 @@ class TrainingResult:
     best: Scores | None
     seconds: float
     total_seconds: float
+    devices: tuple[str, ...]
 
 
 def train(
@@ -117,6 +120,7 @@ def train(
         best=None if course.best is None else Scores(**course.best),
         seconds=course.seconds,
         total_seconds=course.total_seconds,
+        devices=course.devices,
     )
 
 
