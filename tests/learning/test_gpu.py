@@ -112,7 +112,8 @@ def test_a_training_begins_as_on_the_cpu(tmp_path, probabilistic, made_up):
         logs.append([float(row.split(",")[loss]) for row in rows[1:]])
         assert result.steps == 12
         assert (result.devices[0] == torch.cuda.get_device_name(0)) == (device == "cuda")
-    np.testing.assert_allclose(logs[0], logs[1], rtol=5e-3)
+    np.testing.assert_allclose(logs[0][0], logs[1][0], rtol=1e-3)
+    np.testing.assert_allclose(logs[0], logs[1], rtol=2e-2)  # rounding grows from step to step
 
 
 def test_a_training_goes_on_after_an_interruption(tmp_path):
