@@ -83,6 +83,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--labels-weight", type=float, default=0.0)
     parser.add_argument("--subjects", type=int, default=11, help="how many people train")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--start", help="model, by name or folder, whose weights training begins with")
     parser.add_argument("--refine", default="deformable")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=6, help="how many of the test pairs")
@@ -138,6 +139,7 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
             learning_rate=options.learning_rate,
             validate_every=options.validate_every,
             seed=options.seed,
+            start=options.start,
             bf16=options.bf16,
             augmentation=Augmentation(flip_axes=(0,)),
         ),

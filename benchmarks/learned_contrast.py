@@ -94,6 +94,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--same-contrast", type=float, default=0.5, help="share of pairs whose images have one contrast"
     )
+    parser.add_argument("--start", help="model, by name or folder, whose weights training begins with")
     parser.add_argument("--refine", default="brain-multimodal")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=6, help="how many of the T1 pairs")
@@ -124,6 +125,7 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
             learning_rate=options.learning_rate,
             validate_every=options.validate_every,
             seed=options.seed,
+            start=options.start,
         ),
     )
 

@@ -98,6 +98,12 @@ def voxelmorph(
         float | None,
         typer.Option(min=0, help="Longest typical displacement of made-up images, voxels (default: 3)."),
     ] = None,
+    same_contrast: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of made-up pairs whose two images have one contrast (default: 0)."
+        ),
+    ] = None,
     targets: Annotated[
         bool,
         typer.Option(
@@ -109,6 +115,10 @@ def voxelmorph(
     align: Annotated[
         str, typer.Option(help="Bring scans near each other first: 'affine', 'rigid' or 'none'.")
     ] = "affine",
+    start: Annotated[
+        str | None,
+        typer.Option(help="Model, by name or folder, whose weights training begins with (fine-tuning)."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of Adam.")] = 5000,
     batch: Annotated[int, typer.Option(min=1, help="Pairs per step.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 3e-4,
@@ -155,6 +165,7 @@ def voxelmorph(
     from regista.io import read
     from regista.learning import Provenance, fit, prepare_parts, read_dataset, split_subjects
     from regista.learning._loop import first_process
+    from regista.learning._model import start_weights
 
     if synthesis not in (None, "labels", "shapes"):
         raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")
@@ -163,8 +174,13 @@ def voxelmorph(
     same = [_labels_of(one) for one in alike or []]
     if same and synthesis != "labels":
         raise PlanError("--alike tells how images made up from label maps look: give --synthesis labels too")
-    if synthesis is None and (deformation is not None or targets):
-        option = "--targets" if targets else "--deformation"
+    made_up = {
+        "--targets": targets or None,
+        "--deformation": deformation,
+        "--same-contrast": same_contrast,
+    }
+    option = next((name for name, value in made_up.items() if value is not None), None)
+    if synthesis is None and option is not None:
         raise PlanError(f"{option} is for made-up images: give --synthesis labels or shapes too")
     if synthesis is not None and align == "affine":
         align = "multimodal"  # scans to come may be of two contrasts
@@ -208,9 +224,11 @@ def voxelmorph(
             "validate_every": validate_every,
             "patience": patience,
             "bf16": bf16,
+            "start": start,
         },
         flips=None if not augment else tuple(flip_axis or ()),
     )
+    start_weights(config)  # a wrong one is told before the scans are prepared
     speaks = first_process()
     show = speaks and not (quiet or as_json)
     if show:
@@ -228,7 +246,18 @@ def voxelmorph(
         parts = prepare_parts(
             dataset, subjects, config, aligner, tell, trains_on_shapes=shapes, synthetic=targets
         )
-        source = None if synthesis is None else _synthetic(synthesis, parts, same, deformation, targets)
+        source = (
+            None
+            if synthesis is None
+            else _synthetic(
+                synthesis,
+                parts,
+                same,
+                deformation_vox=deformation,
+                same_contrast=same_contrast,
+                targets=targets,
+            )
+        )
         if source is not None and parts.validation is not None and parts.validation.codes is None:
             parts = replace(parts, validation=None)  # without labels nothing tells good weights from bad
         origin = Provenance(
@@ -333,16 +362,11 @@ def _labels_of(words: str) -> list[int]:
     return found
 
 
-def _synthetic(
-    kind: str, parts: Any, alike: list[list[int]], deformation: float | None, targets: bool
-) -> Any:
+def _synthetic(kind: str, parts: Any, alike: list[list[int]], **told: Any) -> Any:
     from regista.core import PlanError
     from regista.learning import SynthesisSource, random_shapes
 
-    settings: dict[str, Any] = {
-        "deformation_vox": 3.0 if deformation is None else deformation,
-        "targets": targets,
-    }
+    settings = {name: value for name, value in told.items() if value is not None}
     if kind == "shapes":
         return SynthesisSource(maps=random_shapes(parts.config.inputs.shape, count=16, seed=0), **settings)
     values = parts.train.values

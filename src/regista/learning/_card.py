@@ -80,6 +80,7 @@ def card_text(
     subjects = "\n".join(f"- {part}: {len(names)} ({', '.join(names)})" for part, names in held.items())
     steps_mm = " × ".join(f"{s:g}" for s in inputs.spacing_mm)
     versions = ", ".join(f"{key} {value}" for key, value in training_versions().items())
+    begun = f"the weights of {config.training.start}" if config.training.start else "random weights"
     loss = ", ".join(f"`{key}` {value}" for key, value in config.loss.to_dict().items())
     return f"""# {name}
 
@@ -102,7 +103,7 @@ Voxels of {steps_mm} mm, trained at {" × ".join(map(str, inputs.shape))}; inten
 ## Training
 
 {steps} steps of {config.training.batch} pair{"s" * (config.training.batch > 1)}, {seconds / 60:.1f} minutes in all by {" and ".join(devices) or "a device not recorded"}, seed
-{config.training.seed}. Loss: {loss}.
+{config.training.seed}, from {begun}. Loss: {loss}.
 
     {origin.command}
 

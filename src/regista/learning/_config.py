@@ -160,6 +160,8 @@ class TrainingConfig:
         Convolutions in bfloat16.
     augmentation : Augmentation or None
         Random pose of each pair.
+    start : str or None
+        Model, by name or folder, whose weights the training begins with (default: random ones).
     """
 
     steps: int = 5000
@@ -171,6 +173,7 @@ class TrainingConfig:
     patience: int = 0
     bf16: bool = False
     augmentation: Augmentation | None = field(default_factory=Augmentation)
+    start: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "validate_every"):

@@ -233,6 +233,31 @@ def find_model(name: str | Path) -> Path:
     return folder
 
 
+def start_weights(config: ModelConfig) -> dict[str, torch.Tensor] | None:
+    """Return the weights that a training begins with; None where they are random.
+
+    Raises
+    ------
+    FormatError
+        If there is no such model, or it is damaged.
+    PlanError
+        If it is another network than the one to train.
+    """
+    start = config.training.start
+    if start is None:
+        return None
+    # a training that was interrupted has weights too, before it is a model
+    folder = Path(start) if (Path(start) / WEIGHTS).is_file() else find_model(start)
+    weights = load_weights(folder / WEIGHTS)
+    here = {name: tuple(value.shape) for name, value in config.network.build().state_dict().items()}
+    if here != {name: tuple(value.shape) for name, value in weights.items()}:
+        raise PlanError(
+            f"the weights of {start!r} do not fit {config.network.name} as it is to be trained: take the network, resolutions and "
+            "--diffeomorphic of that model, or begin from random weights"
+        )
+    return weights
+
+
 def list_models() -> dict[str, dict[str, Any]]:
     """Return the settings of every model known by name."""
     return {name: read_settings(folder)[1] for name, folder in model_folders().items()}

@@ -13,6 +13,7 @@ from torch import Tensor
 from regista.core import PlanError, ProgressCallback, get_threads, silent
 from regista.learning._config import ModelConfig
 from regista.learning._loop import Crew, TrainingLoop, crew, local_device
+from regista.learning._model import start_weights
 from regista.learning._networks import RegistrationNetwork
 from regista.learning._prepare import PreparedScans
 from regista.learning._sources import Sample, Source
@@ -139,7 +140,11 @@ class _Training(TrainingLoop[list[Sample]]):
     ) -> None:
         self.model, self.source, self.held_out, self.device = config, source, held_out, device
         torch.manual_seed(config.training.seed)
-        network = config.network.build().to(device)
+        network = config.network.build()
+        begun = start_weights(config)
+        if begun is not None:
+            network.load_state_dict(begun)
+        network.to(device)
         network.to(memory_format=_layout(config.network.ndim))
         network.body.folded = (
             device == "cpu"
