@@ -373,8 +373,8 @@ def _synthetic(kind: str, parts: Any, alike: list[list[int]], **told: Any) -> An
     named = [label for group in alike for label in group]
     unknown = sorted(set(named) - set(values) | {label for label in named if not label})
     if unknown:
-        told = ", ".join(map(str, unknown))
-        raise PlanError(f"--alike names {told}, labels that no scan to train on has (0 is the background)")
+        names = ", ".join(map(str, unknown))
+        raise PlanError(f"--alike names {names}, labels that no scan to train on has (0 is the background)")
     twice = sorted({label for label in named if named.count(label) > 1})
     if twice:
         raise PlanError(

@@ -86,7 +86,7 @@ def local_device(device: str) -> str:
 def device_name(device: str) -> str:
     """Return what a card calls a device: a GPU's own name, or how many processors compute."""
     if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
+        return str(torch.cuda.get_device_name(device))
     if device == "cpu":
         return f"{get_threads()} CPU thread{'s' * (get_threads() > 1)}"
     return device

@@ -192,11 +192,10 @@ class SynthesisSource:
         if self.targets:
             levels = self._levels(rng)
             clean = self._clean(fixed, levels), self._clean(moving, levels)
-        levels = [self._levels(rng) for _ in range(2)]
+        here, there = self._levels(rng), self._levels(rng)
         if rng.random() < self.same_contrast:
-            levels[1] = levels[0]
-        images = [self._image(codes, one, rng) for codes, one in zip((fixed, moving), levels, strict=True)]
-        return Sample(*images, fixed, moving, *clean)
+            there = here
+        return Sample(self._image(fixed, here, rng), self._image(moving, there, rng), fixed, moving, *clean)
 
     def _deformed(self, codes: Codes, rng: np.random.Generator) -> Codes:
         full = _full(codes.shape)
