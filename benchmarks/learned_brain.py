@@ -84,7 +84,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--subjects", type=int, default=11, help="how many people train")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--start", help="model, by name or folder, whose weights training begins with")
-    parser.add_argument("--refine", default="deformable")
+    parser.add_argument("--refine", default="deformable", help="preset that goes on, or 'none'")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=6, help="how many of the test pairs")
     parser.add_argument("--name", default="unsupervised")
@@ -180,7 +180,7 @@ def learned(model: RegistrationModel, name: str, refine: str) -> dict[str, Timed
         found, after = timed(lambda: register(fixed, moving, refine, initial=start).transform)
         return found, {**taken, "seconds": taken["seconds"] + after}
 
-    return {name: predicted, f"{name} + {refine}": refined}
+    return {name: predicted, **({} if refine == "none" else {f"{name} + {refine}": refined})}
 
 
 def measure(data: Path, methods: Mapping[str, Timed], pairs: int) -> list[Row]:

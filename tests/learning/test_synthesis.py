@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from regista.core import PlanError
+from regista.kernels.cpu.fields import jacobian_determinant
 from regista.learning import (
     InputConfig,
     ModelConfig,
@@ -18,6 +19,7 @@ from regista.learning import (
     random_shapes,
     train,
 )
+from regista.learning._synthesis import _full, _random_flow
 
 
 @pytest.mark.parametrize("shape", [(24, 31, 17), (40, 33)], ids=str)
@@ -97,6 +99,38 @@ def test_targets_show_the_same_two_shapes_in_one_contrast():
             plain,
             Path("."),
         )
+
+
+def test_a_share_of_the_pairs_has_one_contrast():
+    maps = random_shapes((40, 40), count=1, labels=6, size=10)
+    still = {"maps": maps, "deformation_vox": 0.0, "bias": 0.0, "noise": 0.0, "blur": 0.0, "thick": 0.0}
+
+    def order(image):
+        shown = [code for code in range(1, 7) if (maps[0] == code).any()]
+        return np.argsort([np.median(image[maps[0] == code]) for code in shown]).tolist()
+
+    for share, least, most in ((1.0, 40, 40), (0.0, 0, 4), (0.5, 12, 28)):
+        source = SynthesisSource(same_contrast=share, **still)
+        samples = [source.sample(np.random.default_rng(n)) for n in range(40)]
+        alike = sum(order(one.fixed) == order(one.moving) for one in samples)
+        assert least <= alike <= most, (share, alike)
+
+
+@pytest.mark.parametrize("shape", [(41, 30, 28), (48, 53)], ids=str)
+def test_random_flows_are_as_long_as_asked_for_and_do_not_fold(shape):
+    lengths = []
+    for seed in range(6):
+        flow = _random_flow(shape, 10.0, 1.5, np.random.default_rng(seed))
+        assert flow.shape == (3, *_full(shape))
+        assert jacobian_determinant(flow).min() > 0
+        lengths.append([float(one.std()) for one, n in zip(flow, _full(shape), strict=True) if n > 1])
+    assert 1.0 < np.mean(lengths) < 1.9
+    # the flow of the opposite velocity leads back
+    there, back = (_random_flow(shape, 10.0, sd, np.random.default_rng(0)) for sd in (1.5, -1.5))
+    places = np.indices(_full(shape)) + there
+    again = there + np.stack([ndimage.map_coordinates(one, places, order=1, mode="nearest") for one in back])
+    inside = (slice(None), *(slice(5, -5) if n > 1 else slice(None) for n in _full(shape)))
+    assert np.abs(again[inside]).max() < 0.2
 
 
 def test_maps_of_two_sizes_are_refused():

@@ -25,7 +25,7 @@ from regista.learning import (
     train,
 )
 from regista.learning._checkpoint import CHECKPOINT, LOG, load_weights
-from regista.learning._loop import local_device
+from regista.learning._loop import TrainingLoop, local_device
 from regista.regularization import Diffusion
 from regista.similarity import LNCC, SSD
 
@@ -128,6 +128,63 @@ def test_batches_are_made_with_the_number_of_threads_asked_for(tmp_path):
     with threads(3):
         train(config(steps=2), Watched(scans), tmp_path)
     assert seen == {3}
+
+
+def test_batches_made_by_several_threads_are_those_made_by_one(tmp_path, monkeypatch):
+    """Beside a graphics card every processor makes batches: the course is the same."""
+    source = PairSource(discs(1), config().training.augmentation)
+    with threads(3):
+        one = train(config(), source, tmp_path / "one")
+    seen, init = set(), TrainingLoop.__init__
+
+    def several(self, *arguments):
+        init(self, *arguments)
+        self.makers = 3
+
+    class Watched(PairSource):
+        def sample(self, rng):
+            seen.add(get_threads())
+            return super().sample(rng)
+
+    monkeypatch.setattr(TrainingLoop, "__init__", several)
+    watched = Watched(source.scans, source.pose)
+    with threads(3), pytest.raises(KeyboardInterrupt):
+        train(config(), watched, tmp_path / "three", progress=StopAt(4))
+    with threads(3):
+        train(config(), watched, tmp_path / "three")
+    assert seen == {1}  # each of several makers takes one thread
+    a, b = (load_weights(tmp_path / name / "model.safetensors") for name in ("one", "three"))
+    assert one.steps == 8
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_training_begins_with_the_weights_of_another(tmp_path):
+    source, held = PairSource(discs(1)), discs(2, 3)
+    first = train(config(steps=30, learning_rate=2e-3), source, tmp_path / "first", validation=held)
+    still = config(steps=1, learning_rate=1e-12, start=str(tmp_path / "first"))
+    second = train(still, source, tmp_path / "second", validation=held)
+    assert second.best.loss == pytest.approx(first.best.loss, rel=1e-4)
+    a, b = (load_weights(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    for key in a:
+        torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-6)
+    other = replace(still, network=NetworkConfig(name="voxelmorph-2", ndim=2))
+    with pytest.raises(PlanError, match="do not fit voxelmorph-2"):
+        train(other, source, tmp_path / "third")
+    with pytest.raises(FormatError, match="no model 'nothing'"):
+        train(config(start="nothing"), source, tmp_path / "third")
+    # and goes on only as it began
+    with pytest.raises(PlanError, match=r"training\.start"):
+        train(config(steps=1, learning_rate=1e-12), source, tmp_path / "second", validation=held)
+
+
+def test_what_computed_is_kept(tmp_path):
+    source = PairSource(discs(1))
+    with threads(2), pytest.raises(KeyboardInterrupt):
+        train(config(), source, tmp_path, progress=StopAt(4))
+    with threads(1):
+        assert train(config(), source, tmp_path).devices == ("2 CPU threads", "1 CPU thread")
+    with threads(2):  # nothing is left to be done
+        assert train(config(), source, tmp_path).devices == ("2 CPU threads", "1 CPU thread")
 
 
 def test_a_network_of_several_resolutions_learns(tmp_path):
