@@ -30,7 +30,6 @@ from regista.learning import (
     ModelConfig,
     NetworkConfig,
     Parts,
-    PreparedScans,
     Provenance,
     SynthesisSource,
     TrainingConfig,
@@ -151,14 +150,6 @@ def write_brains(data: Path, folder: Path) -> Path:
     return folder / "maps.csv"
 
 
-def wet_and_dry(scans: PreparedScans) -> tuple[np.ndarray, ...]:
-    """Return each map twice: with the fluid around the brain and without."""
-    assert scans.codes is not None
-    codes = np.arange(len(scans.values), dtype=np.int32)
-    dry = np.where(np.array(scans.values) == FLUID_AROUND, 0, codes)
-    return tuple(values[one] for one in scans.codes for values in (codes, dry))
-
-
 def linear_of(plan: Plan) -> Plan:
     """Return the linear stages of a plan."""
     return replace(plan, stages=tuple(stage for stage in plan.stages if isinstance(stage, LinearStage)))
@@ -210,14 +201,17 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, SynthesisSource, Prove
     parts = prepare_parts(
         dataset, subjects, config_of(options), lambda f, m: register(f, m, align).transform, synthetic=True
     )
-    drawn = options.maps == "labels"
+    drawn, values = options.maps == "labels", parts.train.values
+    assert parts.train.codes is not None
     source = SynthesisSource(
-        maps=wet_and_dry(parts.train) if drawn else random_shapes(parts.config.inputs.shape, count=24),
+        maps=tuple(parts.train.codes) if drawn else random_shapes(parts.config.inputs.shape, count=24),
         targets=True,
         deformation_vox=options.deformation,
         same_contrast=options.same_contrast,
         across=options.across if drawn else 0.0,
-        tissues=tuple(RIGHT.get(value, value) for value in parts.train.values) if drawn else (),
+        dark_background=1.0,  # of stripped scans
+        tissues=tuple(RIGHT.get(value, value) for value in values) if drawn else (),
+        fluid=(values.index(FLUID_AROUND),) if drawn else (),
     )
     return (
         parts,

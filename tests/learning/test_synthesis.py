@@ -75,6 +75,19 @@ def test_codes_of_one_tissue_are_equally_bright():
         SynthesisSource(maps=maps, tissues=(0, 1))
 
 
+def test_fluid_is_dark_in_half_of_the_images_and_in_no_target():
+    maps = random_shapes((40, 40), count=1, labels=4, size=12)
+    still = {"maps": maps, "deformation_vox": 0.0, "bias": 0.0, "noise": 0.0, "blur": 0.0, "thick": 0.0}
+    source = SynthesisSource(fluid=(2,), dark_background=1.0, targets=True, **still)
+    samples = [source.sample(np.random.default_rng(n)) for n in range(40)]
+    shown = [np.median(image[maps[0] == 2]) > 0 for one in samples for image in (one.fixed, one.moving)]
+    assert 25 < sum(shown) < 55
+    assert all(np.median(one.fixed_target[maps[0] == 2]) > 0 for one in samples)
+    assert all(np.median(one.fixed[maps[0] == 3]) > 0 for one in samples)
+    with pytest.raises(PlanError, match=r"between 1 and 4, got \[5\]"):
+        SynthesisSource(maps=maps, fluid=(5,))
+
+
 def test_targets_show_the_same_two_shapes_in_one_contrast():
     maps = random_shapes((48, 48), count=1, labels=4, size=12)
     source = SynthesisSource(maps=maps, targets=True, tissues=(0, 41, 2, 41, 0))

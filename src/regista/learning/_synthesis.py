@@ -130,6 +130,9 @@ class SynthesisSource:
     tissues : tuple of int, optional
         Tissue of each code, the background included: codes of one tissue are equally bright, as the two halves of a brain
         are (default: each code is a tissue of its own).
+    fluid : tuple of int
+        Codes that half of the images show as dark as the background: the fluid around a brain is dark in some contrasts, and cut
+        away in some scans.
     same_contrast : float
         Share of the pairs whose two images have one contrast: networks learn to compare from these first, and of two contrasts
         alone slowly or not at all.
@@ -140,7 +143,7 @@ class SynthesisSource:
     Raises
     ------
     PlanError
-        If there is no map, they differ in size, or `tissues` leaves a code out.
+        If there is no map, they differ in size, `tissues` leaves a code out, or `fluid` names one that there is not.
     """
 
     maps: tuple[Codes, ...]
@@ -153,6 +156,7 @@ class SynthesisSource:
     thick: float = 0.25
     dark_background: float = 0.5
     tissues: tuple[int, ...] = ()
+    fluid: tuple[int, ...] = ()
     same_contrast: float = 0.0
     targets: bool = False
 
@@ -166,6 +170,8 @@ class SynthesisSource:
                 f"tissues are given for {len(self.tissues)} codes, the label maps have {self.code_count}, the background "
                 "included: give one for each"
             )
+        if not set(self.fluid) <= set(range(1, self.code_count)):
+            raise PlanError(f"codes of fluid are between 1 and {self.code_count - 1}, got {list(self.fluid)}")
 
     @cached_property
     def code_count(self) -> int:
@@ -230,14 +236,18 @@ class SynthesisSource:
         """Return an image of these intensities, with the faults of scans."""
         full = _full(codes.shape)
         dark = rng.random() < self.dark_background
-        image = (self._dark(levels) if dark else levels)[codes].reshape(full)
+        levels = self._dark(levels) if dark else levels.copy()
+        outside = np.zeros(len(levels), bool)
+        outside[[0, *(self.fluid if self.fluid and rng.random() < 0.5 else ())]] = True
+        levels[outside] = levels[0]
+        image = levels[codes].reshape(full)
         noise = rng.standard_normal(full, np.float32)
         image += noise * np.float32(rng.uniform(0, self.noise))
         image = self._softened(image, rng)
         field = smooth_noise(codes.shape, float(max(full)) / 3, rng)
         image *= np.exp(field * np.float32(rng.uniform(0, self.bias)))
         if dark:
-            image *= codes.reshape(full) > 0
+            image *= ~outside[codes].reshape(full)
         low, high = np.percentile(image[::2, :: min(2, full[1]), ::2], (0.5, 99.5))
         image = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
         gamma = np.float32(np.exp(rng.uniform(-0.3, 0.3)))
