@@ -218,7 +218,7 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, Provenance]:
     return parts, Provenance(
         data="T1 brains of the MICCAI 2012 multi-atlas challenge (OASIS scans, Neuromorphometrics labels)",
         licence="CC BY-NC",
-        command=command_line("learned_brain.py", options, ("data", "device", "pairs")),
+        command=command_line("learned_brain.py", options, ("data", "device", "minutes", "pairs")),
         subjects=subjects,
         alignment="affine",
     )

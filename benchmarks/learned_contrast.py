@@ -221,7 +221,7 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, SynthesisSource, Prove
             + ("six label maps of SynthSeg's training" if drawn else "random shapes"),
             licence="Apache-2.0" if drawn else "none needed",
             command=command_line(
-                "learned_contrast.py", options, ("data", "device", "pairs", "cases", "ship")
+                "learned_contrast.py", options, ("data", "device", "minutes", "pairs", "cases", "ship")
             ),
             subjects=subjects,
             alignment="affine",

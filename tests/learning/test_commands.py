@@ -60,6 +60,25 @@ def trained(slices, tmp_path_factory):
     return folder
 
 
+def test_a_training_begins_with_another_model(trained, slices, tmp_path):
+    words = ("train", "voxelmorph", slices / "scans.csv", "--validation", 1, "--test", 1, *QUICK)
+    same = (*words, "--network", "voxelmorph-1", "--diffeomorphic")
+    done = call(*same, "-o", tmp_path / "tuned", "--start", trained)
+    assert done.exit_code == 0, done.output
+    card = (tmp_path / "tuned" / "card.md").read_text(encoding="utf-8")
+    assert f"from the weights of {trained}" in card
+    assert "by 2 CPU threads" in card
+    for extra, message in (
+        ((*words, "-o", tmp_path / "no", "--start", trained), "do not fit voxelmorph-2"),
+        ((*same, "-o", tmp_path / "no", "--start", tmp_path / "absent"), "no model"),
+        ((*same, "-o", trained, "--start", trained), "model.safetensors"),
+    ):
+        refused = call(*extra)
+        assert refused.exit_code == 2, refused.output
+        assert message in " ".join(refused.stderr.split())
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_model_folder_is_whole(trained):
     names = {path.name for path in trained.iterdir()} - {"tensorboard"}
     assert names == {"model.safetensors", "model.json", "card.md", "pairs.png", "log.csv", "checkpoint.pt"}

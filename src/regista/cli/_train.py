@@ -165,7 +165,7 @@ def voxelmorph(
     from regista.io import read
     from regista.learning import Provenance, fit, prepare_parts, read_dataset, split_subjects
     from regista.learning._loop import first_process
-    from regista.learning._model import start_weights
+    from regista.learning._model import start_file, start_weights
 
     if synthesis not in (None, "labels", "shapes"):
         raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")
@@ -185,7 +185,7 @@ def voxelmorph(
     if synthesis is not None and align == "affine":
         align = "multimodal"  # scans to come may be of two contrasts
     outputs = [output / name for name in FILES]
-    keep_inputs(outputs, [data])
+    keep_inputs(outputs, [data, *([] if start is None else [start_file(start)])])
     dataset = read_dataset(data)
     keep_inputs(outputs, [path for scan in dataset.scans for path in (scan.image, scan.labels)])
     subjects = split_subjects(dataset, validation, test, seed)

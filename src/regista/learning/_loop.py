@@ -195,6 +195,9 @@ class TrainingLoop(ABC, Generic[Batch]):
     def validate(self) -> tuple[dict[str, Any], bool] | None:
         """Return what was found on scans held out, and whether it is better than `best`; None without such scans."""
 
+    def begin(self) -> None:
+        """Set what a training that does not go on begins with."""
+
     def also_logged(self) -> Mapping[str, Any]:
         """Return more columns of the log."""
         return {}
@@ -204,8 +207,10 @@ class TrainingLoop(ABC, Generic[Batch]):
         self.began = began = time.monotonic()
         if resume and (self.folder / CHECKPOINT).exists():
             self._restore()
-        elif self.crew.rank == 0:
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        else:
+            self.begin()
+            if self.crew.rank == 0:
+                (self.folder / CHECKPOINT).unlink(missing_ok=True)
         deadline = math.inf if minutes is None else began + 60 * minutes
         with ThreadPoolExecutor(self.makers) as ahead, _board(self.folder, self.crew.rank) as board:
             self._steps(ahead, began, deadline, board)

@@ -233,6 +233,19 @@ def find_model(name: str | Path) -> Path:
     return folder
 
 
+def start_file(start: str) -> Path:
+    """Return the file of the weights that a training begins with.
+
+    Raises
+    ------
+    FormatError
+        If there is no such model.
+    """
+    # a training that was interrupted has weights too, before it is a model
+    folder = Path(start) if (Path(start) / WEIGHTS).is_file() else find_model(start)
+    return folder / WEIGHTS
+
+
 def start_weights(config: ModelConfig) -> dict[str, torch.Tensor] | None:
     """Return the weights that a training begins with; None where they are random.
 
@@ -246,9 +259,7 @@ def start_weights(config: ModelConfig) -> dict[str, torch.Tensor] | None:
     start = config.training.start
     if start is None:
         return None
-    # a training that was interrupted has weights too, before it is a model
-    folder = Path(start) if (Path(start) / WEIGHTS).is_file() else find_model(start)
-    weights = load_weights(folder / WEIGHTS)
+    weights = load_weights(start_file(start))
     here = {name: tuple(value.shape) for name, value in config.network.build().state_dict().items()}
     if here != {name: tuple(value.shape) for name, value in weights.items()}:
         raise PlanError(

@@ -140,11 +140,7 @@ class _Training(TrainingLoop[list[Sample]]):
     ) -> None:
         self.model, self.source, self.held_out, self.device = config, source, held_out, device
         torch.manual_seed(config.training.seed)
-        network = config.network.build()
-        begun = start_weights(config)
-        if begun is not None:
-            network.load_state_dict(begun)
-        network.to(device)
+        network = config.network.build().to(device)
         network.to(memory_format=_layout(config.network.ndim))
         network.body.folded = (
             device == "cpu"
@@ -153,6 +149,11 @@ class _Training(TrainingLoop[list[Sample]]):
         optimizer = torch.optim.Adam(network.parameters(), lr=config.training.learning_rate)
         super().__init__(config, config.training, network, optimizer, folder, progress, processes)
         self.data = source.fingerprint
+
+    def begin(self) -> None:
+        weights = start_weights(self.model)
+        if weights is not None:
+            self.network.load_state_dict(weights)
 
     def batch(self, step: int) -> list[Sample]:
         setup = self.model.training
