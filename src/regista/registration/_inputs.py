@@ -262,8 +262,19 @@ def _widened(weights: NDArray[np.float32], grid: Grid, margin_mm: float) -> NDAr
     """Return weights with those voxels, too, whose centre lies within a margin of one's, as the nearest one counts."""
     if margin_mm == 0:
         return weights
-    distance, nearest = distance_transform_edt(weights == 0, sampling=grid.spacing, return_indices=True)
-    return np.where(distance <= margin_mm, weights[tuple(nearest)], np.float32(0))
+    out = np.zeros_like(weights)
+    if not weights.any():
+        return out
+    reach = np.ceil(margin_mm / np.asarray(grid.spacing)).astype(int)
+    used = [
+        np.flatnonzero(weights.any(axis=tuple(a for a in range(weights.ndim) if a != axis)))
+        for axis in range(weights.ndim)
+    ]
+    near = tuple(slice(max(one[0] - n, 0), one[-1] + n + 1) for one, n in zip(used, reach, strict=True))
+    inside = weights[near]
+    distance, nearest = distance_transform_edt(inside == 0, sampling=grid.spacing, return_indices=True)
+    out[near] = np.where(distance <= margin_mm, inside[tuple(nearest)], np.float32(0))
+    return out
 
 
 def hide(fixed: Scan, moving: Scan, plan: Plan) -> tuple[Scan, Scan]:
