@@ -159,6 +159,23 @@ def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
         assert text in done.stderr, (words, done.stderr)
 
 
+@pytest.mark.parametrize("command", ["report", "view"])
+@pytest.mark.parametrize("option", ["labels", "landmarks"])
+@pytest.mark.parametrize("after", ["nothing", "an option", "the run"])
+def test_one_file_where_both_images_need_one_is_told(files, call, command, option, after) -> None:
+    one, run = files / "fixed_labels.nii.gz", files / "run"
+    words = {
+        "nothing": (run, f"--{option}", one),
+        "an option": (run, f"--{option}", one, "--fixed", files / "fixed.nii.gz"),
+        "the run": (f"--{option}", one, run),
+    }
+    done = call(command, *words[after])
+    assert done.exit_code == 2
+    told = "".join(done.stderr.replace("│", "").split())  # lines are broken anywhere
+    for text in (f"{option} of both images are needed, got {one} alone", f"give --{option} FIXED MOVING"):
+        assert text.replace(" ", "") in told
+
+
 def test_a_page_of_many_runs(files, call, tmp_path) -> None:
     done = call("report", "--cohort", files, "-o", tmp_path / "cohort.html", "--json")
     assert done.exit_code == 0, done.output
