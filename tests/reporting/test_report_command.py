@@ -119,6 +119,23 @@ def test_a_failed_verdict_is_exit_code_1_with_reasons_and_the_files_are_there(fi
     assert call(*again).exit_code == 1
 
 
+def test_the_demo_fails_as_register_does(files, call, tmp_path) -> None:
+    pytest.importorskip("matplotlib", reason="the demo draws a picture")
+    words = ("demo", "--fixed", files / "fixed.nii.gz", "-o", tmp_path / "o", "--preset", "rigid", "--moving")
+    done = call(*words, files / "noise.nii.gz")
+    assert done.exit_code == 1, done.output
+    assert "verdict fail\n" in done.stdout
+    assert done.output.count("failed its checks:\n  ") == 1
+    assert (tmp_path / "o/warped.nii.gz").exists()
+    done = call(*words, files / "noise.nii.gz", "--json")
+    assert done.exit_code == 1
+    verdict = json.loads(done.stdout)["verdict"]
+    assert verdict["outcome"] == "fail"
+    for reason in verdict["reasons"]:
+        assert f"\n  {reason}\n" in done.stderr
+    assert call(*words, files / "moving.nii.gz").exit_code == 0
+
+
 def test_report_makes_the_page_again_with_labels_and_landmarks(files, call, tmp_path) -> None:
     words = ["report", files / "run", "-o", tmp_path / "page.html"]
     words += ["--labels", files / "fixed_labels.nii.gz", files / "moving_labels.nii.gz"]
