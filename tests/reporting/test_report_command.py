@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from regista.cli import app
-from regista.core import LabelImage, PointSet
+from regista.core import Grid, Image, LabelImage, PointSet
 from regista.io import write
 
 QUICK = ("--preset", "rigid", "--set", "start.search=centers")
@@ -146,6 +146,31 @@ def test_report_makes_the_page_again_with_labels_and_landmarks(files, call, tmp_
     assert "TRE, mean, mm (5 landmarks)" in text
     assert "Dice, mean of 1 labels" in text
     assert 'value="landmarks"' in text
+
+
+def test_lengths_of_pictures_are_in_pixels(files, call, tmp_path) -> None:
+    shape = (48, 40)
+    blob = 200 * np.exp(-((np.indices(shape) - np.array([[[22.0]], [[18.0]]])) ** 2).sum(0) / 60)
+    for name, shift in (("fixed", 0), ("moving", 4)):
+        write(
+            tmp_path / f"{name}.png", Image(np.roll(blob, shift, 0).astype(np.uint8), Grid(shape, np.eye(3)))
+        )
+        (tmp_path / f"{name}.csv").write_text(
+            f"x,y\n{-22.0 - shift},-18\n{-19.0 - shift},-15\n", encoding="utf-8"
+        )
+    run = tmp_path / "pictures"
+    words = (tmp_path / "fixed.png", tmp_path / "moving.png", "-o", run)
+    done = call("register", *words, "--preset", "translation", "--no-verdict")
+    assert done.exit_code == 0, done.output
+    marks = ("--landmarks", tmp_path / "fixed.csv", tmp_path / "moving.csv", "--convention", "ras")
+    done = call("report", run, *marks)
+    assert "mean TRE, pixels: 4.000 before" in done.stdout, done.output
+    done = call("report", "--cohort", run, files / "run", "-o", tmp_path / "cohort.html")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "cohort.html").read_text(encoding="utf-8")
+    for column in ("tre mean pixels", "displace\u00adment p50 pixels", "displace\u00adment p50 mm"):
+        assert f">{column}</button>" in text
+    assert ">tre mean mm</button>" not in text
 
 
 def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
