@@ -63,6 +63,7 @@ CASES = {
     "preprocess {fixed} -o {dir}/p.nii.gz --step nyul": "regista train-nyul",
     "preprocess {fixed} -o {dir}/p.nii.gz --step zscore --mask {dir}/series.nii.gz": "one value per voxel",
     "preprocess {fixed} -o {dir}/p.nii.gz --steps {dir}/nothing.toml": "has no steps",
+    "preprocess {fixed} -o {dir}/words.csv/p.nii.gz --step zscore": "words.csv is a file, expected a folder; choose another name",
     "skull-strip {moving} -o {dir}/s.nii.gz --template {fixed} --template-mask {dir}/series.nii.gz": "one value per voxel",
     "evaluate --fixed-points {dir}/flat.mrk.json --moving-points {dir}/flat.mrk.json --unit px": "--moving IMAGE",
     "evaluate learn2reg {dir}/words.csv --fields {dir}": "no Learn2Reg dataset",

@@ -219,11 +219,14 @@ def test_reversed_initial_is_refused(pair, registered, call, tmp_path) -> None:
     assert "invert" in done.stderr
 
 
-def test_output_that_is_a_file_is_found_out_first(pair, call, tmp_path) -> None:
+@pytest.mark.parametrize("inside", ["", "sub", "sub/deeper"])
+def test_output_that_is_a_file_or_in_one_is_found_out_first(pair, call, tmp_path, inside) -> None:
     (tmp_path / "out").write_text("mine", encoding="utf-8")
-    done = call("register", pair / "absent.nii.gz", pair / "moving.nii.gz", "-o", tmp_path / "out")
+    output = tmp_path / "out" / inside
+    done = call("register", pair / "absent.nii.gz", pair / "moving.nii.gz", "-o", output)
     assert done.exit_code == 2
-    assert "is a file" in done.stderr
+    told = f"cannot be written to {output}: {tmp_path / 'out'} is a file, expected a folder; choose another folder with -o"
+    assert told in done.stderr
     assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 

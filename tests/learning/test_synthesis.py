@@ -106,6 +106,7 @@ def test_targets_show_the_same_two_shapes_in_one_contrast():
     assert first.fixed_target[background].max() < 1e-3
     # a network that is shown two contrasts is not compared by them
     plain = SynthesisSource(maps=maps)
+    assert (source.comparable, plain.comparable) == (True, False)
     with pytest.raises(PlanError, match="made up are of two contrasts"):
         train(
             ModelConfig(network=NetworkConfig(ndim=2), inputs=InputConfig(spacing_mm=(1, 1))),

@@ -245,6 +245,18 @@ def test_a_dice_term_without_labels_is_refused_before_training(tmp_path):
         train(setup, PairSource(discs(1, labelled=False)), tmp_path)
 
 
+def test_images_that_do_not_compare_are_refused_by_a_loss_that_compares_them(tmp_path):
+    class TwoContrasts(PairSource):
+        @property
+        def comparable(self):
+            return False
+
+    assert PairSource(discs(1)).comparable
+    with pytest.raises(PlanError, match="targets=True, or set similarity_weight to 0"):
+        train(config(), TwoContrasts(discs(1)), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
     setup = config(learning_rate=9.0, steps=60)
     setup = replace(setup, loss=Loss(similarity=LNCC(), penalties=(Diffusion(weight=1e30),)))

@@ -140,16 +140,26 @@ def test_two_dimensions_and_colour(tmp_path) -> None:
     shift = np.eye(3)
     shift[0, 2] = 2.0
     result = result_of(image, image, Affine(shift))
-    made = write_report(tmp_path / "page.html", image, image, result)
+    points = PointSet(np.array([[-20.0, -30.0], [-40.0, -45.0], [-300.0, -9.0]]))
+    options = {"landmarks": (points, PointSet(points.points_mm + np.array([5.0, 0.0])))}
+    made = write_report(tmp_path / "page.html", image, image, result, **options)
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert text == made.html
     assert "Radiological" not in text  # a picture has no left and right of a person
     assert text.count("data:image/") > 12
     assert "displacement, largest, pixels" in text  # no size was stated
     assert "Displacement (the map is linear), pixels" in text
+    assert "TRE, mean, pixels (3 landmarks)" in text
     assert " mm</" not in text
+    assert ", mm" not in text
+    lengths = ["displacement_p50_pixels", "displacement_p95_pixels", "tre_mean_pixels", "tre_max_pixels"]
+    assert set(lengths) < set(made.summary["measures"])
+    assert made.summary["measures"]["tre_mean_pixels"] == pytest.approx(3.0)
+    assert not any("mm" in name for name in made.summary["measures"])
     scan = replace(image, oriented=True)
-    stated = make_report(scan, scan, result).html
+    measured = make_report(scan, scan, result, **options)
+    assert measured.summary["measures"]["tre_mean_mm"] == pytest.approx(3.0)
+    stated = measured.html
     assert "displacement, largest, mm" in stated
     assert "pixels</" not in stated
     assert "Radiological" in stated

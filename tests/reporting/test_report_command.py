@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from regista.cli import app
-from regista.core import LabelImage, PointSet
+from regista.core import Grid, Image, LabelImage, PointSet
 from regista.io import write
 
 QUICK = ("--preset", "rigid", "--set", "start.search=centers")
@@ -119,6 +119,23 @@ def test_a_failed_verdict_is_exit_code_1_with_reasons_and_the_files_are_there(fi
     assert call(*again).exit_code == 1
 
 
+def test_the_demo_fails_as_register_does(files, call, tmp_path) -> None:
+    pytest.importorskip("matplotlib", reason="the demo draws a picture")
+    words = ("demo", "--fixed", files / "fixed.nii.gz", "-o", tmp_path / "o", "--preset", "rigid", "--moving")
+    done = call(*words, files / "noise.nii.gz")
+    assert done.exit_code == 1, done.output
+    assert "verdict fail\n" in done.stdout
+    assert done.output.count("failed its checks:\n  ") == 1
+    assert (tmp_path / "o/warped.nii.gz").exists()
+    done = call(*words, files / "noise.nii.gz", "--json")
+    assert done.exit_code == 1
+    verdict = json.loads(done.stdout)["verdict"]
+    assert verdict["outcome"] == "fail"
+    for reason in verdict["reasons"]:
+        assert f"\n  {reason}\n" in done.stderr
+    assert call(*words, files / "moving.nii.gz").exit_code == 0
+
+
 def test_report_makes_the_page_again_with_labels_and_landmarks(files, call, tmp_path) -> None:
     words = ["report", files / "run", "-o", tmp_path / "page.html"]
     words += ["--labels", files / "fixed_labels.nii.gz", files / "moving_labels.nii.gz"]
@@ -129,6 +146,31 @@ def test_report_makes_the_page_again_with_labels_and_landmarks(files, call, tmp_
     assert "TRE, mean, mm (5 landmarks)" in text
     assert "Dice, mean of 1 labels" in text
     assert 'value="landmarks"' in text
+
+
+def test_lengths_of_pictures_are_in_pixels(files, call, tmp_path) -> None:
+    shape = (48, 40)
+    blob = 200 * np.exp(-((np.indices(shape) - np.array([[[22.0]], [[18.0]]])) ** 2).sum(0) / 60)
+    for name, shift in (("fixed", 0), ("moving", 4)):
+        write(
+            tmp_path / f"{name}.png", Image(np.roll(blob, shift, 0).astype(np.uint8), Grid(shape, np.eye(3)))
+        )
+        (tmp_path / f"{name}.csv").write_text(
+            f"x,y\n{-22.0 - shift},-18\n{-19.0 - shift},-15\n", encoding="utf-8"
+        )
+    run = tmp_path / "pictures"
+    words = (tmp_path / "fixed.png", tmp_path / "moving.png", "-o", run)
+    done = call("register", *words, "--preset", "translation", "--no-verdict")
+    assert done.exit_code == 0, done.output
+    marks = ("--landmarks", tmp_path / "fixed.csv", tmp_path / "moving.csv", "--convention", "ras")
+    done = call("report", run, *marks)
+    assert "mean TRE, pixels: 4.000 before" in done.stdout, done.output
+    done = call("report", "--cohort", run, files / "run", "-o", tmp_path / "cohort.html")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "cohort.html").read_text(encoding="utf-8")
+    for column in ("tre mean pixels", "displace\u00adment p50 pixels", "displace\u00adment p50 mm"):
+        assert f">{column}</button>" in text
+    assert ">tre mean mm</button>" not in text
 
 
 def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
@@ -157,6 +199,23 @@ def test_report_tells_what_is_wrong(files, call, tmp_path) -> None:
         done = call(*words)
         assert done.exit_code == 2, (words, done.output)
         assert text in done.stderr, (words, done.stderr)
+
+
+@pytest.mark.parametrize("command", ["report", "view"])
+@pytest.mark.parametrize("option", ["labels", "landmarks"])
+@pytest.mark.parametrize("after", ["nothing", "an option", "the run"])
+def test_one_file_where_both_images_need_one_is_told(files, call, command, option, after) -> None:
+    one, run = files / "fixed_labels.nii.gz", files / "run"
+    words = {
+        "nothing": (run, f"--{option}", one),
+        "an option": (run, f"--{option}", one, "--fixed", files / "fixed.nii.gz"),
+        "the run": (f"--{option}", one, run),
+    }
+    done = call(command, *words[after])
+    assert done.exit_code == 2
+    told = "".join(done.stderr.replace("│", "").split())  # lines are broken anywhere
+    for text in (f"{option} of both images are needed, got {one} alone", f"give --{option} FIXED MOVING"):
+        assert text.replace(" ", "") in told
 
 
 def test_a_page_of_many_runs(files, call, tmp_path) -> None:

@@ -416,5 +416,8 @@ def test_truth_that_speaks_against_a_verdict_is_said() -> None:
         said = beside_truth(fine, numbers)
         assert said.outcome is Outcome.LOOK
         assert words in said.reasons[0]
+    pixels = {"tre_mean_pixels": 3.0, "tre_before_pixels": 2.0}
+    assert "(2 pixels in the mean, now 3)" in beside_truth(fine, pixels, "pixels").reasons[0]
+    assert "of this pair, in pixels," in beside_truth(fine, {"landmarks_beyond": 1.0}, "pixels").reasons[0]
     failed = conclude(plain(mirrored=1.0), "converged", MODEL)
     assert beside_truth(failed, {"dice": 0.1, "dice_before": 0.5}).outcome is Outcome.FAIL

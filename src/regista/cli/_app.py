@@ -15,6 +15,7 @@ from regista.cli._info import info
 from regista.cli._landscape import metric_landscape
 from regista.cli._models import models
 from regista.cli._motion import motion
+from regista.cli._options import PairedFiles
 from regista.cli._plans import presets
 from regista.cli._preprocess import ablate, preprocess, train_nyul
 from regista.cli._register import register
@@ -50,8 +51,8 @@ app.command()(info)
 app.add_typer(presets, name="presets")
 app.add_typer(evaluate, name="evaluate")
 app.command("metric-landscape")(metric_landscape)
-app.command()(report)
-app.command()(view)
+app.command(cls=PairedFiles)(report)
+app.command(cls=PairedFiles)(view)
 app.command()(benchmark)
 app.command()(preprocess)
 app.command("skull-strip")(skull_strip)

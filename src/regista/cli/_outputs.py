@@ -68,7 +68,7 @@ def check_outputs(
     Raises
     ------
     FormatError
-        If an output is a folder, lies in a folder that does not exist, has another extension, or is an input.
+        If an output is a folder, lies in a folder that does not exist or in a file, has another extension, or is an input.
     """
     wanted = [path for path in outputs if path is not None]
     keep_inputs(wanted, inputs)
@@ -80,10 +80,21 @@ def check_outputs(
             raise FormatError(f"{path} cannot be written: expected a name that ends in {known}")
         if path.is_dir():
             raise FormatError(f"{path} is a folder: name a file to write")
+        file = _file_in_the_way(path.parent)
+        if file is not None:
+            raise FormatError(
+                f"{path} cannot be written: {file} is a file, expected a folder; choose another name for the output"
+            )
         if not path.absolute().parent.is_dir():
             raise FormatError(
                 f"{path} cannot be written: the folder {path.parent} does not exist; make it first"
             )
+
+
+def _file_in_the_way(folder: Path) -> Path | None:
+    """Return the file that stands where a folder, or one above it, is to be; None if there is none."""
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    return None if nearest.is_dir() else nearest
 
 
 def write_together(things: Mapping[Path, Image | str]) -> None:
@@ -119,8 +130,12 @@ class FolderWriter:
 
     def __enter__(self) -> Self:
         target = self.target
-        if target.exists() and not target.is_dir():
-            raise FormatError(f"{target} is a file: name a folder for the results")
+        file = _file_in_the_way(target)
+        if file is not None:
+            raise FormatError(
+                f"results cannot be written to {target}: {file} is a file, expected a folder; choose another folder "
+                "with -o"
+            )
         # inside the target where there is one: its parent may be read-only or another disk
         beside = target if target.is_dir() else target.absolute().parent
         try:

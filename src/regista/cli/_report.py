@@ -111,12 +111,13 @@ def _single(
             say(f"verdict {made.outcome}")
             for reason in () if failed else made.reasons:
                 say(f"  {reason}")
-        for name, before, unit in (
+        unit = report.summary["unit"]
+        for name, before, text in (
             ("dice", "dice_before", "mean Dice"),
-            ("tre_mean_mm", "tre_before_mm", "mean TRE, mm"),
+            (f"tre_mean_{unit}", f"tre_before_{unit}", f"mean TRE, {unit}"),
         ):
             if name in measures and before in measures:
-                say(f"  {unit}: {measures[before]:.3f} before, {measures[name]:.3f} now")
+                say(f"  {text}: {measures[before]:.3f} before, {measures[name]:.3f} now")
         say(f"  {page}")
     return exit_code(made.reasons if made is not None and failed else None, run.result.record.status)
 

@@ -42,9 +42,15 @@ def demo(
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Register a pair of brains whose true alignment is known, or your own pair, and draw before and after."""
+    """Register a pair of brains whose true alignment is known, or your own pair, and draw before and after.
+
+    Exit code 1 when the verdict is that the registration failed.
+    """
     from regista.cli._outputs import FolderWriter, keep_inputs
     from regista.cli._progress import progress_bar
+    from regista.cli._quality import exit_code
+    from regista.cli._summary import failures_of
+    from regista.core import Status
     from regista.demo import run_demo
 
     keep_inputs([output / name for name in (*RESULTS, "montage.png", REPORT)], [fixed, moving])
@@ -55,16 +61,18 @@ def demo(
             figures = run_demo(folder.hidden, fixed, moving, threads, preset=preset, progress=progress)
         folder.commit("record.json")
     figures["outputs"] = {name: str(output / Path(p).name) for name, p in figures["outputs"].items()}
+    failures = failures_of({"status": figures["status"], "measures": {"verdict": figures["verdict"]}})
     if as_json:
         say_json(figures)
     elif not quiet:
         seconds = figures["seconds"]
         say(f"{figures['status']}; registration took {seconds['register']:.1f} s")
-        say("; ".join([f"verdict {figures['verdict']['outcome']}", *figures["verdict"]["reasons"]]))
+        reasons = figures["verdict"]["reasons"] if failures is None else ()  # of a failure they come last
+        say("; ".join([f"verdict {figures['verdict']['outcome']}", *reasons]))
         if "error" in figures:
             before, after = figures["error_before"], figures["error"]
             say(f"error against the known truth, inside the brain (before: mean {before['mean_mm']:.2f} mm):")
             say(f"  mean {after['mean_mm']:.3f} mm, 95th percentile {after['p95_mm']:.3f} mm")
         for name, path in figures["outputs"].items():
             say(f"  {name}: {path}")
-    return 0 if figures["status"] in ("converged", "step limit") else 1
+    return exit_code(failures, Status(figures["status"]))

@@ -48,6 +48,11 @@ class Source(Protocol):
         ...
 
     @property
+    def comparable(self) -> bool:
+        """Whether the loss may compare the images by their intensities: not where those made up differ in contrast."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """What tells these scans from others: a training goes on with the same alone."""
         ...
@@ -91,6 +96,11 @@ class PairSource:
     def code_count(self) -> int:
         """Number of label codes, the background included; 0 without labels."""
         return 0 if self.scans.codes is None else len(self.scans.values)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the loss may compare the images by their intensities: scans always."""
+        return True
 
     @property
     def fingerprint(self) -> str:

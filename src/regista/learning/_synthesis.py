@@ -184,6 +184,11 @@ class SynthesisSource:
         return np.unique(self.tissues[: self.code_count], return_inverse=True)[1]
 
     @property
+    def comparable(self) -> bool:
+        """Whether the loss may compare the images by their intensities: those of `targets` alone."""
+        return self.targets
+
+    @property
     def fingerprint(self) -> str:
         """What tells these maps, and what is made of them, from others."""
         settings = [getattr(self, item.name) for item in fields(self) if item.name != "maps"]

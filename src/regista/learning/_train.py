@@ -89,7 +89,8 @@ def train(
     Raises
     ------
     FormatError, PlanError
-        If the checkpoint is damaged or of another training, or labels are missing for a Dice loss.
+        If the checkpoint is damaged or of another training, labels are missing for a Dice loss, or images are not `comparable`
+        and the loss compares them.
     RegistrationError
         If the loss becomes NaN or infinite.
 
@@ -102,8 +103,7 @@ def train(
         raise PlanError(
             "the loss has a Dice term (dice_weight > 0) and not every scan has labels: list them, or set it to 0"
         )
-    # of all sources only those that make images up may give two contrasts and nothing to compare
-    if config.loss.similarity_weight and not getattr(source, "targets", True):
+    if config.loss.similarity_weight and not source.comparable:
         raise PlanError(
             f"the loss compares images by {config.loss.similarity.name}, and those made up are of two contrasts: make them with "
             "targets=True, or set similarity_weight to 0"

@@ -51,7 +51,7 @@ class Numbers:
     label_count : int
         Number of all labels.
     flat : dict of str to float
-        All of it for a table.
+        All of it for a table; names of lengths end in their unit.
     """
 
     rows: list[Row]
@@ -67,6 +67,7 @@ def measure_numbers(
     labels: tuple[LabelImage, LabelImage] | None,
     landmarks: tuple[PointSet, PointSet] | None,
     start: Transform | None = None,
+    unit: str = "mm",
 ) -> Numbers:
     """Measure a registration for its page.
 
@@ -80,10 +81,12 @@ def measure_numbers(
         The truth.
     start : Transform, optional
         Where the moving image lies before, if not where its header says.
+    unit : str
+        Of lengths, see `length_unit`.
     """
     rows, flat = _similarity(scene)
-    map_rows = _map(scene, result)
-    flat |= _map_names(map_rows)
+    map_rows = _map(scene, result, unit)
+    flat |= _map_names(map_rows, unit)
     scores: list[LabelScore] = []
     count = 0
     if labels is not None:
@@ -97,14 +100,14 @@ def measure_numbers(
         for name in ("mean", "median", "p95", "max"):
             rows.append(
                 Row(
-                    name=f"TRE, {name}, mm ({len(after.errors)} landmarks)",
+                    name=f"TRE, {name}, {unit} ({len(after.errors)} landmarks)",
                     before=getattr(before, name),
                     after=getattr(after, name),
                 )
             )
         beyond = float(np.mean(~result.warped.grid.contains(landmarks[0].points_mm)))
-        flat |= {"tre_mean_mm": after.mean, "tre_max_mm": after.max}
-        flat |= {"tre_before_mm": before.mean, "landmarks_beyond": beyond}
+        flat |= {f"tre_mean_{unit}": after.mean, f"tre_max_{unit}": after.max}
+        flat |= {f"tre_before_{unit}": before.mean, "landmarks_beyond": beyond}
     return Numbers(rows=rows, map_rows=map_rows, labels=scores, label_count=count, flat=flat)
 
 
@@ -136,11 +139,13 @@ def _of(found: Any, name: str) -> float | None:
     return None if found is None else float(getattr(found, name))
 
 
-def _map(scene: Scene, result: Result) -> list[tuple[str, float]]:
+def _map(scene: Scene, result: Result, unit: str) -> list[tuple[str, float]]:
     seen = scene.seen if scene.seen.any() else np.ones_like(scene.seen)
     moved = np.linalg.norm(scene.mapped_mm - scene.places_mm, axis=1)[seen.ravel()]
-    rows = [(f"displacement, {q}th percentile, mm", float(np.percentile(moved, q))) for q in (5, 50, 95, 99)]
-    rows.append(("displacement, largest, mm", float(moved.max())))
+    rows = [
+        (f"displacement, {q}th percentile, {unit}", float(np.percentile(moved, q))) for q in (5, 50, 95, 99)
+    ]
+    rows.append((f"displacement, largest, {unit}", float(moved.max())))
     measures = result.record.measures
     for name, text in (
         ("folded_percent", "folded voxels, %"),
@@ -153,10 +158,10 @@ def _map(scene: Scene, result: Result) -> list[tuple[str, float]]:
     return rows
 
 
-def _map_names(rows: Sequence[tuple[str, float]]) -> dict[str, float]:
+def _map_names(rows: Sequence[tuple[str, float]], unit: str) -> dict[str, float]:
     names = {
-        "displacement, 50th percentile, mm": "displacement_p50_mm",
-        "displacement, 95th percentile, mm": "displacement_p95_mm",
+        f"displacement, 50th percentile, {unit}": f"displacement_p50_{unit}",
+        f"displacement, 95th percentile, {unit}": f"displacement_p95_{unit}",
         "folded voxels, %": "folded_percent",
     }
     return {names[text]: value for text, value in rows if text in names}

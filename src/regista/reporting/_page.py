@@ -44,8 +44,8 @@ class Report:
     verdict : Verdict or None
         What it says; None of a page that does not judge.
     summary : mapping
-        A flat row: name, measures, a thumbnail as a data URI, marks of the run; with a verdict its outcome, reasons and
-        probability.
+        A flat row: name, measures, unit of lengths, a thumbnail as a data URI, marks of the run; with a verdict its outcome,
+        reasons and probability.
     """
 
     html: str
@@ -126,11 +126,16 @@ def make_report(
     )
     small = choose_slices(fixed, pixels=DEFORMATION_PIXELS)
     deformation = draw_deformation(result.transform, result.inverse, small, fixed.grid, moving.grid)
-    numbers = measure_numbers(scene, result, labels, landmarks, start)
-    verdict = beside_truth(verdict, numbers.flat) if fresh and verdict is not None else verdict
+    unit = length_unit(fixed, moving)
+    numbers = measure_numbers(scene, result, labels, landmarks, start, unit)
+    verdict = beside_truth(verdict, numbers.flat, unit) if fresh and verdict is not None else verdict
     record = result.record.to_dict()
     notes = _notes(fixed, moving, layout, scene, result, pictures)
-    summary = {**_summary(title, verdict, numbers, pictures, layout), "run": run_marks(record)}
+    summary = {
+        **_summary(title, verdict, numbers, pictures, layout),
+        "unit": unit,
+        "run": run_marks(record),
+    }
     html = render(
         "run.html",
         title=title,
@@ -142,7 +147,7 @@ def make_report(
         scales=deformation,
         fold_colour="#{:02x}{:02x}{:02x}".format(*FOLD_COLOUR),
         numbers=numbers,
-        unit=length_unit(fixed, moving),
+        unit=unit,
         curves=curves(record["history"]),
         contrasts=contrasts,
         blend=pictures.blend,

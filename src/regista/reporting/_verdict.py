@@ -245,7 +245,7 @@ def conclude(features: Mapping[str, float], status: str = "converged", model: Mo
     return Verdict(outcome=outcome, reasons=tuple(reasons), probability=probability, features=dict(features))
 
 
-def beside_truth(verdict: Verdict, numbers: Mapping[str, float]) -> Verdict:
+def beside_truth(verdict: Verdict, numbers: Mapping[str, float], unit: str = "mm") -> Verdict:
     """Return a verdict that says so where labels or landmarks, which it does not know, speak against it.
 
     Parameters
@@ -255,6 +255,8 @@ def beside_truth(verdict: Verdict, numbers: Mapping[str, float]) -> Verdict:
     numbers : mapping of str to float
         ``dice`` and ``dice_before``; ``tre_mean_mm``, ``tre_before_mm``, and the share ``landmarks_beyond`` of landmarks that
         lie outside the fixed image; whichever were measured.
+    unit : str
+        Of lengths; names of measures end in it.
 
     Returns
     -------
@@ -262,6 +264,7 @@ def beside_truth(verdict: Verdict, numbers: Mapping[str, float]) -> Verdict:
         At least *look*, the new reasons first, where the truth became worse or does not lie in the image.
     """
     found = []
+    apart, before = numbers.get(f"tre_mean_{unit}", 0.0), numbers.get(f"tre_before_{unit}", np.inf)
     if numbers.get("dice", 1.0) < numbers.get("dice_before", 0.0) - WORSE_DICE:
         found.append(
             f"the labels given overlap less than before (mean Dice {numbers['dice_before']:.3f}, now "
@@ -269,13 +272,12 @@ def beside_truth(verdict: Verdict, numbers: Mapping[str, float]) -> Verdict:
         )
     if numbers.get("landmarks_beyond", 0.0) > 0:
         found.append(
-            f"{numbers['landmarks_beyond']:.0%} of the landmarks lie outside the fixed image: are they of this pair, in mm, "
+            f"{numbers['landmarks_beyond']:.0%} of the landmarks lie outside the fixed image: are they of this pair, in {unit}, "
             "by the convention that was named (--convention)?"
         )
-    elif numbers.get("tre_mean_mm", 0.0) > WORSE_TRE * numbers.get("tre_before_mm", np.inf):
+    elif apart > WORSE_TRE * before:
         found.append(
-            f"the landmarks given are further apart than before ({numbers['tre_before_mm']:.3g} mm in the mean, now "
-            f"{numbers['tre_mean_mm']:.3g})"
+            f"the landmarks given are further apart than before ({before:.3g} {unit} in the mean, now {apart:.3g})"
         )
     if not found:
         return verdict
