@@ -55,6 +55,23 @@ def test_mouse_brains_overlap_by_other_models(data_dir, preset, settings):
     assert mean_dice(target.data, moved.data) > mean_dice(target.data, unmoved.data) + 0.25
 
 
+def test_the_inverse_of_a_run_starts_the_other_direction(data_dir):
+    folder = data_dir / "mouse_brain"
+    fixed, moving = (read(folder / f"{n}_mri.nii.gz") for n in (1, 2))
+    target, labels = (read_labels(folder / f"{n}_labels.nii.gz") for n in (1, 2))
+    whole = load_plan("brain-t1", ["stages.diffeomorphic.steps=[60, 50, 20, 3]"])
+    bends_first, bends_last = register(fixed, moving, whole).transform, register(moving, fixed, whole).inverse
+    plan = load_plan("deformable", ["stages.diffeomorphic.steps=[30, 20, 10, 3]"])
+    overlap, folded = [], []
+    for start in (bends_first, bends_last):
+        result = register(fixed, moving, plan, initial=start)
+        moved = resample_labels(labels, target.grid, result.transform)
+        overlap.append(mean_dice(target.data, moved.data))
+        folded.append(result.record.measures["folded_percent"])
+    assert folded[1] <= folded[0]
+    assert overlap[1] > overlap[0] - 0.005
+
+
 def landmarks(path) -> np.ndarray:
     """Return an elastix point file's points (LPS mm) in RAS."""
     return np.loadtxt(path, skiprows=2) * (-1, -1, 1)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from regista.core import Grid
 from regista.registration._deformable import Base
 from regista.registration._inputs import plane
 from regista.registration._levels import Matrix, Volume
-from regista.transforms import Affine, Composite, ThinPlateSpline, Transform, to_displacement_field
+from regista.transforms import (
+    Affine,
+    BSplineField,
+    Composite,
+    DisplacementField,
+    ThinPlateSpline,
+    Transform,
+    VelocityField,
+    to_displacement_field,
+)
 
 
 def parts_of(initial: Transform) -> list[Transform]:
@@ -71,16 +82,79 @@ def to_voxels(vectors_mm: Volume, grid: Grid) -> Volume:
 
 
 def base_from(initial: Transform, matrix: Matrix) -> Base:
-    """Return the displacement (voxels of a level) that, followed by `matrix`, equals `initial`."""
+    """Return the displacement (voxels of a level) that, followed by `matrix`, equals `initial`.
+
+    With the product of all linear parts as the matrix, wherever in the chain they stand, it is as small as the bending.
+    Fields that end within the grid go on with their outermost values.
+    """
     ndim = initial.ndim
-    before_linear = Composite((initial, Affine(planar(np.asarray(np.linalg.inv(matrix)), ndim))))
+    back = Affine(planar(np.asarray(np.linalg.inv(matrix)), ndim))
+    first, *rest = Composite((initial,)).flatten().transforms
+    later = [_continued(part) for part in rest]
 
     def base(grid: Grid) -> Volume:
-        if ndim == 3:
-            return to_voxels(to_displacement_field(before_linear, grid).vectors_mm, grid)
-        flat = plane(grid)
-        vectors = np.zeros((3, *grid.shape), np.float32)
-        vectors[:2, :, 0] = to_displacement_field(before_linear, flat).vectors_mm
+        own = grid if ndim == 3 else plane(grid)
+        chain = Composite((first if _covers(first, own) else _continued(first), *later, back))
+        vectors = to_displacement_field(chain, own).vectors_mm
+        if ndim == 2:
+            flat, vectors = vectors, np.zeros((3, *grid.shape), np.float32)
+            vectors[:2, :, 0] = flat
         return to_voxels(vectors, grid)
 
     return base
+
+
+_ROUNDING = 1e-9
+"""Share of a lattice by which world coordinates may miss its faces."""
+
+
+def _covers(part: Transform, grid: Grid) -> bool:
+    """Return whether a map holds at all voxels of a grid: a field may have ended before."""
+    if not isinstance(part, DisplacementField | VelocityField | BSplineField):
+        return True
+    ends = np.stack(np.meshgrid(*[(0, n - 1) for n in grid.shape], indexing="ij"), -1).reshape(-1, grid.ndim)
+    index = part.grid.world2index(grid.index2world(ends))
+    inset = (1.0 if isinstance(part, BSplineField) else -0.5) - _ROUNDING * max(part.grid.shape)
+    return bool(np.all((index >= inset) & (index <= np.array(part.grid.shape) - 1 - inset)))
+
+
+def _continued(part: Transform) -> Transform:
+    """Return a field that does not end at the faces of its lattice; any other map as it is."""
+    if isinstance(part, VelocityField):
+        part = part.displacement()
+    return _Continued(part) if isinstance(part, DisplacementField | BSplineField) else part
+
+
+@dataclass(frozen=True, eq=False)
+class _Continued(Transform):
+    """A field whose outermost values go on beyond its lattice: where it drops to zero the map would fold, or tear."""
+
+    field: DisplacementField | BSplineField
+
+    @property
+    def fixed_space(self) -> str | None:
+        return self.field.fixed_space
+
+    @property
+    def moving_space(self) -> str | None:
+        return self.field.moving_space
+
+    @property
+    def ndim(self) -> int:
+        return self.field.ndim
+
+    def map_points(self, points_mm: ArrayLike) -> NDArray[np.float64]:
+        points, grid = self._points(points_mm), self.field.grid
+        index = grid.world2index(points)
+        # a B-spline is defined from the second control point to the last but one
+        inset = 1 + _ROUNDING * max(grid.shape) if isinstance(self.field, BSplineField) else 0.0
+        nearest = np.clip(index, inset, np.array(grid.shape) - 1 - inset)
+        beyond = np.any(nearest != index, axis=1)
+        places = points.copy()
+        places[beyond] = grid.index2world(nearest[beyond])
+        moved = self.field.map_points(places)
+        moved[beyond] += points[beyond] - places[beyond]
+        return moved
+
+    def inverse(self) -> Transform:
+        raise NotImplementedError("a start is only followed from the fixed to the moving image")

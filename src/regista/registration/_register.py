@@ -279,19 +279,15 @@ class _Run:
         check_direction(self.initial, self.fixed.space, self.moving.space)
         self.measures["initial_fixed2moving"] = linear_of(self.initial)
         parts = parts_of(self.initial)
-        if all(isinstance(part, Affine) for part in parts):
-            return product_of(parts), None
+        linear = [part for part in parts if isinstance(part, Affine)]
+        matrix = product_of(linear)
+        if len(linear) == len(parts):
+            return matrix, None
         if any(isinstance(stage, LinearStage) for stage in self.plan.stages):
             raise GeometryError(
                 "the initial transform holds a displacement field or a spline, which linear stages would undo; use a "
                 "plan with deformable stages only (preset 'deformable')"
             )
-        trailing: list[Affine] = []
-        for part in reversed(parts):
-            if not isinstance(part, Affine):
-                break
-            trailing.insert(0, part)
-        matrix = product_of(trailing)
         return matrix, base_from(self.initial, matrix)
 
     def _straight(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Found | None]:
