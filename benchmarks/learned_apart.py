@@ -71,7 +71,11 @@ def train_packed(path: Path, images: str, options: argparse.Namespace, folder: P
     validation = None
     if images == "contrast":
         maps = tuple(one.astype(np.int32) for one in tree["source"].maps)
-        changes = {"deformation_vox": options.deformation, "same_contrast": options.same_contrast}
+        changes = {
+            "deformation_vox": options.deformation,
+            "same_contrast": options.same_contrast,
+            "reversed_contrast": options.reversed_contrast,
+        }
         source = replace(tree["source"], maps=maps, across=options.across, **changes)
     else:
         scans, validation = unpacked(tree["train"]), unpacked(tree["validation"])

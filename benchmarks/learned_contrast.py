@@ -93,6 +93,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--same-contrast", type=float, default=0.5, help="share of pairs whose images have one contrast"
     )
+    parser.add_argument(
+        "--reversed-contrast",
+        type=float,
+        default=0.0,
+        help="share of pairs of which one is the other's negative",
+    )
     parser.add_argument("--start", help="model, by name or folder, whose weights training begins with")
     parser.add_argument("--refine", default="brain-multimodal")
     parser.add_argument("--seed", type=int, default=0)
@@ -208,6 +214,7 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, SynthesisSource, Prove
         targets=True,
         deformation_vox=options.deformation,
         same_contrast=options.same_contrast,
+        reversed_contrast=options.reversed_contrast,
         across=options.across if drawn else 0.0,
         dark_background=1.0,  # of stripped scans
         tissues=tuple(RIGHT.get(value, value) for value in values) if drawn else (),

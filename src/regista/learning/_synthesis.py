@@ -21,6 +21,9 @@ from regista.kernels.cpu.warp import warp
 from regista.learning._prepare import Codes, Volume
 from regista.learning._sources import Sample, digest
 
+_DARKEST, _BRIGHTEST = np.float32(0.05), np.float32(1.0)
+"""Intensities of tissues."""
+
 
 def _full(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return a shape as kernels take it; a slice as ``(I, 1, J)``."""
@@ -136,6 +139,9 @@ class SynthesisSource:
     same_contrast : float
         Share of the pairs whose two images have one contrast: networks learn to compare from these first, and of two contrasts
         alone slowly or not at all.
+    reversed_contrast : float
+        Share of the pairs in which what is bright in one image is dark in the other, as between T1 and T2: without them networks
+        that have learned to compare one contrast go by it.
     targets : bool
         Give the loss a clean pair of one contrast, drawn anew each time, to compare by its similarity; the labels are then needed
         for its Dice term alone.
@@ -143,7 +149,8 @@ class SynthesisSource:
     Raises
     ------
     PlanError
-        If there is no map, they differ in size, `tissues` leaves a code out, or `fluid` names one that there is not.
+        If there is no map, they differ in size, `tissues` leaves a code out, `fluid` names one that there is not, or the shares of pairs of one and of
+        reversed contrast are more than all.
     """
 
     maps: tuple[Codes, ...]
@@ -158,6 +165,7 @@ class SynthesisSource:
     tissues: tuple[int, ...] = ()
     fluid: tuple[int, ...] = ()
     same_contrast: float = 0.0
+    reversed_contrast: float = 0.0
     targets: bool = False
 
     def __post_init__(self) -> None:
@@ -169,6 +177,10 @@ class SynthesisSource:
             raise PlanError(
                 f"tissues are given for {len(self.tissues)} codes, the label maps have {self.code_count}, the background "
                 "included: give one for each"
+            )
+        if not 0 <= min(shares := (self.same_contrast, self.reversed_contrast)) <= sum(shares) <= 1:
+            raise PlanError(
+                f"shares of pairs of one contrast and of reversed ones are at least 0 and together at most 1, got {shares}"
             )
         if not set(self.fluid) <= set(range(1, self.code_count)):
             raise PlanError(f"codes of fluid are between 1 and {self.code_count - 1}, got {list(self.fluid)}")
@@ -204,8 +216,11 @@ class SynthesisSource:
             levels = self._levels(rng)
             clean = self._clean(fixed, levels), self._clean(moving, levels)
         here, there = self._levels(rng), self._levels(rng)
-        if rng.random() < self.same_contrast:
+        kind = rng.random()
+        if kind < self.same_contrast:
             there = here
+        elif kind < self.same_contrast + self.reversed_contrast:
+            there = _BRIGHTEST + _DARKEST - here
         return Sample(self._image(fixed, here, rng), self._image(moving, there, rng), fixed, moving, *clean)
 
     def _deformed(self, codes: Codes, rng: np.random.Generator) -> Codes:
@@ -223,7 +238,7 @@ class SynthesisSource:
     def _levels(self, rng: np.random.Generator) -> Volume:
         """Return an intensity for each code."""
         count = self.code_count
-        levels = rng.uniform(0.05, 1.0, count).astype(np.float32)
+        levels = rng.uniform(_DARKEST, _BRIGHTEST, count).astype(np.float32)
         return levels[self._groups] if self.tissues else levels
 
     def _dark(self, levels: Volume) -> Volume:
