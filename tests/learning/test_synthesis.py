@@ -128,6 +128,11 @@ def test_a_share_of_the_pairs_has_one_contrast():
         samples = [source.sample(np.random.default_rng(n)) for n in range(40)]
         alike = sum(order(one.fixed) == order(one.moving) for one in samples)
         assert least <= alike <= most, (share, alike)
+    source = SynthesisSource(reversed_contrast=1.0, **still)
+    samples = [source.sample(np.random.default_rng(n)) for n in range(10)]
+    assert all(order(one.fixed) == order(one.moving)[::-1] for one in samples)
+    with pytest.raises(PlanError, match="together at most 1"):
+        SynthesisSource(maps=maps, same_contrast=0.6, reversed_contrast=0.5)
 
 
 @pytest.mark.parametrize("shape", [(41, 30, 28), (48, 53)], ids=str)

@@ -104,6 +104,12 @@ def voxelmorph(
             min=0, max=1, help="Share of made-up pairs whose two images have one contrast (default: 0)."
         ),
     ] = None,
+    reversed_contrast: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of made-up pairs of which one is the other's negative (default: 0)."
+        ),
+    ] = None,
     targets: Annotated[
         bool,
         typer.Option(
@@ -178,6 +184,7 @@ def voxelmorph(
         "--targets": targets or None,
         "--deformation": deformation,
         "--same-contrast": same_contrast,
+        "--reversed-contrast": reversed_contrast,
     }
     option = next((name for name, value in made_up.items() if value is not None), None)
     if synthesis is None and option is not None:
