@@ -86,6 +86,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--network", default="voxelmorph-2")
     parser.add_argument("--half-resolution", action="store_true")
+    parser.add_argument("--edges", action="store_true", help="the network sees edges, not intensities")
     parser.add_argument("--smoothness", type=float, default=0.2)
     parser.add_argument("--labels-weight", type=float, default=0.0)
     parser.add_argument("--deformation", type=float, default=2.0, help="typical length at most, voxels")
@@ -116,7 +117,10 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
     """Return the model to train."""
     return ModelConfig(
         network=NetworkConfig(
-            name=options.network, diffeomorphic=True, half_resolution=options.half_resolution
+            name=options.network,
+            diffeomorphic=True,
+            half_resolution=options.half_resolution,
+            edges=options.edges,
         ),
         inputs=InputConfig(spacing_mm=(options.spacing,) * 3),
         loss=Loss(

@@ -121,12 +121,13 @@ def load_checkpoint(path: Path, config: ModelConfig | MetricConfig) -> dict[str,
         known = {"config", "step", "network", "optimizer", "best", "best_weights", "rows", "stale"}
         if not isinstance(state, dict) or not known <= set(state):
             raise ValueError("it lacks parts")
-        settings = json.loads(state["config"])
+        # as settings that came later would have been
+        settings = type(config).from_dict(json.loads(state["config"])).to_dict()
     except Exception as error:  # torch raises whatever the damage leads to
         raise FormatError(
             f"{path} is a damaged checkpoint ({' '.join(str(error).split())[:120]}): remove it to begin again"
         ) from None
-    changed = _difference(settings, json.loads(json.dumps(config.to_dict())))
+    changed = _difference(*(json.loads(json.dumps(one)) for one in (settings, config.to_dict())))
     if changed:
         raise PlanError(
             f"{path} belongs to a training with other settings ({changed}): give the same settings to go on, or another "

@@ -41,6 +41,8 @@ class NetworkConfig:
         Of the integration.
     resolutions : int
         At how many resolutions it gives a field, each refining that of the one below; in training each is scored.
+    edges : bool
+        See how strong the edges of the images are, not their intensities: images of any contrast look more alike.
     """
 
     name: str = "voxelmorph-2"
@@ -50,6 +52,7 @@ class NetworkConfig:
     half_resolution: bool = False
     squarings: int = 7
     resolutions: int = 1
+    edges: bool = False
 
     def __post_init__(self) -> None:
         architecture(self.name)
@@ -76,6 +79,7 @@ class NetworkConfig:
             half_resolution=self.half_resolution,
             squarings=self.squarings,
             resolutions=self.resolutions,
+            edges=self.edges,
         )
 
 

@@ -19,6 +19,10 @@ _START_SD = 1e-5
 _START_LOG_VARIANCE = -10.0
 _SLOW = 20480
 """PyTorch's convolution of a single volume on the CPU takes a slow route where channels × rows × columns are no more."""
+_AROUND = 4
+"""Voxels of the blocks whose mean edges are compared with."""
+_LEAST = 0.2
+"""Share of an image's mean edge that counts as nothing: what is flat stays so, for all its noise."""
 _MOST_ZEROS = 3
 """How many times as many channels are worth the fast route."""
 
@@ -56,6 +60,37 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int
             more = [0] * 6 + [0, enough - channels]
             x, weight = F.pad(x, more), F.pad(weight, more)
     return F.conv3d(x, weight, bias, stride, 1)
+
+
+@torch.no_grad()
+def edge_strength(images: Tensor) -> Tensor:
+    """Return how strong edges are beside others around, 0 to 1: the same for an image and its negative.
+
+    Parameters
+    ----------
+    images : (B, C, *shape) tensor
+        Images of any contrast.
+
+    Returns
+    -------
+    (B, C, *shape) float32 tensor
+        Length of the gradient by its mean around, some eight voxels wide, 1 where it is four times that or more.
+    """
+    ndim = images.dim() - 2
+    squares = torch.zeros_like(images, dtype=torch.float32)
+    for axis in range(ndim):
+        steps = torch.diff(images.float(), dim=axis + 2)
+        behind = [0, 0] * (ndim - 1 - axis)
+        squares += (0.5 * (F.pad(steps, [*behind, 0, 1]) + F.pad(steps, [*behind, 1, 0]))) ** 2
+    strength = squares.sqrt()
+    pool = F.avg_pool3d if ndim == 3 else F.avg_pool2d
+    around = pool(strength, _AROUND, ceil_mode=True, count_include_pad=False)
+    around = pool(around, 3, 1, 1, count_include_pad=False)
+    mode = "trilinear" if ndim == 3 else "bilinear"
+    around = F.interpolate(around, scale_factor=_AROUND, mode=mode, align_corners=False)
+    around = around[(..., *(slice(n) for n in images.shape[2:]))]
+    typical = strength.mean(tuple(range(2, ndim + 2)), keepdim=True)
+    return (strength / (4 * (around + _LEAST * typical) + 1e-9)).clamp(max=1)
 
 
 def upsampled_convolution(layer: nn.Module, x: Tensor, beside: Tensor) -> Tensor:
@@ -232,6 +267,8 @@ class RegistrationNetwork(nn.Module):
     resolutions : int
         Number of resolutions at which the network gives a field (or velocity): each adds to that of the one below, which
         is interpolated. In training every one of them is scored.
+    edges : bool
+        See `edge_strength` of the images, not the images.
 
     Notes
     -----
@@ -255,8 +292,10 @@ class RegistrationNetwork(nn.Module):
         half_resolution: bool = False,
         squarings: int = 7,
         resolutions: int = 1,
+        edges: bool = False,
     ) -> None:
         super().__init__()
+        self.edges = edges
         self.ndim, self.factor = ndim, sizes.factor
         self.diffeomorphic, self.probabilistic = diffeomorphic, probabilistic
         self.half_resolution, self.squarings = half_resolution, squarings
@@ -293,7 +332,8 @@ class RegistrationNetwork(nn.Module):
             Give the inverse too (diffeomorphic networks).
         """
         shape = moving.shape[2:]
-        *below, features = self._features(torch.cat([moving, fixed], 1))
+        pair = torch.cat([moving, fixed], 1)
+        *below, features = self._features(edge_strength(pair) if self.edges else pair)
         coarser: list[Tensor] = []
         for flow, level in zip(
             self.coarser_flows, below[len(below) - len(self.coarser_flows) :], strict=True
