@@ -36,7 +36,7 @@ def packed(scans: PreparedScans | None) -> PreparedScans | None:
     if scans is None:
         return None
     images = [np.rint(one * STEPS).astype(np.uint16) for one in scans.images]
-    codes = None if scans.codes is None else [one.astype(np.uint8) for one in scans.codes]
+    codes = None if scans.codes is None else [one.astype(np.uint16) for one in scans.codes]
     return replace(scans, images=images, codes=codes)
 
 
@@ -55,7 +55,7 @@ def pack(path: Path, images: str, options: argparse.Namespace) -> None:
     parts, *more = script.prepared(options)
     tree: dict[str, Any] = {"shape": parts.config.inputs.shape}
     if images == "contrast":
-        tree["source"] = replace(more[0], maps=tuple(one.astype(np.uint8) for one in more[0].maps))
+        tree["source"] = replace(more[0], maps=tuple(one.astype(np.uint16) for one in more[0].maps))
     else:
         tree |= {"train": packed(parts.train), "validation": packed(parts.validation)}
     with lzma.open(path, "wb", preset=3) as stream:
@@ -76,7 +76,9 @@ def train_packed(path: Path, images: str, options: argparse.Namespace, folder: P
             "same_contrast": options.same_contrast,
             "reversed_contrast": options.reversed_contrast,
         }
-        source = replace(tree["source"], maps=maps, across=options.across, **changes)
+        if options.maps == "labels":
+            changes["across"] = options.across
+        source = replace(tree["source"], maps=maps, **changes)
     else:
         scans, validation = unpacked(tree["train"]), unpacked(tree["validation"])
         assert scans is not None

@@ -11,6 +11,7 @@ Results: results/learned_contrast_NAME.csv, .json and .md.
 
 import argparse
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,13 +166,20 @@ def linear_of(plan: Plan) -> Plan:
     return replace(plan, stages=tuple(stage for stage in plan.stages if isinstance(stage, LinearStage)))
 
 
+def _cases() -> tuple[str, ...]:
+    """Return the names of the cases of `multimodal.py`, which imports what a machine that only trains may lack."""
+    from multimodal import CASES
+
+    return tuple(CASES)
+
+
 def known_maps(options: argparse.Namespace, model) -> list[Row]:
     """Return the distance from the truth, mm, by case and method."""
-    from multimodal import CASES, make_case  # with what a machine that only trains has not
+    from multimodal import make_case
 
     data, linear = data_folder(options.data), linear_of(load_plan("multimodal"))
     rows: list[Row] = []
-    for case in options.cases or CASES:
+    for case in options.cases or _cases():
         pair, index, truth = make_case(data, case)
         fixed, moving = read(pair.fixed), read(pair.moving)
         points = fixed.grid.index2world(index)
@@ -243,6 +251,9 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, SynthesisSource, Prove
 def main() -> None:
     """Train, measure on real scans, write the tables."""
     options = arguments().parse_args()
+    unknown = sorted(set(options.cases or ()) - set(_cases()))
+    if unknown:
+        sys.exit(f"--cases are among {', '.join(_cases())}; got {', '.join(unknown)}")
     set_threads(options.threads)
     sources, data = commit(), data_folder(options.data)
     parts, source, origin = prepared(options)

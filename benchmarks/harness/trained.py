@@ -118,7 +118,7 @@ def budget(facts: dict) -> str:
     rest = "" if facts["steps"] == facts["planned"] else f" (of {facts['planned']} planned)"
     return (
         f"{facts['network']}, {facts['parameters']} weights, {facts['steps']} steps{rest} of {facts['batch']} pairs, "
-        f"{facts['minutes']:g} minutes in all{by}, validation included; subjects: {people}. Commit {facts['commit']}, ended "
+        f"{facts['minutes']:g} minutes in all{by}, validation included; subjects: {people}. Measured at commit {facts['commit']}, "
         f"{facts['ended']}.\n\n`{facts['command']}`"
     )
 

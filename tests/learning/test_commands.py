@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from regista.cli import app
 from regista.cli._models import linear_plan
+from regista.core import Image, PlanError
 from regista.io import read, read_transform, write
+from regista.learning import load_model
 from regista.transforms import Translation
 
 QUICK = (
@@ -69,14 +71,57 @@ def test_a_training_begins_with_another_model(trained, slices, tmp_path):
     assert f"from the weights of {trained}" in card
     assert "by 2 CPU threads" in card
     for extra, message in (
-        ((*words, "-o", tmp_path / "no", "--start", trained), "do not fit voxelmorph-2"),
+        ((*words, "-o", tmp_path / "no", "--start", trained), "with name voxelmorph-1"),
         ((*same, "-o", tmp_path / "no", "--start", tmp_path / "absent"), "no model"),
-        ((*same, "-o", trained, "--start", trained), "model.safetensors"),
+        ((*same, "-o", trained, "--start", trained, "--restart"), "model.safetensors"),
+        ((*same[:-1], "-o", tmp_path / "no", "--start", trained), "diffeomorphic True"),
     ):
         refused = call(*extra)
         assert refused.exit_code == 2, refused.output
         assert message in " ".join(refused.stderr.split())
     assert not (tmp_path / "no").exists()
+
+
+def test_what_is_told_of_made_up_images_reaches_their_source(slices, tmp_path, monkeypatch):
+    seen = {}
+
+    def keep(**settings):
+        seen.update(settings)
+        raise PlanError("seen")
+
+    monkeypatch.setattr("regista.learning.SynthesisSource", keep)
+    words = (
+        "train",
+        "voxelmorph",
+        slices / "scans.csv",
+        "-o",
+        tmp_path / "m",
+        *QUICK,
+        "--synthesis",
+        "labels",
+    )
+    told = ("--deformation", 1.5, "--same-contrast", 0.2, "--reversed-contrast", 0.3, "--targets")
+    assert call(*words, *told).exit_code == 2
+    wanted = {"deformation_vox": 1.5, "same_contrast": 0.2, "reversed_contrast": 0.3, "targets": True}
+    assert {name: seen[name] for name in wanted} == wanted
+    refused = call(*words, "--same-contrast", 0.6, "--reversed-contrast", 0.5)
+    assert "together at most 1" in " ".join(refused.stderr.split())
+
+
+def test_a_network_that_sees_edges_is_trained_and_registers(slices, tmp_path):
+    words = ("train", "voxelmorph", slices / "scans.csv", "-o", tmp_path / "m", *QUICK, "--edges")
+    assert call(*words).exit_code == 0
+    model = load_model(tmp_path / "m")
+    fixed, moving = (read(slices / f"p{n}_t1.nii.gz") for n in (0, 1))
+    negative = Image(moving.data.max() - moving.data, moving.grid)
+    one, other = (model.network.edges, model.config.network.edges)
+    assert one
+    assert other
+    a, b = (
+        model.displacement_vox(*(x.as_float32()[:32, :32] / 130 for x in (fixed, y)))
+        for y in (moving, negative)
+    )
+    np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_a_model_folder_is_whole(trained):

@@ -136,6 +136,7 @@ def test_diffusion_equals_plain_torch(rng, shape):
 def test_soft_dice_equals_plain_torch(rng, shape, count):
     fixed, moving = (torch.from_numpy(rng.integers(0, count, (2, 1, *shape))) for _ in range(2))
     fixed[fixed == 3] = 0  # a label that only the moving image has
+    fixed[1] = 0  # an image that shows none
     field = smooth(rng, 2, len(shape), *shape, scale=2.0).requires_grad_()  # beyond the edges too
     results = []
     for ops in (_ops, _torch_ops):

@@ -56,6 +56,10 @@ def voxelmorph(
     half_resolution: Annotated[
         bool, typer.Option("--half-resolution", help="Estimate at half resolution: faster.")
     ] = False,
+    edges: Annotated[
+        bool,
+        typer.Option("--edges", help="The network sees how strong edges are, not intensities: any contrast."),
+    ] = False,
     resolutions: Annotated[
         int,
         typer.Option(min=1, help="Give a field at so many resolutions, each refining the one below."),
@@ -189,10 +193,15 @@ def voxelmorph(
     option = next((name for name, value in made_up.items() if value is not None), None)
     if synthesis is None and option is not None:
         raise PlanError(f"{option} is for made-up images: give --synthesis labels or shapes too")
+    if (same_contrast or 0) + (reversed_contrast or 0) > 1:
+        raise PlanError(
+            f"--same-contrast {same_contrast:g} and --reversed-contrast {reversed_contrast:g} are shares of all pairs: together at most 1"
+        )
     if synthesis is not None and align == "affine":
         align = "multimodal"  # scans to come may be of two contrasts
     outputs = [output / name for name in FILES]
-    keep_inputs(outputs, [data, *([] if start is None else [start_file(start)])])
+    begins = restart or not (output / FILES[-1]).exists()  # what goes on has its weights
+    keep_inputs(outputs, [data, *([start_file(start)] if start is not None and begins else [])])
     dataset = read_dataset(data)
     keep_inputs(outputs, [path for scan in dataset.scans for path in (scan.image, scan.labels)])
     subjects = split_subjects(dataset, validation, test, seed)
@@ -207,6 +216,7 @@ def voxelmorph(
             "probabilistic": probabilistic,
             "half_resolution": half_resolution,
             "resolutions": resolutions,
+            "edges": edges,
         },
         spacing=steps_mm,
         shape=_per_axis("--shape", shape, first.ndim) if shape else (),
@@ -235,7 +245,8 @@ def voxelmorph(
         },
         flips=None if not augment else tuple(flip_axis or ()),
     )
-    start_weights(config)  # a wrong one is told before the scans are prepared
+    if begins:
+        start_weights(config)  # a wrong one is told before the scans are prepared
     speaks = first_process()
     show = speaks and not (quiet or as_json)
     if show:
@@ -262,6 +273,7 @@ def voxelmorph(
                 same,
                 deformation_vox=deformation,
                 same_contrast=same_contrast,
+                reversed_contrast=reversed_contrast,
                 targets=targets,
             )
         )

@@ -35,6 +35,8 @@ from regista.learning._metric_config import MetricConfig
 
 _FLOOR = 0.02
 """Share of the learning rate that a cosine ends with."""
+_MOST_MAKERS = 8
+"""Threads that make batches ahead: as many batches wait in memory."""
 Batch = TypeVar("Batch")
 
 
@@ -169,9 +171,9 @@ class TrainingLoop(ABC, Generic[Batch]):
     ) -> None:
         self.config, self.setup, self.network, self.optimizer = config, setup, network, optimizer
         self.folder, self.progress, self.crew = folder, progress, crew
-        # beside a GPU all processors make batches, each one of its own
-        self.makers = 1 if crew.device == "cpu" else max(1, get_threads() // crew.size)
-        self.devices = [device_name(crew.device)]
+        # beside a GPU several processors make batches, each one of its own; more of them would only take memory
+        self.makers = 1 if crew.device == "cpu" else min(_MOST_MAKERS, max(1, get_threads() // crew.size))
+        self.devices = [f"{crew.size} × " * (crew.size > 1) + device_name(crew.device)]
         self.step, self.stale = 0, 0
         self.whole = True  # whether the state is that between two steps
         self.data = ""  # tells one set of scans from another

@@ -106,7 +106,8 @@ class RegistrationModel:
             Displacement, voxels.
         """
         torch.set_num_threads(get_threads())
-        with torch.inference_mode():
+        # a card's short mantissas would change the field
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             device = next(self.network.parameters()).device
             pair = (torch.from_numpy(np.ascontiguousarray(one))[None, None] for one in (moving, fixed))
             field = self.network(*(one.to(device, memory_format=_layout(one.dim())) for one in pair)).field[0]
@@ -152,24 +153,28 @@ def on_native_grid(vectors_vox: NDArray[np.float32], lattice: Grid, native: Grid
     return np.ascontiguousarray(world.reshape(ndim, *native.shape))
 
 
-def load_model(name: str | Path) -> RegistrationModel:
+def load_model(name: str | Path, device: str = "auto") -> RegistrationModel:
     """Load a model by the name of a shipped one, or by its folder.
 
     Parameters
     ----------
     name : str or Path
         As `list_models` names it, or a folder with ``model.json`` and ``model.safetensors``.
+    device : {'auto', 'cpu', 'cuda'}
+        Where it predicts; 'auto' takes a graphics card where PyTorch finds one.
 
     Returns
     -------
     RegistrationModel
-        Ready to `predict`, on the graphics card where PyTorch finds one.
+        Ready to `predict`.
 
     Raises
     ------
     FormatError
         If there is no such model, or its files are damaged or do not fit together.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise PlanError("device = 'cuda', and PyTorch finds no graphics card here: take 'cpu' or 'auto'")
     folder = find_model(name)
     config, settings = read_settings(folder)
     if not isinstance(config, ModelConfig):
@@ -188,7 +193,8 @@ def load_model(name: str | Path) -> RegistrationModel:
         ) from None
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise FormatError(f"{folder / WEIGHTS} holds NaN or Inf weights: train the model again")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     network.eval().to(device, memory_format=_layout(config.network.ndim + 2))
     return RegistrationModel(folder.name, folder, config, network, settings)
 
@@ -242,8 +248,8 @@ def start_file(start: str) -> Path:
         If there is no such model.
     """
     # a training that was interrupted has weights too, before it is a model
-    folder = Path(start) if (Path(start) / WEIGHTS).is_file() else find_model(start)
-    return folder / WEIGHTS
+    unfinished = start not in model_folders() and (Path(start) / WEIGHTS).is_file()
+    return (Path(start) if unfinished else find_model(start)) / WEIGHTS
 
 
 def start_weights(config: ModelConfig) -> dict[str, torch.Tensor] | None:
@@ -259,12 +265,24 @@ def start_weights(config: ModelConfig) -> dict[str, torch.Tensor] | None:
     start = config.training.start
     if start is None:
         return None
-    weights = load_weights(start_file(start))
+    file = start_file(start)
+    weights = load_weights(file)
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise FormatError(f"{file} holds NaN or Inf weights: begin with another model")
+    if (file.parent / SETTINGS).is_file():
+        known = read_settings(file.parent)[0].to_dict()["network"]
+        wanted = config.to_dict()["network"]
+        for name in wanted if isinstance(known, dict) else ():
+            if name != "squarings" and known.get(name) != wanted[name]:
+                raise PlanError(
+                    f"{start!r} is a network with {name} {known.get(name)}, the one to train has {wanted[name]}: its weights do not "
+                    "fit; train the same network, or begin from random weights"
+                )
     here = {name: tuple(value.shape) for name, value in config.network.build().state_dict().items()}
     if here != {name: tuple(value.shape) for name, value in weights.items()}:
         raise PlanError(
-            f"the weights of {start!r} do not fit {config.network.name} as it is to be trained: take the network, resolutions and "
-            "--diffeomorphic of that model, or begin from random weights"
+            f"the weights of {start!r} do not fit {config.network.name} as it is to be trained: train the network that they are of, "
+            "or begin from random weights"
         )
     return weights
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,14 @@ def random_shapes(
             highest = np.maximum(highest, other)
         maps.append(codes.reshape(shape))
     return tuple(maps)
+
+
+class _Look(NamedTuple):
+    """Intensity of each code, which codes count as outside, and whether it is dark there."""
+
+    levels: Volume
+    outside: NDArray[np.bool_]
+    dark: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,12 +223,13 @@ class SynthesisSource:
         if self.targets:
             levels = self._levels(rng)
             clean = self._clean(fixed, levels), self._clean(moving, levels)
-        here, there = self._levels(rng), self._levels(rng)
+        levels, others = self._levels(rng), self._levels(rng)
         kind = rng.random()
+        if self.same_contrast <= kind < self.same_contrast + self.reversed_contrast:
+            others = _BRIGHTEST + _DARKEST - levels
+        here, there = self._look(levels, rng), self._look(others, rng)
         if kind < self.same_contrast:
             there = here
-        elif kind < self.same_contrast + self.reversed_contrast:
-            there = _BRIGHTEST + _DARKEST - here
         return Sample(self._image(fixed, here, rng), self._image(moving, there, rng), fixed, moving, *clean)
 
     def _deformed(self, codes: Codes, rng: np.random.Generator) -> Codes:
@@ -252,22 +261,26 @@ class SynthesisSource:
         sigma = [0.5 if n > 1 else 0.0 for n in image.shape]
         return cast(Volume, gaussian_filter(image[None], sigma, border="nearest")[0].reshape(codes.shape))
 
-    def _image(self, codes: Codes, levels: Volume, rng: np.random.Generator) -> Volume:
-        """Return an image of these intensities, with the faults of scans."""
-        full = _full(codes.shape)
+    def _look(self, levels: Volume, rng: np.random.Generator) -> _Look:
+        """Return how an image of these intensities looks outside."""
         dark = rng.random() < self.dark_background
         levels = self._dark(levels) if dark else levels.copy()
         outside = np.zeros(len(levels), bool)
         outside[[0, *(self.fluid if self.fluid and rng.random() < 0.5 else ())]] = True
         levels[outside] = levels[0]
-        image = levels[codes].reshape(full)
+        return _Look(levels, outside, dark)
+
+    def _image(self, codes: Codes, look: _Look, rng: np.random.Generator) -> Volume:
+        """Return an image that looks so, with the faults of scans."""
+        full = _full(codes.shape)
+        image = look.levels[codes].reshape(full)
         noise = rng.standard_normal(full, np.float32)
         image += noise * np.float32(rng.uniform(0, self.noise))
         image = self._softened(image, rng)
         field = smooth_noise(codes.shape, float(max(full)) / 3, rng)
         image *= np.exp(field * np.float32(rng.uniform(0, self.bias)))
-        if dark:
-            image *= ~outside[codes].reshape(full)
+        if look.dark:
+            image *= ~look.outside[codes].reshape(full)
         low, high = np.percentile(image[::2, :: min(2, full[1]), ::2], (0.5, 99.5))
         image = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
         gamma = np.float32(np.exp(rng.uniform(-0.3, 0.3)))

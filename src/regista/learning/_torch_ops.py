@@ -91,6 +91,9 @@ def soft_dice(fixed: Tensor, moving: Tensor, field: Tensor, count: int) -> Tenso
     for item in range(len(field)):
         here, there, motion = fixed[item : item + 1], moving[item : item + 1], field[item : item + 1]
         present = torch.bincount(here.flatten().long(), minlength=count)[1:count].nonzero().flatten() + 1
+        if not present.numel():
+            means.append(motion.sum() * 0)
+            continue
         scores = []
         for some in present.split(_CODES_AT_ONCE):
             codes = some.view(1, -1, *[1] * ndim)
@@ -100,5 +103,5 @@ def soft_dice(fixed: Tensor, moving: Tensor, field: Tensor, count: int) -> Tenso
             )
             axes = tuple(range(2, ndim + 2))
             scores.append(2 * (one * other).sum(axes).flatten() / (one + other.square()).sum(axes).flatten())
-        means.append(torch.cat(scores).mean() if scores else motion.sum() * 0)
+        means.append(torch.cat(scores).mean())
     return torch.stack(means).mean()

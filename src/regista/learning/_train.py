@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -111,7 +113,7 @@ def train(
     torch.set_num_threads(get_threads())
     device = local_device(device)
     folder.mkdir(parents=True, exist_ok=True)
-    with crew(device, config.training.batch) as processes:
+    with crew(device, config.training.batch) as processes, _tuned():
         training = _Training(config, source, folder, validation, progress, device, processes)
         course = training.run(minutes, resume)
     return TrainingResult(
@@ -123,6 +125,17 @@ def train(
         total_seconds=course.total_seconds,
         devices=course.devices,
     )
+
+
+@contextlib.contextmanager
+def _tuned() -> Iterator[None]:
+    """Let a graphics card look for the fastest convolutions: every step has the same sizes."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class _Training(TrainingLoop[list[Sample]]):
@@ -145,7 +158,6 @@ class _Training(TrainingLoop[list[Sample]]):
         network.body.folded = (
             device == "cpu"
         )  # a graphics card waits for many small steps longer than for few large ones
-        torch.backends.cudnn.benchmark = True  # every step has the same sizes
         optimizer = torch.optim.Adam(network.parameters(), lr=config.training.learning_rate)
         super().__init__(config, config.training, network, optimizer, folder, progress, processes)
         self.data = source.fingerprint
