@@ -31,6 +31,8 @@ class Provenance:
         How scans were brought near each other: 'affine', 'rigid' or 'none'.
     failures : str
         Failures that are known.
+    before : str
+        Trainings before this one, whose weights it began with.
     """
 
     data: str
@@ -39,6 +41,7 @@ class Provenance:
     subjects: Mapping[str, Sequence[str]]
     alignment: str = "affine"
     failures: str = ""
+    before: str = ""
 
 
 def training_versions() -> dict[str, str]:
@@ -107,7 +110,7 @@ Voxels of {steps_mm} mm, trained at {" × ".join(map(str, inputs.shape))}; inten
 
     {origin.command}
 
-Versions: {versions}.
+{origin.before + 2 * chr(10) if origin.before else ""}Versions: {versions}.
 
 ## Figures
 
@@ -151,6 +154,7 @@ def settings_of(
         "data": origin.data,
         "licence": origin.licence,
         "command": origin.command,
+        "before": origin.before,
         "alignment": origin.alignment,
         "subjects": {part: list(names) for part, names in origin.subjects.items()},
         "steps_done": steps,
