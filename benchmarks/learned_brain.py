@@ -14,7 +14,8 @@ page.
 import argparse
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.learning import Printer, command_line, dice_of, timed, write_table
@@ -40,7 +41,7 @@ from regista.learning import (
     read_dataset,
     split_subjects,
 )
-from regista.registration import register
+from regista.registration import LinearStage, load_plan, register
 from regista.regularization import Diffusion
 from regista.similarity import LNCC
 from regista.transforms import Transform
@@ -84,7 +85,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--subjects", type=int, default=11, help="how many people train")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--start", help="model, by name or folder, whose weights training begins with")
-    parser.add_argument("--refine", default="deformable", help="preset that goes on, or 'none'")
+    parser.add_argument(
+        "--refine", nargs="*", default=["deformable"], help="presets whose deformable stages go on"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=6, help="how many of the test pairs")
     parser.add_argument("--name", default="unsupervised")
@@ -163,24 +166,31 @@ def classical(slow: bool) -> dict[str, Timed]:
     return {
         "affine": whole(lambda f, m: register(f, m, "affine").transform),
         "brain-t1": whole(lambda f, m: register(f, m, "brain-t1").transform),
+        "accurate": whole(lambda f, m: register(f, m, "accurate").transform),
         **{name: whole(ants_method(kind)) for name, kind in peers.items()},
     }
 
 
-def learned(model: RegistrationModel, name: str, refine: str) -> dict[str, Timed]:
-    """Return the network, and the engine from the network's field."""
+def learned(model: RegistrationModel, name: str, refine: Sequence[str]) -> dict[str, Timed]:
+    """Return the network, and the deformable stages of presets from the network's field."""
 
     def predicted(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
         affine, before = timed(lambda: register(fixed, moving, "affine").transform)
         field, seconds = timed(lambda: model.predict(fixed, moving, initial=affine))
         return field, {"seconds": before + seconds, "network_seconds": seconds}
 
-    def refined(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
-        start, taken = predicted(fixed, moving)
-        found, after = timed(lambda: register(fixed, moving, refine, initial=start).transform)
-        return found, {**taken, "seconds": taken["seconds"] + after}
+    def refined(preset: str) -> Timed:
+        plan = load_plan(preset)
+        plan = replace(plan, stages=tuple(one for one in plan.stages if not isinstance(one, LinearStage)))
 
-    return {name: predicted, **({} if refine == "none" else {f"{name} + {refine}": refined})}
+        def run(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
+            start, taken = predicted(fixed, moving)
+            found, after = timed(lambda: register(fixed, moving, plan, initial=start).transform)
+            return found, {**taken, "seconds": taken["seconds"] + after}
+
+        return run
+
+    return {name: predicted, **{f"{name} + {preset}": refined(preset) for preset in refine}}
 
 
 def measure(data: Path, methods: Mapping[str, Timed], pairs: int) -> list[Row]:

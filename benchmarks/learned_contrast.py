@@ -286,8 +286,12 @@ def main() -> None:
         shipped = ROOT / "src" / "regista" / "learning" / "models" / options.name
         shutil.copytree(place, shipped, ignore=shutil.ignore_patterns("checkpoint*"), dirs_exist_ok=True)
     methods = {
-        **learned_brain.learned(model, options.name, "deformable"),
-        **{name: run for name, run in learned_brain.classical(False).items() if "ANTs" not in name},
+        **learned_brain.learned(model, options.name, ["deformable"]),
+        **{
+            name: run
+            for name, run in learned_brain.classical(False).items()
+            if name in ("affine", "brain-t1")
+        },
     }
     dice = learned_brain.measure(data, methods, options.pairs)
     errors = known_maps(options, model)
