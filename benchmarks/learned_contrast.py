@@ -284,7 +284,7 @@ def main() -> None:
     model = load_model(place)
     if options.ship:
         shipped = ROOT / "src" / "regista" / "learning" / "models" / options.name
-        shutil.copytree(place, shipped, ignore=shutil.ignore_patterns("checkpoint*"), dirs_exist_ok=True)
+        shutil.copytree(place, shipped, ignore=shutil.ignore_patterns("checkpoint*", "tensorboard"), dirs_exist_ok=True)
     methods = {
         **learned_brain.learned(model, options.name, ["deformable"]),
         **{
