@@ -3,7 +3,7 @@
 python benchmarks/learning_step.py [--shape 160 192 224] [--threads 2] [--repeat 3] [--radius 4]
 
 Forward and backward of ``LNCC(fixed, warp(moving, field)) + Diffusion(field)``, with the gradient by the field. Plain
-torch is `grid_sample`, window sums by separable convolutions ('separable') or by `avg_pool3d` of the whole window
+torch is `grid_sample`, window means by pooling along one axis after the other ('separable') or by `avg_pool3d` of the whole window
 ('pooled', as published implementations do), and differences.
 """
 
