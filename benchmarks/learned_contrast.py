@@ -257,7 +257,7 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, SynthesisSource, Prove
             subjects=subjects,
             alignment="multimodal",
             failures=FAILURES if drawn else "",
-            before=BEFORE if options.start else "",
+            before=BEFORE if (options.start or "").endswith("any-contrast-3") else "",
         ),
     )
 
@@ -284,7 +284,9 @@ def main() -> None:
     model = load_model(place)
     if options.ship:
         shipped = ROOT / "src" / "regista" / "learning" / "models" / options.name
-        shutil.copytree(place, shipped, ignore=shutil.ignore_patterns("checkpoint*", "tensorboard"), dirs_exist_ok=True)
+        shutil.copytree(
+            place, shipped, ignore=shutil.ignore_patterns("checkpoint*", "tensorboard"), dirs_exist_ok=True
+        )
     methods = {
         **learned_brain.learned(model, options.name, ["deformable"]),
         **{
