@@ -21,6 +21,7 @@ LIKE_ITS_MIRROR = {"nmi_over_mirror": 0.01, "lncc_over_mirror": 0.02, "edges_ove
 MODEL = Model(
     weights={"nmi": (0.5, 0.1, -1.0)}, intercept=-3.0, look_above=0.5, fail_above=0.9, limits={"nmi": 0.2}
 )
+NO_RATIO = dict.fromkeys(LIKE_ITS_MIRROR, 0.0)
 HALF_TURN = {"turned_deg": 178.0, "turned_unasked_deg": 178.0, "oriented": 1.0} | LIKE_ITS_MIRROR
 
 
@@ -290,6 +291,9 @@ def plain(**changes: float) -> dict[str, float]:
         ({"turned_deg": 178.0} | LIKE_ITS_MIRROR, "look", "may be swapped"),
         ({"turned_deg": 178.0, "turned_unasked_deg": 178.0, "oriented": 1.0}, "look", "is that meant?"),
         (HALF_TURN | {"oriented": 0.0}, "look", "may be swapped"),
+        # an image that is its own mirror image, and one of which no mirror image could be tried
+        (HALF_TURN | NO_RATIO | {"mirrors_tried": 1.0}, "fail", "both files state how they lie"),
+        (HALF_TURN | NO_RATIO | {"mirrors_tried": 0.0}, "look", "is that meant?"),
         (HALF_TURN | {"turned_unasked_deg": 2.0}, "look", "how it is stored"),
         (HALF_TURN | {"turned_deg": 70.0, "turned_unasked_deg": 70.0}, "look", "how it is stored"),
         (HALF_TURN, "fail", "both files state how they lie"),

@@ -71,6 +71,7 @@ def _alike(scene: Scene, likeness: Likeness, base: dict[str, float], region: Mas
     moved = [Likeness(f).measured(w, r) for f, w, r in _shifted(scene, region)] or [dict.fromkeys(base, 0.0)]
     over_mirror = _over_mirror(scene, likeness, straight)
     out = dict(base)
+    out["mirrors_tried"] = float(over_mirror is not None)
     for name, value in base.items():
         others = [m[name] for m in moved]
         out[f"{name}_over_shifts"] = value - float(np.max(others))
@@ -78,7 +79,7 @@ def _alike(scene: Scene, likeness: Likeness, base: dict[str, float], region: Mas
         out[f"{name}_gain"] = value - before[name]
         out[f"{name}_straight"] = straight[name]
         out[f"{name}_straight_share"] = log_ratio(straight[name], value)
-        out[f"{name}_over_mirror"] = over_mirror[name]
+        out[f"{name}_over_mirror"] = 0.0 if over_mirror is None else over_mirror[name]
     return out
 
 
@@ -180,8 +181,8 @@ def _nudged(scene: Scene, likeness: Likeness, base: dict[str, float]) -> float:
     return best if np.isfinite(best) else 0.0
 
 
-def _over_mirror(scene: Scene, likeness: Likeness, straight: dict[str, float]) -> dict[str, float]:
-    """Return log ratios of the likeness through the linear part to that of the best mirror image; 0 if there is none.
+def _over_mirror(scene: Scene, likeness: Likeness, straight: dict[str, float]) -> dict[str, float] | None:
+    """Return log ratios of the likeness through the linear part to that of the best mirror image; None if there is none.
 
     Both are first aligned by a small rigid map: a mirror image that lies a little off would look worse for that alone.
     """
@@ -190,7 +191,7 @@ def _over_mirror(scene: Scene, likeness: Likeness, straight: dict[str, float]) -
     tried = [(_climbed(frame, information, mirror, (_NUDGE,)), mirror) for mirror in mirrors]
     tried = [(start, mirror) for start, mirror in tried if start[1] > 0]
     if not tried:
-        return dict.fromkeys(straight, 0.0)
+        return None
     start, mirror = max(tried, key=lambda found: found[0][1])
     steps = (_NUDGE, _NUDGE / 2, _NUDGE / 4)
     same = np.eye(scene.grid.ndim + 1)

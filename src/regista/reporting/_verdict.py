@@ -459,14 +459,22 @@ def _nudged(features: Mapping[str, float]) -> float:
 
 def _over_mirror(features: Mapping[str, float]) -> float:
     """Return the log ratio to the likeness of mirrored images of the measure that speaks least for a mirror."""
-    found = [features[f"{n}_over_mirror"] for n in MEASURES if f"{n}_over_mirror" in features]
-    return max(found) if any(found) else np.inf  # all 0: nothing could be mirrored
+    return max(_mirror_ratios(features), default=np.inf)
 
 
 def _mirrored_alike(features: Mapping[str, float]) -> bool:
     """Tell whether, by most measures, mirrored images match about as well."""
+    found = _mirror_ratios(features)
+    return bool(found) and float(np.median(found)) < SYMMETRIC
+
+
+def _mirror_ratios(features: Mapping[str, float]) -> list[float]:
+    """Return the log ratio to mirrored images of each measure; nothing where none could be mirrored.
+
+    Of an image that is its own mirror image all are 0. Records without ``mirrors_tried`` have 0 for both.
+    """
     found = [features[f"{n}_over_mirror"] for n in MEASURES if f"{n}_over_mirror" in features]
-    return any(found) and float(np.median(found)) < SYMMETRIC
+    return found if features.get("mirrors_tried", float(any(found))) else []
 
 
 def _than_mirrored(features: Mapping[str, float]) -> str:
