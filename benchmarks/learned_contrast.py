@@ -1,7 +1,7 @@
 """Train on images made up from label maps, or from random shapes, and register contrasts the network has never seen.
 
 python benchmarks/learned_contrast.py [--maps labels] [--minutes 120] [--steps 4000] [--batch 1] [--spacing 2]
-                                      [--half-resolution] [--smoothness 0.2] [--name NAME] [--threads 2] [--data DIR]
+                                      [--half-resolution] [--edges] [--start MODEL] [--smoothness 0.2] [--name NAME] [--threads 2] [--data DIR]
 
 No image is trained on: the six maps of `brain_label_maps`, or blobs, give both images of every pair. The network sees
 two contrasts; the loss compares the same two shapes in one. Beside the affine map and the presets: Dice of the test pairs of `learned_brain.py` (T1 to T1), and the distance from a known map of T2 and

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 from regista.core import software_versions
 from regista.learning._checkpoint import PICTURES
@@ -44,6 +44,16 @@ class Provenance:
     before: str = ""
 
 
+class Course(NamedTuple):
+    """How a training went: steps and seconds in all, what computed, and what was measured on scans held out."""
+
+    steps: int
+    seconds: float
+    devices: Sequence[str]
+    validation: Scores | None
+    test: Scores | None
+
+
 def training_versions() -> dict[str, str]:
     """Return the versions that can change what is learned."""
     return {**software_versions(), "torch": metadata.version("torch")}
@@ -66,14 +76,11 @@ def card_text(
     name: str,
     config: ModelConfig,
     origin: Provenance,
-    steps: int,
-    seconds: float,
-    devices: Sequence[str],
-    validation: Scores | None,
-    test: Scores | None,
+    course: Course,
     pictures: str = "",
 ) -> str:
     """Return the model card as Markdown."""
+    steps, seconds, devices, validation, test = course
     network, inputs = config.network, config.inputs
     kind = "displacement"
     if network.diffeomorphic:
@@ -135,15 +142,9 @@ Pairs of the {part} part, one per row: {", ".join(COLUMNS)} (white: {longest_vox
 """
 
 
-def settings_of(
-    origin: Provenance,
-    steps: int,
-    seconds: float,
-    devices: Sequence[str],
-    validation: Scores | None,
-    test: Scores | None,
-) -> dict[str, Any]:
+def settings_of(origin: Provenance, course: Course) -> dict[str, Any]:
     """Return what ``model.json`` holds besides the configuration."""
+    steps, seconds, devices, validation, test = course
 
     def plain(scores: Scores | None) -> dict[str, Any] | None:
         if scores is None:

@@ -157,4 +157,5 @@ class _Continued(Transform):
         return moved
 
     def inverse(self) -> Transform:
+        # never leaves this module, where chains are sampled forwards; its inverse has no lattice that would hold it
         raise NotImplementedError("a start is only followed from the fixed to the moving image")
