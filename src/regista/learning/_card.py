@@ -44,8 +44,8 @@ class Provenance:
     before: str = ""
 
 
-class Course(NamedTuple):
-    """How a training went: steps and seconds in all, what computed, and what was measured on scans held out."""
+class CardFacts(NamedTuple):
+    """What a card says of a training: steps and seconds in all, what computed, and what was measured on scans held out."""
 
     steps: int
     seconds: float
@@ -76,11 +76,11 @@ def card_text(
     name: str,
     config: ModelConfig,
     origin: Provenance,
-    course: Course,
+    facts: CardFacts,
     pictures: str = "",
 ) -> str:
     """Return the model card as Markdown."""
-    steps, seconds, devices, validation, test = course
+    steps, seconds, devices, validation, test = facts
     network, inputs = config.network, config.inputs
     kind = "displacement"
     if network.diffeomorphic:
@@ -142,9 +142,9 @@ Pairs of the {part} part, one per row: {", ".join(COLUMNS)} (white: {longest_vox
 """
 
 
-def settings_of(origin: Provenance, course: Course) -> dict[str, Any]:
+def settings_of(origin: Provenance, facts: CardFacts) -> dict[str, Any]:
     """Return what ``model.json`` holds besides the configuration."""
-    steps, seconds, devices, validation, test = course
+    steps, seconds, devices, validation, test = facts
 
     def plain(scores: Scores | None) -> dict[str, Any] | None:
         if scores is None:

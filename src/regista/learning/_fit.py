@@ -9,7 +9,7 @@ from pathlib import Path
 
 from regista.core import PlanError, ProgressCallback, silent
 from regista.io import write_text
-from regista.learning._card import Course, Provenance, card_text, picture_text, settings_of
+from regista.learning._card import CardFacts, Provenance, card_text, picture_text, settings_of
 from regista.learning._checkpoint import CARD, PICTURES, WEIGHTS, file_hash, write_settings
 from regista.learning._config import ModelConfig
 from regista.learning._data import Dataset
@@ -178,13 +178,13 @@ def fit(
         test = score(result.network, parts.test, config.loss, config.inputs.spacing_mm, device=device)
     if not first_process():
         return result, test
-    course = Course(result.steps, result.total_seconds, result.devices, result.best, test)
+    facts = CardFacts(result.steps, result.total_seconds, result.devices, result.best, test)
     pictures = ""
     for name, part in {"test": parts.test, "validation": parts.validation, "training": parts.train}.items():
         if part is not None and part.pairs:
             longest = write_pictures(folder / PICTURES, result.network, part, device=device)
             pictures = picture_text(name, longest)
             break
-    write_text(folder / CARD, card_text(folder.resolve().name, config, origin, course, pictures))
-    write_settings(folder, config, file_hash(folder / WEIGHTS), settings_of(origin, course))
+    write_text(folder / CARD, card_text(folder.resolve().name, config, origin, facts, pictures))
+    write_settings(folder, config, file_hash(folder / WEIGHTS), settings_of(origin, facts))
     return result, test

@@ -155,9 +155,8 @@ class _Training(TrainingLoop[list[Sample]]):
         torch.manual_seed(config.training.seed)
         network = config.network.build().to(device)
         network.to(memory_format=_layout(config.network.ndim))
-        network.body.folded = (
-            device == "cpu"
-        )  # a graphics card waits for many small steps longer than for few large ones
+        # a graphics card waits for many small steps longer than for few large ones
+        network.body.folded = device == "cpu"
         optimizer = torch.optim.Adam(network.parameters(), lr=config.training.learning_rate)
         super().__init__(config, config.training, network, optimizer, folder, progress, processes)
         self.data = source.fingerprint
