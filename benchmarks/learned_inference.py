@@ -18,6 +18,7 @@ import torch
 from harness.tables import markdown, write_rows, write_summary
 from regista.core import set_threads
 from regista.learning import ARCHITECTURES, RegistrationNetwork
+from regista.learning._inference import Answer
 from regista.learning._networks import Conv3d
 
 Pass = Callable[[], np.ndarray]
@@ -83,6 +84,13 @@ def frozen(network: RegistrationNetwork, images: list[torch.Tensor], layout: tor
     return run
 
 
+def built_in(network: RegistrationNetwork, images: list[torch.Tensor]) -> Pass:
+    """Return a pass as Regista runs it."""
+    answer = Answer(copy.deepcopy(network))
+    moving, fixed = (one[0, 0].numpy() for one in images)
+    return lambda: answer.displacement_vox(fixed, moving)[None]
+
+
 def openvino(network: RegistrationNetwork, images: list[torch.Tensor], threads: int, precision: str) -> Pass:
     """Return a pass in OpenVINO."""
     import openvino as ov
@@ -111,6 +119,7 @@ def main() -> None:
     last = torch.channels_last_3d if len(options.shape) == 3 else torch.channels_last
     ways: dict[str, Callable[[], Pass]] = {
         "torch, fp32, default layout": lambda: eager(network, images, torch.contiguous_format),
+        "Regista's kernels, fp32": lambda: built_in(network, images),
         "torch, fp32, channels last": lambda: eager(network, images, last),
         "torch, fp32, default layout, folded": lambda: eager(
             network, images, torch.contiguous_format, folded=True

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from regista.core import PlanError
+from regista.core import PlanError, threads
 from regista.learning import (
     ARCHITECTURES,
     KL,
@@ -22,6 +22,7 @@ from regista.learning import (
     RegistrationNetwork,
     TrainingConfig,
 )
+from regista.learning._inference import Answer
 from regista.learning._networks import convolved
 from regista.learning._validation import mean_dice
 from regista.regularization import Diffusion
@@ -134,6 +135,38 @@ def test_folded_upsampling_is_the_same_network(name, shape):
     assert float(found[0][0].abs().max()) > 0.1
     for plain, folded in zip(*found, strict=True):
         torch.testing.assert_close(folded, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize("shape", [(33, 24, 35), (41, 30)], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"half_resolution": True},
+        {"resolutions": 3},
+        {"diffeomorphic": True, "half_resolution": True},
+        {"diffeomorphic": True, "probabilistic": True, "edges": True},
+    ],
+    ids=str,
+)
+def test_answers_of_the_kernels_are_those_of_the_network(name, shape, settings):
+    torch.manual_seed(0)
+    network = RegistrationNetwork(len(shape), ARCHITECTURES[name], **settings).eval()
+    for flow in (network.flow, *network.coarser_flows):
+        torch.nn.init.normal_(flow.weight, 0, 0.05)
+        torch.nn.init.normal_(flow.bias, 0, 0.5)
+    moving, fixed = torch.rand(2, 1, 1, *shape)
+    with torch.inference_mode():
+        expected = network(moving, fixed).field[0].numpy()
+    answer = Answer(network)
+    with threads(2):
+        found = answer.displacement_vox(fixed[0, 0].numpy(), moving[0, 0].numpy())
+    assert np.abs(expected).max() > 0.3
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    with threads(1):
+        again = answer.displacement_vox(fixed[0, 0].numpy(), moving[0, 0].numpy())
+    np.testing.assert_array_equal(found, again)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from regista.learning._architectures import Architecture
 from regista.learning._ops import exponential
 
-_SLOPE = 0.2
+SLOPE = 0.2
+"""What a rectifier multiplies values below 0 by."""
 _START_SD = 1e-5
 """Spread of the first weights of the flow: training begins next to the identity."""
 _START_LOG_VARIANCE = -10.0
@@ -32,7 +33,7 @@ def convolution(ndim: int, channels_in: int, channels_out: int, stride: int = 1)
     kind = Conv3d if ndim == 3 else nn.Conv2d
     layer = kind(channels_in, channels_out, 3, stride, 1)
     # torch's own first weights let features fade from layer to layer, and the gradient of a field near 0 with them
-    nn.init.kaiming_normal_(layer.weight, _SLOPE, nonlinearity="leaky_relu")
+    nn.init.kaiming_normal_(layer.weight, SLOPE, nonlinearity="leaky_relu")
     nn.init.zeros_(layer.bias)
     return cast(nn.Module, layer)
 
@@ -118,6 +119,16 @@ def upsampled_convolution(layer: nn.Module, x: Tensor, beside: Tensor) -> Tensor
     return cast(Tensor, above + convolved(beside, weight[:, count:]))
 
 
+class Steps(Protocol):
+    """How the U-Net's layers are worked out: by PyTorch, or by the package's own convolutions (`_inference`)."""
+
+    def step(self, layer: nn.Module, x: Any, beside: Any = None) -> Any:
+        """Return a convolution of x, or of x at twice its resolution and what lies beside it there, rectified."""
+
+    def pool(self, x: Any) -> Any:
+        """Return the largest values at half the resolution."""
+
+
 class UNet(nn.Module):
     """The body: features of a pair at full or half resolution.
 
@@ -184,34 +195,46 @@ class UNet(nn.Module):
 
     def forward(self, pair: Tensor) -> Tensor:
         """Return features ``(B, channels_out, *shape)`` of a pair whose sides are multiples of the factor."""
-        return self.pyramid(pair)[-1]
+        return cast(Tensor, self.pyramid(pair)[-1])
 
-    def pyramid(self, pair: Tensor) -> list[Tensor]:
-        """Return features of every resolution, coarse to fine, the last as of `forward`; each twice as fine."""
+    def pyramid(self, pair: Any, by: Steps | None = None) -> list[Any]:
+        """Return features of every resolution, coarse to fine, the last as of `forward`; each twice as fine.
+
+        Parameters
+        ----------
+        pair : (B, C, *shape) tensor, or what `by` takes
+            Images whose sides are multiples of the factor.
+        by : Steps, optional
+            Who works the layers out (by default PyTorch).
+        """
         strided = self.sizes.pooling == "stride"
-        pool = F.max_pool3d if self.ndim == 3 else F.max_pool2d
+        by = by or self
         x, seen = pair, [pair]
         for layer in self.down:
-            x = F.leaky_relu(layer(x), _SLOPE, inplace=True)
+            x = by.step(layer, x)
             seen.append(x)
-            x = x if strided else pool(x, 2)
+            x = x if strided else by.pool(x)
         beside = seen[:-1] if strided else seen[1:]
-        levels: list[Tensor] = []
-        joined: Tensor | None = None  # what the next convolution sees beside x, at twice the resolution of x
+        levels: list[Any] = []
+        joined: Any = None  # what the next convolution sees beside x, at twice the resolution of x
         for level, layer in enumerate(self.up):
-            x, joined = self._step(layer, x, joined), None
+            x, joined = by.step(layer, x, joined), None
             levels.append(x)
             if self._joins(level):
                 joined = beside[-1 - level]
         for layer in self.at_half:
-            x, joined = self._step(layer, x, joined), None
+            x, joined = by.step(layer, x, joined), None
         if strided and not self.half_resolution:
             joined = pair
         for layer in self.after:
-            x, joined = self._step(layer, x, joined), None
-        return [*levels[: len(self.widths)], cast(Tensor, x)]
+            x, joined = by.step(layer, x, joined), None
+        return [*levels[: len(self.widths)], x]
 
-    def _step(self, layer: nn.Module, x: Tensor, beside: Tensor | None) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
+        """Return the largest values at half the resolution."""
+        return F.max_pool3d(x, 2) if self.ndim == 3 else F.max_pool2d(x, 2)
+
+    def step(self, layer: nn.Module, x: Tensor, beside: Tensor | None = None) -> Tensor:
         """Return a convolution of x, or of x at twice its resolution and what lies beside it there, rectified."""
         if beside is None:
             found = layer(x)
@@ -219,7 +242,7 @@ class UNet(nn.Module):
             found = upsampled_convolution(layer, x, beside)
         else:
             found = layer(torch.cat([F.interpolate(x, scale_factor=2), beside], 1))
-        return F.leaky_relu(found, _SLOPE, inplace=True)
+        return F.leaky_relu(found, SLOPE, inplace=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,38 +357,44 @@ class RegistrationNetwork(nn.Module):
         shape = moving.shape[2:]
         pair = torch.cat([moving, fixed], 1)
         *below, features = self._features(edge_strength(pair) if self.edges else pair)
-        coarser: list[Tensor] = []
-        for flow, level in zip(
-            self.coarser_flows, below[len(below) - len(self.coarser_flows) :], strict=True
-        ):
-            coarser.append(self._refined(coarser, flow(level).float()))
-        mean = self._refined(coarser, self.flow(features).float())
+        *coarser, mean = self.estimates(below, features)
         spread = None if self.spread is None else self.spread(features).float()
         velocity = mean
         if spread is not None and noise is not None:
             drawn = torch.stack([torch.randn(mean.shape[1:], generator=one) for one in noise])
             velocity = mean + torch.exp(0.5 * spread) * drawn.to(mean.device)
-        inverse = None
-        if self.diffeomorphic:
-            if backwards:
-                inverse = self._whole(exponential(-velocity, self.squarings), shape)
-            velocity = exponential(velocity, self.squarings)
         if not self.training:
             coarser = []
         elif self.diffeomorphic:
             coarser = [exponential(one, self.squarings) for one in coarser]
         least = 4 if self.half_resolution else 2
         return Motion(
-            field=self._whole(velocity, shape),
-            inverse=inverse,
+            field=self.displacement(velocity, shape),
+            inverse=self.displacement(-velocity, shape) if self.diffeomorphic and backwards else None,
             mean=mean,
             log_variance=spread,
             coarser=tuple((least << depth, one) for depth, one in enumerate(reversed(coarser))),
         )
 
-    def _refined(self, coarser: Sequence[Tensor], step: Tensor) -> Tensor:
-        """Return what a resolution adds to the field of the one below."""
-        return step if not coarser else step + self._doubled(coarser[-1])
+    def estimates(
+        self, below: Sequence[Any], features: Any, by: Callable[[nn.Module, Any], Tensor] | None = None
+    ) -> list[Tensor]:
+        """Return the fields or velocities of every resolution that has one, coarse to fine.
+
+        Parameters
+        ----------
+        below, features : as `UNet.pyramid` gives them
+            Features of the coarser resolutions, and of the finest.
+        by : callable, optional
+            Who works a flow's layer out (by default PyTorch).
+        """
+        by = by or (lambda flow, seen: flow(seen).float())
+        levels = [*below[len(below) - len(self.coarser_flows) :], features]
+        found: list[Tensor] = []
+        for flow, seen in zip([*self.coarser_flows, self.flow], levels, strict=True):
+            step = by(flow, seen)
+            found.append(step + self._doubled(found[-1]) if found else step)
+        return found
 
     def _doubled(self, field: Tensor) -> Tensor:
         """Return a field at twice the resolution, in voxels half as large."""
@@ -379,8 +408,9 @@ class RegistrationNetwork(nn.Module):
             pair = F.pad(pair, [part for n in reversed(missing) for part in (0, n)])
         return self.body.pyramid(pair)
 
-    def _whole(self, field: Tensor, shape: torch.Size) -> Tensor:
-        """Bring a field to the images' resolution and size."""
+    def displacement(self, estimate: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return the displacement on the images' grid of a field, or of a velocity, as the network estimates it."""
+        field = exponential(estimate, self.squarings) if self.diffeomorphic else estimate
         if self.half_resolution:
             field = self._doubled(field)
         return field[(..., *(slice(n) for n in shape))].contiguous()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import Grid, Image, LabelImage, PointSet
+from regista.kernels.cpu import convolution
 from regista.registration._guides import Guide, LabelGuide, LandmarkGuide, SurfaceGuide
 from regista.registration._plan import Plan, Start
 from regista.registration._plan_file import list_presets, load_plan
@@ -43,7 +44,21 @@ def warmup() -> float:
     for metric.hides in (False, True):
         metric.force(volume, np.ones_like(volume), scale, True, scratch, out)
     metric.value_and_gradient(volume, None, out[0])
+    _convolutions()
     return time.perf_counter() - began
+
+
+def _convolutions() -> None:
+    """Compile what trained networks answer by."""
+    x, weight, bias = (
+        convolution.features((2, 2, 2), 1),
+        np.zeros((3, 1, 3, 3, 3), np.float32),
+        np.zeros(3, np.float32),
+    )
+    parts = [(convolution.part(weight), x)]
+    convolution.convolve(parts, bias, 1.0, convolution.features((2, 2, 2), 3))
+    convolution.planes(convolution.planes_part(weight), x, bias, np.zeros((3, 2, 2, 2), np.float32))
+    convolution.maxima(x)
 
 
 def _stochastic() -> Plan:
