@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -68,7 +69,8 @@ def test_a_training_begins_with_another_model(trained, slices, tmp_path):
     done = call(*same, "-o", tmp_path / "tuned", "--start", trained)
     assert done.exit_code == 0, done.output
     card = (tmp_path / "tuned" / "card.md").read_text(encoding="utf-8")
-    assert f"from the weights of {trained}" in card
+    sha = hashlib.sha256((trained / "model.safetensors").read_bytes()).hexdigest()
+    assert f"from the weights of {trained} (SHA-256 {sha})" in card
     assert "by 2 CPU threads" in card
     for extra, message in (
         ((*words, "-o", tmp_path / "no", "--start", trained), "with name voxelmorph-1"),
@@ -203,6 +205,8 @@ def test_register_by_a_model_from_a_given_linear_map(trained, slices, tmp_path, 
     ("more", "message"),
     [
         (("--refine", "2d"), "--refine goes with --model"),
+        (("--device", "cpu"), "--device goes with --model"),
+        (("--model", "here", "--device", "gpu"), "'auto', 'cpu' or 'cuda', got 'gpu'"),
         (("--model", "here", "--preset", "2d"), "takes the place of --preset"),
         (("--model", "nowhere"), "no model 'nowhere'"),
         (("--model", "here", "--refine", "affine"), "deformable stages, .* has none"),

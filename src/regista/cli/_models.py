@@ -129,6 +129,7 @@ def run_model(
     initial: Transform | None,
     fill: Any,
     seed: int,
+    device: str,
     run: Callable[[Plan, Transform | None], Result],
 ) -> Result:
     """Register by a model: linear stage, one pass of the network, and the engine from there if asked.
@@ -145,6 +146,8 @@ def run_model(
         Linear map to start from; without it the engine's linear stages find one, of the kind the model was trained after.
     fill, seed
         As in `register`.
+    device : {'auto', 'cpu', 'cuda'}
+        Where the network runs.
     run : callable
         Runs a plan on the images from a start, masks and all.
     """
@@ -154,7 +157,7 @@ def run_model(
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
     assert moving is not None
-    model = load_model(name)
+    model = load_model(name, device)
     plan = None if initial is not None else linear_plan(model.settings)
     first = None if plan is None else run(plan, None)
     start = initial if first is None else first.transform

@@ -84,6 +84,10 @@ def register(
             help="With --model: plan of deformable stages that starts from its field ('deformable')."
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="With --model: where its network runs, 'cpu', 'cuda', or 'auto' (the default)."),
+    ] = None,
     fixed_mask: Annotated[
         Path | None, typer.Option(help="Voxels of the fixed image to compare, or weights 0 to 1.")
     ] = None,
@@ -179,7 +183,7 @@ def register(
         voxels, outside = voxel_type(dtype), parse_fill(fill)
         chosen_series = {"fixed": fixed_series, "moving": moving_series}
         with _reading(files, chosen_series) as images:
-            chosen = _chosen(preset, plan, overrides, model, refine, outputs)  # while files are read
+            chosen = _chosen(preset, plan, overrides, model, refine, device, outputs)  # while files are read
             clock.lap("load")
         _stack(images)
         if preset is None and plan is None and model is None and not quiet:
@@ -197,7 +201,7 @@ def register(
             result = _run(images, chosen, start, options, show=show)
         else:
             result = run_model(
-                images, model, chosen, start, outside, seed,
+                images, model, chosen, start, outside, seed, device or "auto",
                 lambda stages, begin: _run(images, stages, begin, options, show=show),
             )  # fmt: skip
         clock.lap("register")
@@ -221,6 +225,7 @@ def _chosen(
     overrides: list[str] | None,
     model: str | None,
     refine: str | None,
+    device: str | None,
     outputs: list[Path],
 ) -> Plan | None:
     """Return the plan that the options name: with --model that of --refine, or none."""
@@ -229,6 +234,11 @@ def _chosen(
     if model is None:
         if refine is not None:
             raise PlanError("--refine goes with --model: it starts from the field of a network")
+        if device is not None:
+            raise PlanError(
+                "--device goes with --model: plans run on the CPU; that of a trained metric is set in its plan "
+                "(similarity = {deep = {model = NAME, device = 'cuda'}})"
+            )
         return chosen_plan(preset or (None if plan else DEFAULT_PRESET), plan, overrides, outputs)
     if preset is not None or plan is not None:
         raise PlanError(

@@ -45,13 +45,17 @@ class Provenance:
 
 
 class CardFacts(NamedTuple):
-    """What a card says of a training: steps and seconds in all, what computed, and what was measured on scans held out."""
+    """What a card says of a training: steps and seconds in all, what computed, and what was measured on scans held out.
+
+    `start_sha256` is that of the weights it began with, where they still lay there when it was run last.
+    """
 
     steps: int
     seconds: float
     devices: Sequence[str]
     validation: Scores | None
     test: Scores | None
+    start_sha256: str | None = None
 
 
 def training_versions() -> dict[str, str]:
@@ -80,7 +84,7 @@ def card_text(
     pictures: str = "",
 ) -> str:
     """Return the model card as Markdown."""
-    steps, seconds, devices, validation, test = facts
+    steps, seconds, devices, validation, test, start_sha256 = facts
     network, inputs = config.network, config.inputs
     kind = "displacement"
     if network.diffeomorphic:
@@ -91,6 +95,8 @@ def card_text(
     steps_mm = " × ".join(f"{s:g}" for s in inputs.spacing_mm)
     versions = ", ".join(f"{key} {value}" for key, value in training_versions().items())
     begun = f"the weights of {config.training.start}" if config.training.start else "random weights"
+    if start_sha256:
+        begun += f" (SHA-256 {start_sha256})"
     loss = ", ".join(f"`{key}` {value}" for key, value in config.loss.to_dict().items())
     return f"""# {name}
 
@@ -144,7 +150,7 @@ Pairs of the {part} part, one per row: {", ".join(COLUMNS)} (white: {longest_vox
 
 def settings_of(origin: Provenance, facts: CardFacts) -> dict[str, Any]:
     """Return what ``model.json`` holds besides the configuration."""
-    steps, seconds, devices, validation, test = facts
+    steps, seconds, devices, validation, test, start_sha256 = facts
 
     def plain(scores: Scores | None) -> dict[str, Any] | None:
         if scores is None:
@@ -156,6 +162,7 @@ def settings_of(origin: Provenance, facts: CardFacts) -> dict[str, Any]:
         "licence": origin.licence,
         "command": origin.command,
         "before": origin.before,
+        "start_sha256": start_sha256,
         "alignment": origin.alignment,
         "subjects": {part: list(names) for part, names in origin.subjects.items()},
         "steps_done": steps,

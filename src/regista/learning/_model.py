@@ -181,7 +181,11 @@ def load_model(name: str | Path, device: str = "auto") -> RegistrationModel:
     ------
     FormatError
         If there is no such model, or its files are damaged or do not fit together.
+    PlanError
+        If the device is another word, or PyTorch finds no graphics card.
     """
+    if device not in ("auto", "cpu", "cuda"):
+        raise PlanError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise PlanError("device = 'cuda', and PyTorch finds no graphics card here: take 'cpu' or 'auto'")
     folder = find_model(name)
