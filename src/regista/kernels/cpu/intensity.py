@@ -15,7 +15,11 @@ def moments(fixed, warped, weight=None):
     """Return Σw, ΣwF, ΣwW, ΣwFF, ΣwWW, ΣwFW in float64, summed plane by plane in a fixed order."""
     sums = np.zeros((fixed.shape[0], 6))
     w = _NONE if weight is None else weight
-    parallel_for(lambda a, b: _moments(a, b, fixed, warped, w, weight is not None, sums), fixed.shape[0])
+    parallel_for(
+        lambda a, b: _moments(a, b, fixed, warped, w, weight is not None, sums),
+        fixed.shape[0],
+        voxels=fixed.size,
+    )
     return sums.sum(axis=0)
 
 
@@ -24,7 +28,9 @@ def combine(fixed, warped, weight, cf, cw, c0, *, out):
     w = _NONE if weight is None else weight
     coefficients = np.array([cf, cw, c0], np.float32)
     parallel_for(
-        lambda a, b: _combine(a, b, fixed, warped, w, weight is not None, coefficients, out), fixed.shape[0]
+        lambda a, b: _combine(a, b, fixed, warped, w, weight is not None, coefficients, out),
+        fixed.shape[0],
+        voxels=fixed.size,
     )
     return out
 
@@ -74,7 +80,7 @@ def add_weighted(out, other, own_weight, other_weight, *, rows=None):
 def linear_gradient(gradient, warped):
     """Return ``Σ_x g(x) ∂_a W(x) (x, 1)_b``: the gradient of D for a linear update in voxels, (3, 4) float64."""
     sums = np.zeros((warped.shape[0], 3, 4))
-    parallel_for(lambda a, b: _linear(a, b, gradient, warped, sums), warped.shape[0])
+    parallel_for(lambda a, b: _linear(a, b, gradient, warped, sums), warped.shape[0], voxels=warped.size)
     return sums.sum(axis=0)
 
 

@@ -28,7 +28,7 @@ def all_rows(shape: tuple[int, int, int]) -> np.ndarray:
 def for_rows(body: Callable[[int, int], object], rows: np.ndarray) -> None:
     """Call ``body(start, stop)`` over ranges of the first axis with equal numbers of voxels, one per thread."""
     work = np.maximum(rows[1] - rows[0], 0).sum(axis=1) + 1
-    parallel_for(body, rows.shape[1], work=work)
+    parallel_for(body, rows.shape[1], work=work, voxels=int(work.sum()))
 
 
 def ranges_of(volume, surround, tolerance):
