@@ -18,8 +18,8 @@ anatomy      compared on the labelled T1 slices of `brain_slices_2d`, one of eac
 To choose settings without looking at the people compared on, `--choosing` trains on the first three people and compares
 on the other three to train on; that is how `SMOOTHING` was found. With photographs it keeps to the first 30.
 
-Experiments: 'people' (T1 of one person, T2 of another), 'known' (a map that one image was moved by), 'bias', 'noise',
-'lesions' (the same with spoilt images), 'stains' (landmarks), 'anatomy' (labels), 'landscape', 'trainings' (patches told right, of the
+Experiments: 'people' (T1 of one person, T2 of another), 'known' (a map that one image was moved by), 'function' (the same with a
+T2 that is a function of T1), 'bias', 'noise', 'lesions' (the same with spoilt images), 'stains' (landmarks), 'anatomy' (labels), 'landscape', 'trainings' (patches told right, of the
 pairs trained on and of others). All metrics go through the same stages from the same start, each with the smoothing that
 suited it (`SMOOTHING`) or all with one (`--smoothing`); weights are the last ones of a training, so that no test case
 chooses them.
@@ -90,12 +90,13 @@ SHRINKS = {
 }
 UNIT = {"slices": "mm", "photographs": "px", "volumes": "mm", "histology": "px", "anatomy": "mm"}
 CONTRASTS = {"photographs": ("visible", "infrared"), "histology": ("HE", "immunohistochemistry")}
+SHIPPED = "brain-t1-t2"
 WIDE = (32, 64, 128, 256)
-EXPERIMENTS = ("trainings", "people", "known", *SPOILT, "stains", "anatomy", "landscape")
+EXPERIMENTS = ("trainings", "people", "known", "function", *SPOILT, "stains", "anatomy", "landscape")
 OWN = {
     "slices": ("trainings", "people", "known", *SPOILT, "landscape"),
     "photographs": ("trainings", "known", "landscape"),
-    "volumes": ("trainings", "people", "known", "bias", "noise", "landscape"),
+    "volumes": ("trainings", "people", "known", "function", "noise", "bias", "landscape"),
     "histology": ("trainings", "stains"),
     "anatomy": ("trainings", "anatomy"),
 }
@@ -126,7 +127,7 @@ SMOOTHING = {
 the metric did best with, by Dice and by the error of known maps; NMI is smoothed as MI, the other experiments as known maps,
 and all trained metrics as the two-channel one of k = 3."""
 SETTINGS = (
-    "set", "steps", "batch", "maps", "size", "levels", "shrinks", "smoothing", "from_truth", "choosing",
+    "set", "steps", "batch", "maps", "size", "levels", "shrinks", "smoothing", "from_truth", "after_mi", "choosing",
 )  # fmt: skip
 """What decides the figures of a metric on a case; metrics, experiments and how many cases may be added to."""
 REACH = 30.0
@@ -172,13 +173,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--set", choices=list(SHRINKS), default="slices")
     parser.add_argument("--experiment", nargs="+", choices=EXPERIMENTS, help="default: all that the set has")
     parser.add_argument(
-        "--k", nargs="*", metavar="K", help="pairs to train on, or 'all'; default: 3, none with --shipped"
+        "--k",
+        nargs="*",
+        metavar="K",
+        help="pairs to train on, or 'all'; default: 3, none with --shipped or --tries",
     )
     parser.add_argument("--features", nargs="*", default=[], metavar="K", help="the same for the features")
     parser.add_argument("--wide", nargs="*", default=[], metavar="K", help=f"the same with {WIDE} filters")
     for kind in ("axial", "made-up"):
         parser.add_argument(f"--{kind}", nargs="*", default=[], metavar="K", help="anatomy: see above")
     parser.add_argument("--shipped", action="store_true", help="the metric in the package, for volumes")
+    parser.add_argument(
+        "--tries",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="volumes: metrics that train_shipped_metric.py made",
+    )
     parser.add_argument("--masked", action="store_true", help="trained metrics with masks too")
     parser.add_argument("--with-mi", type=float, metavar="WEIGHT", help="trained metrics plus so much MI too")
     parser.add_argument(
@@ -198,6 +209,11 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="known maps: begin at the map itself, without an affine stage",
     )
+    parser.add_argument(
+        "--after-mi",
+        action="store_true",
+        help="known maps: all stages by MI first, then deformable ones by the metric",
+    )
     parser.add_argument("--limit", type=int, help="cases of each experiment")
     parser.add_argument("--session", type=float, help="minutes after which no other case is begun")
     parser.add_argument("--threads", type=int, default=2)
@@ -214,7 +230,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--publish", type=Path, metavar="PAGE", help="put the tables on a page")
     options = parser.parse_args()
     if options.k is None:
-        options.k = [] if options.shipped else ["3"]
+        options.k = [] if options.shipped or options.tries else ["3"]
     return options
 
 
@@ -266,12 +282,10 @@ def arms(options: argparse.Namespace, data: Path) -> list[Arm]:
     if options.set != "histology":
         found.append(Arm(name="MI with mask", similarity=MI(), masked=True))
     found += [Arm(name="NMI", similarity=NMI()), Arm(name="MIND", similarity=MIND())]
-    if options.shipped:
-        found.append(
-            Arm(name="deep, brain-t1-t2", similarity=DeepMetric(model="brain-t1-t2"), source="volumes")
-        )
-    if options.shipped:
-        found += relatives(options, found[-1])
+    tries = {name: str(RESULTS / "models" / name) for name in options.tries}
+    for name, model in (({SHIPPED: SHIPPED} if options.shipped else {}) | tries).items():
+        own = Arm(name=f"deep, {name}", similarity=DeepMetric(model=model), source="volumes")
+        found += [own, *relatives(options, own)]
     for kind in ("deep", "features", "wide", "axial", "made-up"):
         for count in options.k if kind == "deep" else vars(options)[kind.replace("-", "_")]:
             own = (
@@ -350,7 +364,11 @@ def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) 
     else:
         start = case.truth if options.from_truth else case.start
         levels = () if case.truth is None or options.from_truth else options.levels
-        staged = plan(arm.of(case), tuple(options.shrinks or SHRINKS[options.set]), levels, smoothing)
+        shrinks = tuple(options.shrinks or SHRINKS[options.set])
+        if options.after_mi:
+            before = plan(MI(), shrinks, levels, SMOOTHING["known"]["MI"])
+            start, levels = register(case.fixed, case.moving, before, initial=start, **masks).transform, ()
+        staged = plan(arm.of(case), shrinks, levels, smoothing)
         found = register(case.fixed, case.moving, staged, initial=start, **masks).transform
     row = {
         "experiment": experiment,

@@ -24,7 +24,7 @@ from harness.deep_metric import (
     stained_cases,
     volumes,
 )
-from harness.deep_metric_anatomy import anatomy_cases, anatomy_pairs, made_up_slices
+from harness.deep_metric_anatomy import anatomy_cases, anatomy_pairs, like_t2, made_up_slices
 from regista.core import Image
 
 TRAIN, TEST = SUBJECTS[:6], SUBJECTS[6:]
@@ -88,6 +88,8 @@ def cases(options: argparse.Namespace, data: Path, experiment: str) -> Iterator[
                 compared_pairs(options.set, data, options.choosing)
             ):
                 seed = 100 * number + place
+                if experiment == "function":
+                    second = like_t2(first, data)
                 case = moved_case(
                     f"{name}_map{number}", first, second, seed, *(options.size or MAPS[options.set])
                 )
