@@ -3,7 +3,8 @@
 python benchmarks/deep_metric.py [--shape 160 205 183] [--stride 2] [--channels 16 32 32 64] [--architecture two-channel]
     [--threads 2] [--repeats 3] [--no-mind]
 
-Weights are random: they do not change the time. Results: results/deep_metric_speed.csv and .md.
+Weights are random: they do not change the time. All patches at once are to be at least 50 times faster than one by one, and
+differ by less than 1e-4; the last lines say whether they are. Results: results/deep_metric_speed.csv and .md.
 """
 
 import argparse
@@ -25,6 +26,10 @@ from regista.core import Grid, Image, set_threads
 from regista.learning import MetricConfig, PatchSource, prepare_pair
 from regista.learning._metric_objectives import objective
 from regista.similarity import METRIC_ARCHITECTURES, MIND, DeepMetric, Prepared, patch_network
+
+LEAST_RATIO = 50.0
+"""How many times faster all patches at once are to be than one by one."""
+LARGEST_DIFFERENCE = 1e-4
 
 
 def arguments() -> argparse.Namespace:
@@ -91,6 +96,20 @@ def training_step(config: MetricConfig, repeats: int) -> tuple[float, float]:
     return drawn, least(step, repeats)[0]
 
 
+def verdicts(ratio: float, difference: float) -> list[str]:
+    """Return whether all patches at once are fast enough, and the same."""
+    return [
+        f"{'pass' if met else 'FAIL'}: {told}"
+        for met, told in (
+            (ratio >= LEAST_RATIO, f"{ratio:.0f} times faster than one by one, at least {LEAST_RATIO:g}"),
+            (
+                difference < LARGEST_DIFFERENCE,
+                f"they differ by {difference:.1e}, below {LARGEST_DIFFERENCE:g}",
+            ),
+        )
+    ]
+
+
 def main() -> None:
     """Run the benchmark."""
     options = arguments()
@@ -130,11 +149,9 @@ def main() -> None:
         )
     write_rows("deep_metric_speed", [row])
     table = markdown(["measure", "found"], [[name, value] for name, value in row.items()])
-    print(
-        write_summary("deep_metric_speed", "Trained metric: speed", options.threads, [table]).read_text(
-            encoding="utf-8"
-        )
-    )
+    told = [table, *verdicts(one, difference)]
+    summary = write_summary("deep_metric_speed", "Trained metric: speed", options.threads, told)
+    print(summary.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Trained metrics against MI, NMI and MIND: people of different contrasts, maps that are known, spoilt images.
 
 python benchmarks/deep_metric_experiments.py [--set slices|photographs|volumes|histology|anatomy] [--experiment people known …]
-    [--k 1 3 6 11 all] [--features 3] [--wide 3] [--shipped] [--steps 1000] [--minutes 20] [--session 60] [--publish PAGE]
+    [--k 1 3 6 11 all] [--features 3] [--wide 3] [--axial 6] [--made-up 6] [--shipped] [--masked] [--with-mi 1]
+    [--steps 1000] [--minutes 20] [--session 60] [--publish PAGE]
 
 Sets, and what metrics are trained on; all are compared on other people or pictures:
 
@@ -11,22 +12,24 @@ photographs  visible and infrared: the first 40; compared on the ten after them
 volumes      `brain_multicontrast`: one patient; compared on the other one and on the people of `brain_t1`
 histology    two pairs of stains: each pair by the metric that the other was trained on
 anatomy      compared on the labelled T1 slices of `brain_slices_2d`, one of each two made to look like T2; metrics are those of
-             `slices`
+             `slices`, and of axial slices of the two patients: `--axial` with their T2, `--made-up` with a T1 that was made to
+             look like T2 in the same way
 
 To choose settings without looking at the people compared on, `--choosing` trains on the first three people and compares
 on the other three to train on; that is how `SMOOTHING` was found. With photographs it keeps to the first 30.
 
-Experiments: 'people' (T1 of one person, T2 of another), 'known' (a map that one image was moved by), 'bias', 'noise',
-'lesions' (the same with spoilt images), 'stains' (landmarks), 'anatomy' (labels), 'landscape', 'trainings' (patches told right, of the
+Experiments: 'people' (T1 of one person, T2 of another), 'known' (a map that one image was moved by), 'function' (the same with a
+T2 that is a function of T1), 'bias', 'noise', 'lesions' (the same with spoilt images), 'stains' (landmarks), 'anatomy' (labels), 'landscape', 'trainings' (patches told right, of the
 pairs trained on and of others). All metrics go through the same stages from the same start, each with the smoothing that
 suited it (`SMOOTHING`) or all with one (`--smoothing`); weights are the last ones of a training, so that no test case
 chooses them.
 
-The same command goes on where it stopped; with other settings give another --name. Results: results/NAME.csv and .md,
-NAME_landscape.csv, NAME_trainings.csv.
+The same command goes on where it stopped. What the rows were made with is kept beside them, and other settings are refused:
+give another --name. Results: results/NAME.csv and .md, NAME_landscape.csv, NAME_trainings.csv, NAME_settings.json.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +75,7 @@ from regista.similarity import (
     CorrelationRatio,
     DeepMetric,
     Similarity,
+    Sum,
     exchanged,
     load_metric_model,
 )
@@ -86,14 +90,15 @@ SHRINKS = {
 }
 UNIT = {"slices": "mm", "photographs": "px", "volumes": "mm", "histology": "px", "anatomy": "mm"}
 CONTRASTS = {"photographs": ("visible", "infrared"), "histology": ("HE", "immunohistochemistry")}
+SHIPPED = "brain-t1-t2"
 WIDE = (32, 64, 128, 256)
-EXPERIMENTS = ("trainings", "people", "known", *SPOILT, "stains", "anatomy", "landscape")
+EXPERIMENTS = ("trainings", "people", "known", "function", *SPOILT, "stains", "anatomy", "landscape")
 OWN = {
     "slices": ("trainings", "people", "known", *SPOILT, "landscape"),
     "photographs": ("trainings", "known", "landscape"),
-    "volumes": ("trainings", "people", "known", "landscape"),
+    "volumes": ("trainings", "people", "known", "function", "noise", "bias", "landscape"),
     "histology": ("trainings", "stains"),
-    "anatomy": ("anatomy",),
+    "anatomy": ("trainings", "anatomy"),
 }
 """What can be done with each set."""
 COLUMNS = (
@@ -121,6 +126,10 @@ SMOOTHING = {
 """How the stages smooth the update and the field, voxels: of what was tried on the people that `--choosing` compares on, what
 the metric did best with, by Dice and by the error of known maps; NMI is smoothed as MI, the other experiments as known maps,
 and all trained metrics as the two-channel one of k = 3."""
+SETTINGS = (
+    "set", "steps", "batch", "maps", "size", "levels", "shrinks", "smoothing", "from_truth", "after_mi", "choosing",
+)  # fmt: skip
+"""What decides the figures of a metric on a case; metrics, experiments and how many cases may be added to."""
 REACH = 30.0
 """How far landscapes go to either side, mm and degrees."""
 
@@ -129,12 +138,14 @@ REACH = 30.0
 class Arm:
     """A metric: what it is called, whether it is given masks, and, where that depends on the case, which for which.
 
-    Without any it stands for `Case.silver`, the map between images of one contrast.
+    Without any it stands for `Case.silver`, the map between images of one contrast. `source` is the set that it was trained
+    on the pairs of.
     """
 
     name: str
     similarity: Similarity | dict[str, Similarity] | None
     masked: bool = False
+    source: str = ""
 
     def of(self, case: Case) -> Similarity:
         """Return the metric for a case."""
@@ -149,8 +160,10 @@ class Arm:
         return of.get("MI" if self.name == "NMI" else self.name, of["deep"])
 
 
-def trained_on(name: str) -> str:
-    """Return which set the metrics for a set are trained on."""
+def trained_on(name: str, kind: str) -> str:
+    """Return which set the metrics of a kind for a set are trained on."""
+    if kind in ("axial", "made-up"):
+        return kind
     return "slices" if name == "anatomy" else name
 
 
@@ -160,12 +173,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--set", choices=list(SHRINKS), default="slices")
     parser.add_argument("--experiment", nargs="+", choices=EXPERIMENTS, help="default: all that the set has")
     parser.add_argument(
-        "--k", nargs="*", metavar="K", help="pairs to train on, or 'all'; default: 3, none with --shipped"
+        "--k",
+        nargs="*",
+        metavar="K",
+        help="pairs to train on, or 'all'; default: 3, none with --shipped or --tries",
     )
     parser.add_argument("--features", nargs="*", default=[], metavar="K", help="the same for the features")
     parser.add_argument("--wide", nargs="*", default=[], metavar="K", help=f"the same with {WIDE} filters")
+    for kind in ("axial", "made-up"):
+        parser.add_argument(f"--{kind}", nargs="*", default=[], metavar="K", help="anatomy: see above")
     parser.add_argument("--shipped", action="store_true", help="the metric in the package, for volumes")
+    parser.add_argument(
+        "--tries",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="volumes: metrics that train_shipped_metric.py made",
+    )
     parser.add_argument("--masked", action="store_true", help="trained metrics with masks too")
+    parser.add_argument("--with-mi", type=float, metavar="WEIGHT", help="trained metrics plus so much MI too")
+    parser.add_argument(
+        "--leave-out", nargs="+", default=[], metavar="METRIC", help="as the tables call them"
+    )
     parser.add_argument("--minutes", type=float, default=20, help="training of each metric, this session")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=64)
@@ -174,6 +203,17 @@ def arguments() -> argparse.Namespace:
         "--size", nargs=3, type=float, metavar=("WARP", "SMOOTHNESS", "AFFINE"), help=f"of known maps: {MAPS}"
     )
     parser.add_argument("--levels", nargs="+", type=int, default=[4, 2], help="of the affine stage")
+    parser.add_argument("--shrinks", nargs="+", type=int, help=f"levels of the deformable stage: {SHRINKS}")
+    parser.add_argument(
+        "--from-truth",
+        action="store_true",
+        help="known maps: begin at the map itself, without an affine stage",
+    )
+    parser.add_argument(
+        "--after-mi",
+        action="store_true",
+        help="known maps: all stages by MI first, then deformable ones by the metric",
+    )
     parser.add_argument("--limit", type=int, help="cases of each experiment")
     parser.add_argument("--session", type=float, help="minutes after which no other case is begun")
     parser.add_argument("--threads", type=int, default=2)
@@ -190,7 +230,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--publish", type=Path, metavar="PAGE", help="put the tables on a page")
     options = parser.parse_args()
     if options.k is None:
-        options.k = [] if options.shipped else ["3"]
+        options.k = [] if options.shipped or options.tries else ["3"]
     return options
 
 
@@ -216,7 +256,8 @@ def prepared(options: argparse.Namespace, config: MetricConfig, pairs: Sequence[
 def trained(options: argparse.Namespace, kind: str, label: str, pairs: Sequence[Pair]) -> DeepMetric | None:
     """Train a metric, or go on; return it where the training has come to its end."""
     config = settings(options, kind)
-    name = trained_on(options.set)
+    name = trained_on(options.set, kind)
+    kind = "deep" if name == kind else kind
     folder = RESULTS / "models" / f"{kind}_{name}_{label}{'_choosing' if options.choosing else ''}"
     origin = MetricOrigin(
         contrasts=CONTRASTS.get(options.set, ("t1", "t2")),
@@ -241,30 +282,44 @@ def arms(options: argparse.Namespace, data: Path) -> list[Arm]:
     if options.set != "histology":
         found.append(Arm(name="MI with mask", similarity=MI(), masked=True))
     found += [Arm(name="NMI", similarity=NMI()), Arm(name="MIND", similarity=MIND())]
-    if options.shipped:
-        found.append(Arm(name="deep, brain-t1-t2", similarity=DeepMetric(model="brain-t1-t2")))
-    for kind, counts in (("deep", options.k), ("features", options.features), ("wide", options.wide)):
-        for count in counts:
+    tries = {name: str(RESULTS / "models" / name) for name in options.tries}
+    for name, model in (({SHIPPED: SHIPPED} if options.shipped else {}) | tries).items():
+        own = Arm(name=f"deep, {name}", similarity=DeepMetric(model=model), source="volumes")
+        found += [own, *relatives(options, own)]
+    for kind in ("deep", "features", "wide", "axial", "made-up"):
+        for count in options.k if kind == "deep" else vars(options)[kind.replace("-", "_")]:
             own = (
                 stained_arm(options, data, kind)
                 if options.set == "histology"
                 else learned_arm(options, data, kind, count)
             )
             if own is not None and own.name not in {one.name for one in found}:
-                found.append(own)
-                if options.masked and options.set != "histology":
-                    found.append(replace(own, name=f"{own.name}, with mask", masked=True))
+                found += [own, *relatives(options, own)]
+    return [one for one in found if one.name not in options.leave_out]
+
+
+def relatives(options: argparse.Namespace, arm: Arm) -> list[Arm]:
+    """Return a trained metric with masks, with MI added to it, and with both, as far as they are asked for."""
+    if options.set == "histology":
+        return []
+    found = []
+    if options.with_mi is not None:
+        both = Sum(terms=((1.0, arm.similarity), (options.with_mi, MI())))
+        found.append(replace(arm, name=f"{arm.name}, + {options.with_mi:g} MI", similarity=both))
+    if options.masked:
+        found += [replace(one, name=f"{one.name}, with mask", masked=True) for one in (arm, *found)]
     return found
 
 
 def learned_arm(options: argparse.Namespace, data: Path, kind: str, count: str) -> Arm | None:
     """Return a metric trained on the first so many pairs."""
-    there = training_pairs(trained_on(options.set), data, options.choosing)
+    source = trained_on(options.set, kind)
+    there = training_pairs(source, data, options.choosing)
     k = len(there) if count == "all" else int(count)
     if not 1 <= k <= len(there):
         raise SystemExit(f"k is from 1 to {len(there)} for {options.set}, got {count}")
     metric = trained(options, kind, f"k{k}", [load() for load in there[:k]])
-    return None if metric is None else Arm(name=f"{kind}, k = {k}", similarity=metric)
+    return None if metric is None else Arm(name=f"{kind}, k = {k}", similarity=metric, source=source)
 
 
 def stained_arm(options: argparse.Namespace, data: Path, kind: str) -> Arm | None:
@@ -307,9 +362,14 @@ def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) 
     if arm.similarity is None:
         found = case.silver
     else:
-        levels = () if case.truth is None else options.levels
-        staged = plan(arm.of(case), SHRINKS[options.set], levels, smoothing)
-        found = register(case.fixed, case.moving, staged, initial=case.start, **masks).transform
+        start = case.truth if options.from_truth else case.start
+        levels = () if case.truth is None or options.from_truth else options.levels
+        shrinks = tuple(options.shrinks or SHRINKS[options.set])
+        if options.after_mi:
+            before = plan(MI(), shrinks, levels, SMOOTHING["known"]["MI"])
+            start, levels = register(case.fixed, case.moving, before, initial=start, **masks).transform, ()
+        staged = plan(arm.of(case), shrinks, levels, smoothing)
+        found = register(case.fixed, case.moving, staged, initial=start, **masks).transform
     row = {
         "experiment": experiment,
         "case": case.name,
@@ -419,10 +479,25 @@ def learned_from(
                 yield f"trained on {other}", metric, own, rest
         elif isinstance(arm.similarity, DeepMetric) and not arm.masked:
             count = load_metric_model(arm.similarity.model).configuration["pairs"]
-            there = training_pairs(options.set, data, options.choosing)[:count]
+            there = training_pairs(arm.source, data, options.choosing)[:count]
             own = lambda pairs=there: [load() for load in pairs]  # noqa: E731
             rest = lambda: list(compared_pairs(options.set, data, options.choosing))  # noqa: E731
             yield arm.name, arm.similarity, own, rest
+
+
+def keep_settings(path: Path, options: argparse.Namespace, tables: Sequence[Path]) -> None:
+    """Write what the rows of a run are made with beside them, or refuse to add to rows that were made otherwise."""
+    own = {name: vars(options)[name] for name in SETTINGS}
+    if any(table.exists() for table in tables):
+        there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        other = [name for name in SETTINGS if name not in there or there[name] != own[name]]
+        if other:
+            told = ", ".join(f"{name} {there.get(name, 'not known')} (now {own[name]})" for name in other)
+            sys.exit(
+                f"the rows beside {path.name} were made with {told}: give another --name, or remove them"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
 
 
 def in_order(path: Path, metrics: Sequence[Arm]) -> list[dict]:
@@ -455,6 +530,7 @@ def main() -> None:
         ]
     )
     path, around, learned = (RESULTS / f"{name}{part}.csv" for part in ("", "_landscape", "_trainings"))
+    keep_settings(RESULTS / f"{name}_settings.json", options, (path, around, learned))
     metrics = arms(options, data)
     wanted = [one for one in OWN[options.set] if options.experiment is None or one in options.experiment]
     if not wanted:

@@ -25,6 +25,8 @@ STAINS = {
 }
 CORONAL = (0.5, 0.42, 0.58, 0.38, 0.62, 0.46)
 """Where the patients are cut for more pairs of slices, as shares of the axis from back to front."""
+AXIAL = (0.47, 0.5, 0.44, 0.53, 0.41, 0.56)
+"""The same from below to above, near the level of the slices with anatomical labels."""
 CLASSES = 3
 SPOILT = ("bias", "noise", "lesions")
 
@@ -74,21 +76,25 @@ def slices(data: Path, subject: str) -> tuple[Image, Image]:
 
 
 @cache
-def patient_slices(data: Path) -> list[tuple[str, Image, Image]]:
-    """Return coronal T1 and T2 slices of the two patients, in pixels of 0.75 mm as those of `slices`."""
+def patient_slices(data: Path, plane: str = "coronal") -> list[tuple[str, Image, Image]]:
+    """Return T1 and T2 slices of the two patients, those of each in turn.
+
+    Coronal ones have pixels of 0.75 mm as those of `slices`, axial ones of 1 mm as the labelled slices.
+    """
+    axis, shares, width = {"coronal": (1, CORONAL, 0.75), "axial": (2, AXIAL, 1.0)}[plane]
     turned = {
         name: [Reorient(orientation="RAS").apply(one).image for one in volumes(data, name)]
         for name in PATIENTS
     }
     found = []
-    for share in CORONAL:
+    for share in shares:
         for name, pair in turned.items():
-            n, _, m = pair[0].grid.shape
-            spacing = pair[0].grid.spacing
-            grid = Grid((n, m), np.diag([spacing[0], spacing[2], 1.0]))
-            place = int(share * pair[0].grid.shape[1])
-            cut = [Image(np.ascontiguousarray(one.as_float32()[:, place]), grid) for one in pair]
-            first, second = (resample(one, grid.with_spacing(0.75)) for one in cut)
+            whole = pair[0].grid
+            rest = [a for a in range(3) if a != axis]
+            grid = Grid([whole.shape[a] for a in rest], np.diag([*whole.spacing[rest], 1.0]))
+            place = int(share * whole.shape[axis])
+            cut = [Image(np.ascontiguousarray(one.as_float32().take(place, axis=axis)), grid) for one in pair]
+            first, second = (resample(one, grid.with_spacing(width)) for one in cut)
             found.append((f"{name} at {place}", first, second))
     return found
 

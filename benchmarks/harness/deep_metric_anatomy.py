@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.deep_metric import PATIENTS, Case, volumes
+from harness.deep_metric import PATIENTS, Case, patient_slices, volumes
 from regista.core import Image, LabelImage
 from regista.io import read
 
@@ -38,12 +38,30 @@ def like_t2(image: Image, data: Path) -> Image:
     return Image(np.where(inside, shown, 0).astype(np.float32), image.grid)
 
 
+@cache
+def made_up_slices(data: Path, plane: str) -> list[tuple[str, Image, Image]]:
+    """Return the patients' T1 slices, each with itself made to look like T2."""
+    return [(name, first, like_t2(first, data)) for name, first, _ in patient_slices(data, plane)]
+
+
+def labelled_slices(data: Path, what: str) -> dict[str, Image]:
+    """Return the labelled slices' images: 't1' or 'labels'."""
+    files = sorted((data / "brain_slices_2d").glob(f"*_{what}.nii.gz"))
+    found = {file.name.partition("_")[0]: read(file) for file in files}
+    return {name: Image(one.data, one.grid) for name, one in found.items()}
+
+
+def anatomy_pairs(data: Path) -> Iterator[tuple[str, Image, Image]]:
+    """Yield the T1 of each labelled slice with itself made to look like T2: aligned, and of the contrasts compared on."""
+    for name, image in labelled_slices(data, "t1").items():
+        yield name, image, like_t2(image, data)
+
+
 def anatomy_cases(data: Path) -> Iterator[Case]:
     """Yield the T1 of each slice with the next ones, made to look like T2; labels are the manual ones."""
-    folder = data / "brain_slices_2d"
-    names = sorted(file.name.removesuffix("_t1.nii.gz") for file in folder.glob("*_t1.nii.gz"))
-    images, labels = ([read(folder / f"{who}_{what}.nii.gz") for who in names] for what in ("t1", "labels"))
-    images = [Image(one.data, one.grid) for one in images]
+    found = labelled_slices(data, "t1")
+    names, images = list(found), list(found.values())
+    labels = list(labelled_slices(data, "labels").values())
     masks = [Image((one.data > 0).astype(np.uint8), one.grid) for one in images]
     for here, name in enumerate(names):
         for there in ((here + step) % len(names) for step in AHEAD):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.deep_metric import (
+    AXIAL,
     CORONAL,
     PATIENTS,
     SPOILT,
@@ -23,7 +24,7 @@ from harness.deep_metric import (
     stained_cases,
     volumes,
 )
-from harness.deep_metric_anatomy import anatomy_cases
+from harness.deep_metric_anatomy import anatomy_cases, anatomy_pairs, like_t2, made_up_slices
 from regista.core import Image
 
 TRAIN, TEST = SUBJECTS[:6], SUBJECTS[6:]
@@ -46,6 +47,9 @@ def training_pairs(name: str, data: Path, choosing: bool = False) -> Sequence[Ca
         found = [lambda who=who: (who, *slices(data, who)) for who in people(choosing)[0]]
         more = range(0 if choosing else len(PATIENTS) * len(CORONAL))
         return [*found, *(lambda n=n: patient_slices(data)[n] for n in more)]
+    if name in ("axial", "made-up"):
+        cut = patient_slices if name == "axial" else made_up_slices
+        return [lambda n=n: cut(data, "axial")[n] for n in range(len(PATIENTS) * len(AXIAL))]
     if name == "photographs":
         number = PHOTOGRAPHS // 2 if choosing else PHOTOGRAPHS
         return [lambda n=n: (f"photograph {n}", *photographs(data, n)) for n in range(number)]
@@ -61,6 +65,8 @@ def compared_pairs(name: str, data: Path, choosing: bool = False) -> Iterator[Pa
         yield from ((f"photograph{n}", *photographs(data, n)) for n in range(first, first + 10))
     elif name == "volumes":
         yield (PATIENTS[1], *volumes(data, PATIENTS[1]))
+    elif name == "anatomy":
+        yield from anatomy_pairs(data)
 
 
 def cases(options: argparse.Namespace, data: Path, experiment: str) -> Iterator[Case]:
@@ -76,12 +82,14 @@ def cases(options: argparse.Namespace, data: Path, experiment: str) -> Iterator[
         for name in STAINS:
             yield from stained_cases(data, name)
     else:
-        maps = range(1 if experiment in SPOILT else options.maps)
+        maps = range(1 if experiment in SPOILT and options.set == "slices" else options.maps)
         for number in maps:
             for place, (name, first, second) in enumerate(
                 compared_pairs(options.set, data, options.choosing)
             ):
                 seed = 100 * number + place
+                if experiment == "function":
+                    second = like_t2(first, data)
                 case = moved_case(
                     f"{name}_map{number}", first, second, seed, *(options.size or MAPS[options.set])
                 )

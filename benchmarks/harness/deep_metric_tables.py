@@ -81,6 +81,7 @@ def sections(unit: str) -> list[Section]:
         ),
     ]
     for kind, title in (
+        ("function", "A map that is known, T2 a function of T1"),
         ("bias", "A map that is known, both images shaded"),
         ("noise", "A map that is known, noise on both images"),
         ("lesions", "A map that is known, lesions in the moving image alone"),

@@ -237,3 +237,66 @@ def test_labels_are_carried_between_slices_of_made_up_contrast(script, monkeypat
     assert set(np.unique(found[0].fixed_classes.data)) == {0, 7}
     assert set(np.unique(found[0].moving.data)) == {0, 1}  # bright T1 is dark T2, and outside stays 0
     assert np.array_equal(found[0].same[1].data > 0, found[0].moving.data > 0)
+
+
+def _options(experiments, monkeypatch, *words):
+    monkeypatch.setattr(experiments.sys, "argv", ["deep_metric_experiments.py", *words])
+    return experiments.arguments()
+
+
+def test_rows_are_not_mixed_with_those_of_other_settings(experiments, tables, tmp_path, monkeypatch):
+    path, rows = tmp_path / "run_settings.json", tmp_path / "run.csv"
+    first = _options(experiments, monkeypatch, "--steps", "50", "--smoothing", "1", "2")
+    experiments.keep_settings(path, first, [rows])
+    tables.append(rows, {"case": "a"}, ("case",))
+    more = _options(
+        experiments, monkeypatch, "--steps", "50", "--smoothing", "1", "2", "--k", "6", "--masked"
+    )
+    experiments.keep_settings(path, more, [rows])  # other metrics are added to the same table
+    other = _options(experiments, monkeypatch, "--steps", "60", "--smoothing", "1", "2")
+    with pytest.raises(SystemExit, match=r"steps 50 \(now 60\): give another --name"):
+        experiments.keep_settings(path, other, [rows])
+    path.unlink()
+    with pytest.raises(SystemExit, match="steps not known"):  # rows of before settings were kept
+        experiments.keep_settings(path, first, [rows])
+    rows.unlink()
+    experiments.keep_settings(path, other, [rows])
+
+
+def test_a_trained_metric_comes_with_masks_and_with_mi_where_asked_for(experiments, monkeypatch):
+    metric = experiments.DeepMetric(model="a")
+    arm = experiments.Arm(name="deep, k = 3", similarity=metric, source="slices")
+    assert experiments.relatives(_options(experiments, monkeypatch), arm) == []
+    found = experiments.relatives(_options(experiments, monkeypatch, "--masked", "--with-mi", "0.5"), arm)
+    assert [one.name for one in found] == [
+        "deep, k = 3, + 0.5 MI",
+        "deep, k = 3, with mask",
+        "deep, k = 3, + 0.5 MI, with mask",
+    ]
+    assert [one.masked for one in found] == [False, True, True]
+    assert found[0].similarity.terms == ((1.0, metric), (0.5, experiments.MI()))
+    stains = _options(experiments, monkeypatch, "--masked", "--set", "histology")
+    assert experiments.relatives(stains, arm) == []
+
+
+def test_slices_of_patients_are_cut_along_either_plane(harness, script, monkeypatch):
+    cube = np.arange(20 * 24 * 28, dtype=np.float32).reshape(20, 24, 28)
+    image = Image(cube, Grid(cube.shape, np.eye(4)))
+    monkeypatch.setattr(harness, "volumes", lambda data, name: (image, image))
+    name, first, second = harness.patient_slices(None, "axial")[0]
+    place = int(harness.AXIAL[0] * 28)
+    assert name == f"{harness.PATIENTS[0]} at {place}"
+    np.testing.assert_array_equal(first.data, cube[:, :, place])
+    np.testing.assert_array_equal(first.data, second.data)
+    _, coronal, _ = harness.patient_slices(None)[1]
+    assert coronal.grid.spacing == pytest.approx([0.75, 0.75])
+    assert coronal.grid.shape[1] > 28
+    sets = script("harness.deep_metric_sets")
+    assert len(sets.training_pairs("axial", None)) == len(harness.patient_slices(None, "axial")) >= 11
+
+
+def test_all_patches_at_once_are_held_to_fifty_times_one_by_one(script):
+    pytest.importorskip("torch", reason="trained metrics need torch: pip install 'regista[learn]'")
+    speed = script("deep_metric")
+    assert [one.split(":")[0] for one in speed.verdicts(50.0, 1e-6)] == ["pass", "pass"]
+    assert [one.split(":")[0] for one in speed.verdicts(49.0, 1e-3)] == ["FAIL", "FAIL"]
