@@ -96,7 +96,7 @@ EXPERIMENTS = ("trainings", "people", "known", "function", *SPOILT, "stains", "a
 OWN = {
     "slices": ("trainings", "people", "known", *SPOILT, "landscape"),
     "photographs": ("trainings", "known", "landscape"),
-    "volumes": ("trainings", "people", "known", "function", "noise", "bias", "landscape"),
+    "volumes": ("trainings", "people", "known", "function", "noise", "landscape"),
     "histology": ("trainings", "stains"),
     "anatomy": ("trainings", "anatomy"),
 }
@@ -127,7 +127,7 @@ SMOOTHING = {
 the metric did best with, by Dice and by the error of known maps; NMI is smoothed as MI, the other experiments as known maps,
 and all trained metrics as the two-channel one of k = 3."""
 SETTINGS = (
-    "set", "steps", "batch", "maps", "size", "levels", "shrinks", "smoothing", "from_truth", "after_mi", "choosing",
+    "set", "steps", "batch", "maps", "size", "levels", "smoothing", "from_truth", "after_mi", "choosing",
 )  # fmt: skip
 """What decides the figures of a metric on a case; metrics, experiments and how many cases may be added to."""
 REACH = 30.0
@@ -176,20 +176,13 @@ def arguments() -> argparse.Namespace:
         "--k",
         nargs="*",
         metavar="K",
-        help="pairs to train on, or 'all'; default: 3, none with --shipped or --tries",
+        help="pairs to train on, or 'all'; default: 3, none with --shipped",
     )
     parser.add_argument("--features", nargs="*", default=[], metavar="K", help="the same for the features")
     parser.add_argument("--wide", nargs="*", default=[], metavar="K", help=f"the same with {WIDE} filters")
     for kind in ("axial", "made-up"):
         parser.add_argument(f"--{kind}", nargs="*", default=[], metavar="K", help="anatomy: see above")
     parser.add_argument("--shipped", action="store_true", help="the metric in the package, for volumes")
-    parser.add_argument(
-        "--tries",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="volumes: metrics that train_shipped_metric.py made",
-    )
     parser.add_argument("--masked", action="store_true", help="trained metrics with masks too")
     parser.add_argument("--with-mi", type=float, metavar="WEIGHT", help="trained metrics plus so much MI too")
     parser.add_argument(
@@ -203,7 +196,6 @@ def arguments() -> argparse.Namespace:
         "--size", nargs=3, type=float, metavar=("WARP", "SMOOTHNESS", "AFFINE"), help=f"of known maps: {MAPS}"
     )
     parser.add_argument("--levels", nargs="+", type=int, default=[4, 2], help="of the affine stage")
-    parser.add_argument("--shrinks", nargs="+", type=int, help=f"levels of the deformable stage: {SHRINKS}")
     parser.add_argument(
         "--from-truth",
         action="store_true",
@@ -230,7 +222,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--publish", type=Path, metavar="PAGE", help="put the tables on a page")
     options = parser.parse_args()
     if options.k is None:
-        options.k = [] if options.shipped or options.tries else ["3"]
+        options.k = [] if options.shipped else ["3"]
     return options
 
 
@@ -282,9 +274,8 @@ def arms(options: argparse.Namespace, data: Path) -> list[Arm]:
     if options.set != "histology":
         found.append(Arm(name="MI with mask", similarity=MI(), masked=True))
     found += [Arm(name="NMI", similarity=NMI()), Arm(name="MIND", similarity=MIND())]
-    tries = {name: str(RESULTS / "models" / name) for name in options.tries}
-    for name, model in (({SHIPPED: SHIPPED} if options.shipped else {}) | tries).items():
-        own = Arm(name=f"deep, {name}", similarity=DeepMetric(model=model), source="volumes")
+    if options.shipped:
+        own = Arm(name=f"deep, {SHIPPED}", similarity=DeepMetric(model=SHIPPED), source="volumes")
         found += [own, *relatives(options, own)]
     for kind in ("deep", "features", "wide", "axial", "made-up"):
         for count in options.k if kind == "deep" else vars(options)[kind.replace("-", "_")]:
@@ -364,7 +355,7 @@ def measure(case: Case, experiment: str, arm: Arm, options: argparse.Namespace) 
     else:
         start = case.truth if options.from_truth else case.start
         levels = () if case.truth is None or options.from_truth else options.levels
-        shrinks = tuple(options.shrinks or SHRINKS[options.set])
+        shrinks = SHRINKS[options.set]
         if options.after_mi:
             before = plan(MI(), shrinks, levels, SMOOTHING["known"]["MI"])
             start, levels = register(case.fixed, case.moving, before, initial=start, **masks).transform, ()
