@@ -7,11 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from regista.core import GeometryError, Grid, Image, PlanError, RegistrationError
 from regista.core.memory import available_bytes
 from regista.kernels.cpu.warp import warp
+from regista.kernels.cpu.widening import widened
 from regista.preprocessing import Reorient, unit_range
 from regista.registration._channels import metric_volumes
 from regista.registration._levels import Scan, content_box
@@ -265,15 +265,12 @@ def _widened(weights: NDArray[np.float32], grid: Grid, margin_mm: float) -> NDAr
     out = np.zeros_like(weights)
     if not weights.any():
         return out
-    reach = np.ceil(margin_mm / np.asarray(grid.spacing)).astype(int)
-    used = [
-        np.flatnonzero(weights.any(axis=tuple(a for a in range(weights.ndim) if a != axis)))
-        for axis in range(weights.ndim)
-    ]
+    place = embedded(grid)
+    volume, whole = weights.reshape(place.shape), out.reshape(place.shape)
+    reach = np.ceil(margin_mm / np.asarray(place.spacing)).astype(int)
+    used = [np.flatnonzero(volume.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     near = tuple(slice(max(one[0] - n, 0), one[-1] + n + 1) for one, n in zip(used, reach, strict=True))
-    inside = weights[near]
-    distance, nearest = distance_transform_edt(inside == 0, sampling=grid.spacing, return_indices=True)
-    out[near] = np.where(distance <= margin_mm, inside[tuple(nearest)], np.float32(0))
+    whole[near] = widened(volume[near], place.spacing, margin_mm)
     return out
 
 
