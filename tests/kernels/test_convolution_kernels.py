@@ -96,3 +96,18 @@ def test_maxima_are_of_every_two_places(rng, shape):
     blocks = x.reshape(3, *(m for n in shape for m in (n // 2, 2)))
     expected = blocks.max(tuple(range(2, blocks.ndim, 2)))
     np.testing.assert_array_equal(inner(fast.maxima(bordered(x)), len(shape)), expected)
+
+
+def test_planes_go_to_their_place_in_a_field(rng):
+    x, weight, bias = values(rng, 5, 6, 4, 9), values(rng, 3, 5, 3, 3, 3), values(rng, 3)
+    whole, some = np.zeros((2, 3, 6, 4, 9), np.float32)
+    fast.planes(fast.planes_part(weight), bordered(x), bias, whole)
+    fast.planes(fast.planes_part(weight), bordered(x)[2:6], bias, some, 2)
+    np.testing.assert_array_equal(some[:, 2:4], whole[:, 2:4])
+    assert not some[:, :2].any()
+    assert not some[:, 4:].any()
+
+
+def test_planes_are_of_few_outputs():
+    with pytest.raises(ValueError, match="2 to 4 outputs, got 1"):
+        fast.planes_part(np.zeros((1, 5, 3, 3), np.float32))

@@ -72,6 +72,16 @@ def test_a_training_begins_with_another_model(trained, slices, tmp_path):
     sha = hashlib.sha256((trained / "model.safetensors").read_bytes()).hexdigest()
     assert f"from the weights of {trained} (SHA-256 {sha})" in card
     assert "by 2 CPU threads" in card
+    # the weights lie elsewhere, or are others, when the same command is given again: the card keeps what was
+    again = (*same, "-o", tmp_path / "moved", "--start", tmp_path / "first")
+    shutil.copytree(trained, tmp_path / "first")
+    assert call(*again).exit_code == 0
+    (tmp_path / "first" / "model.safetensors").write_bytes(b"other")
+    assert call(*again).exit_code == 0
+    shutil.rmtree(tmp_path / "first")
+    assert call(*again).exit_code == 0
+    assert sha in (tmp_path / "moved" / "card.md").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "moved" / "model.json").read_text(encoding="utf-8"))["start_sha256"] == sha
     for extra, message in (
         ((*words, "-o", tmp_path / "no", "--start", trained), "with name voxelmorph-1"),
         ((*same, "-o", tmp_path / "no", "--start", tmp_path / "absent"), "no model"),

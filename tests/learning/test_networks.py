@@ -22,7 +22,7 @@ from regista.learning import (
     RegistrationNetwork,
     TrainingConfig,
 )
-from regista.learning._inference import Answer
+from regista.learning._inference import displacement_vox
 from regista.learning._networks import convolved
 from regista.learning._validation import mean_dice
 from regista.regularization import Diffusion
@@ -137,6 +137,31 @@ def test_folded_upsampling_is_the_same_network(name, shape):
         torch.testing.assert_close(folded, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
 
 
+def strong(ndim, sizes, **settings):
+    """Return a network whose answer is far from 0."""
+    torch.manual_seed(0)
+    network = RegistrationNetwork(ndim, sizes, **settings).eval()
+    for flow in (network.flow, *network.coarser_flows):
+        torch.nn.init.normal_(flow.weight, 0, 0.05)
+        torch.nn.init.normal_(flow.bias, 0, 0.5)
+    return network
+
+
+def answers_as(network, shape):
+    """Compare answers of the kernels with the network's own, by one thread and by two."""
+    moving, fixed = torch.rand(2, 1, 1, *shape, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network(moving, fixed).field[0].numpy()
+    assert np.abs(expected).max() > 0.2
+    images = [one[0, 0].numpy() for one in (fixed, moving)]
+    found = []
+    for count in (1, 2):
+        with threads(count):
+            found.append(displacement_vox(network, *images))
+    np.testing.assert_allclose(found[0], expected, atol=2e-5 * np.abs(expected).max())
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 @pytest.mark.parametrize("shape", [(33, 24, 35), (41, 30)], ids=str)
 @pytest.mark.parametrize(
@@ -151,22 +176,39 @@ def test_folded_upsampling_is_the_same_network(name, shape):
     ids=str,
 )
 def test_answers_of_the_kernels_are_those_of_the_network(name, shape, settings):
-    torch.manual_seed(0)
-    network = RegistrationNetwork(len(shape), ARCHITECTURES[name], **settings).eval()
-    for flow in (network.flow, *network.coarser_flows):
-        torch.nn.init.normal_(flow.weight, 0, 0.05)
-        torch.nn.init.normal_(flow.bias, 0, 0.5)
-    moving, fixed = torch.rand(2, 1, 1, *shape)
-    with torch.inference_mode():
-        expected = network(moving, fixed).field[0].numpy()
-    answer = Answer(network)
-    with threads(2):
-        found = answer.displacement_vox(fixed[0, 0].numpy(), moving[0, 0].numpy())
-    assert np.abs(expected).max() > 0.3
-    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-    with threads(1):
-        again = answer.displacement_vox(fixed[0, 0].numpy(), moving[0, 0].numpy())
-    np.testing.assert_array_equal(found, again)
+    answers_as(strong(len(shape), ARCHITECTURES[name], **settings), shape)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        (Architecture(encoder=(7,), decoder=(5, 3, 9), at_half=1), (16, 6, 7)),
+        (Architecture(encoder=(7,), decoder=(5, 3, 9), at_half=2), (17, 6, 7)),
+        (Architecture(encoder=(4, 6), decoder=(5, 3, 8, 1)), (32, 5, 9)),
+        (Architecture(encoder=(4, 16), decoder=(5, 16, 3), pooling="max"), (33, 5, 9)),
+        (Architecture(encoder=(4, 6), decoder=(5, 3, 8, 8, 17), pooling="max"), (1, 1, 1)),
+        (Architecture(encoder=(3,), decoder=(32, 33), at_half=1), (1, 40)),
+    ],
+    ids=str,
+)
+def test_answers_of_other_networks(sizes, shape):
+    answers_as(strong(len(shape), sizes), shape)
+
+
+def test_an_answer_is_of_the_weights_as_they_are_now():
+    network = strong(2, ARCHITECTURES["voxelmorph-1"])
+    answers_as(network, (20, 24))
+    with torch.no_grad():
+        for one in network.parameters():
+            one += 0.03 * torch.randn(one.shape, generator=torch.Generator().manual_seed(2))
+    answers_as(network, (20, 24))
+
+
+def test_an_answer_takes_views():
+    network = strong(2, ARCHITECTURES["voxelmorph-1"], edges=True)
+    fixed, moving = np.random.default_rng(0).random((2, 20, 24), np.float32)
+    expected = displacement_vox(network, fixed[::-1].copy(), moving.T.copy().T)
+    np.testing.assert_array_equal(displacement_vox(network, fixed[::-1], moving), expected)
 
 
 @pytest.mark.parametrize(

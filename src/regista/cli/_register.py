@@ -240,6 +240,8 @@ def _chosen(
                 "(similarity = {deep = {model = NAME, device = 'cuda'}})"
             )
         return chosen_plan(preset or (None if plan else DEFAULT_PRESET), plan, overrides, outputs)
+    if device not in (None, "auto", "cpu", "cuda"):
+        raise PlanError(f"--device is 'auto', 'cpu' or 'cuda', got {device!r}")
     if preset is not None or plan is not None:
         raise PlanError(
             "--model takes the place of --preset and --plan; a plan to go on with is named by --refine"

@@ -47,7 +47,7 @@ class Provenance:
 class CardFacts(NamedTuple):
     """What a card says of a training: steps and seconds in all, what computed, and what was measured on scans held out.
 
-    `start_sha256` is that of the weights it began with, where they still lay there when it was run last.
+    `start_sha256` is that of the weights it began with, where they are another model's.
     """
 
     steps: int

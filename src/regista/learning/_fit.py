@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from regista.core import FormatError, PlanError, ProgressCallback, silent
+from regista.core import PlanError, ProgressCallback, silent
 from regista.io import write_text
 from regista.learning._card import CardFacts, Provenance, card_text, picture_text, settings_of
 from regista.learning._checkpoint import CARD, PICTURES, WEIGHTS, file_hash, write_settings
 from regista.learning._config import ModelConfig
 from regista.learning._data import Dataset
 from regista.learning._loop import first_process, local_device
-from regista.learning._model import start_file
 from regista.learning._pictures import write_pictures
 from regista.learning._prepare import Align, PreparedScans, prepare_scans, reference_grid
 from regista.learning._sources import PairSource, Source
@@ -165,11 +163,6 @@ def fit(
         # labels that no term of the loss asks for are not carried along
         scans = parts.train if config.loss.dice_weight else replace(parts.train, codes=None, values=())
         source = PairSource(scans, config.training.augmentation)
-    start_sha256 = None
-    if config.training.start is not None:
-        # a training that goes on needs it no more
-        with contextlib.suppress(FormatError, FileNotFoundError):
-            start_sha256 = file_hash(start_file(config.training.start))
     result = train(
         config,
         source,
@@ -185,7 +178,9 @@ def fit(
         test = score(result.network, parts.test, config.loss, config.inputs.spacing_mm, device=device)
     if not first_process():
         return result, test
-    facts = CardFacts(result.steps, result.total_seconds, result.devices, result.best, test, start_sha256)
+    facts = CardFacts(
+        result.steps, result.total_seconds, result.devices, result.best, test, result.start_sha256
+    )
     pictures = ""
     for name, part in {"test": parts.test, "validation": parts.validation, "training": parts.train}.items():
         if part is not None and part.pairs:

@@ -30,15 +30,38 @@ _SLAB = 16
 """Planes at full resolution that are worked out at a time: even."""
 
 
-class Answer:
-    """A trained network made ready to answer.
-
-    It stands in for PyTorch where `UNet.pyramid` and `RegistrationNetwork.estimates` ask who works a layer out.
+def displacement_vox(network: RegistrationNetwork, fixed: Floats, moving: Floats) -> Floats:
+    """Return the displacement, voxels ``(n, *shape)``, for images ``(*shape)`` from 0 to 1.
 
     Parameters
     ----------
     network : RegistrationNetwork
-        On the CPU; weights that change after the first answer are not seen.
+        On the CPU.
+    fixed, moving : (*shape) float32 ndarray
+        Images on the network's grid.
+    """
+    shape = fixed.shape
+    pair = [moving, fixed]
+    with torch.inference_mode():
+        if network.edges:
+            pair = [edge_strength(torch.tensor(one.copy())[None, None])[0, 0].numpy() for one in pair]
+        seen = features(_sides([-(-n // network.factor) * network.factor for n in shape]), 2)
+        inside = tuple(slice(1, 1 + n) for n in _sides(shape))
+        for channel, image in enumerate(pair):
+            seen[inside][..., channel] = image.reshape(_sides(shape))
+        answer = _Answer(network)
+        *below, finest = network.body.pyramid(seen, by=answer)
+        estimate = network.estimates(below, finest, by=answer.flow)[-1]
+        return cast(Floats, network.displacement(estimate, shape)[0].numpy())
+
+
+class _Answer:
+    """Works the layers out, in one answer: `UNet.pyramid` and `RegistrationNetwork.estimates` ask it in PyTorch's place.
+
+    Parameters
+    ----------
+    network : RegistrationNetwork
+        On the CPU.
     """
 
     def __init__(self, network: RegistrationNetwork) -> None:
@@ -50,25 +73,10 @@ class Answer:
         # each layer runs ahead of the next by up to 2 planes
         self.margin = 4 + 2 * (1 + len(body.at_half) + len(body.after))
 
-    @torch.inference_mode()
-    def displacement_vox(self, fixed: Floats, moving: Floats) -> Floats:
-        """Return the displacement, voxels ``(n, *shape)``, for images ``(*shape)`` from 0 to 1."""
-        network, shape = self.network, fixed.shape
-        pair = [moving, fixed]
-        if network.edges:
-            pair = [edge_strength(torch.from_numpy(one)[None, None])[0, 0].numpy() for one in pair]
-        seen = features(_sides([-(-n // network.factor) * network.factor for n in shape]), 2)
-        inside = tuple(slice(1, 1 + n) for n in _sides(shape))
-        for channel, image in enumerate(pair):
-            seen[inside][..., channel] = image.reshape(_sides(shape))
-        *below, finest = network.body.pyramid(seen, by=self)
-        estimate = network.estimates(below, finest, by=self.flow)[-1]
-        return cast(Floats, network.displacement(estimate, shape)[0].numpy())
-
-    def step(self, layer: nn.Module, x: Features | Tail, beside: Features | None = None) -> Features | Tail:
+    def step(self, layer: nn.Module, x: Features | _Tail, beside: Features | None = None) -> Features | _Tail:
         """Return a convolution of x, or of x at twice its resolution and what lies beside it there, rectified."""
-        if isinstance(x, Tail) or layer is self._tail:
-            return Tail(self, layer, x, beside)
+        if isinstance(x, _Tail) or layer is self._tail:
+            return _Tail(self, layer, x, beside)
         inputs = [x] if beside is None else [x, beside]
         stride = _stride(layer)
         out = features(_sides([-(-n // stride) for n in _inner(inputs[-1])]), _outputs(layer))
@@ -89,39 +97,41 @@ class Answer:
         """Return the largest values at half the resolution."""
         return maxima(x)
 
-    def flow(self, layer: nn.Module, x: Features | Tail) -> Tensor:
+    def flow(self, layer: nn.Module, x: Features | _Tail) -> Tensor:
         """Return a field ``(1, n, *shape)``, not rectified."""
         weight, bias = _values(layer)
         if layer not in self._laid_out:
             self._laid_out[layer] = [planes_part(weight)]
         one = self._laid_out[layer][0]
-        field = np.empty((len(bias), *(x.shape if isinstance(x, Tail) else _inner(x))), np.float32)
+        field = np.empty((len(bias), *(x.shape if isinstance(x, _Tail) else _inner(x))), np.float32)
         for a in range(0, field.shape[1], _SLAB):
             b = min(a + _SLAB, field.shape[1])
-            planes(one, _planes(x, a, b), bias, field[:, a:b])
+            planes(one, _planes(x, a, b), bias, field, a)
         return torch.from_numpy(field if self.network.ndim == 3 else field[:, 0])[None]
 
 
-class Tail:
+class _Tail:
     """Features at full resolution, of which a few planes at a time are worked out, from the first to the last.
 
     Whole they would be the most memory that a network takes, several times its answer.
 
     Parameters
     ----------
-    answer : Answer
+    answer : _Answer
         Who works layers out.
     layer : nn.Module
         The layer that gives these features.
-    x : Features or Tail
+    x : Features or _Tail
         What it sees: features of half the resolution, or those of the layer before.
     beside : Features or None
         What lies beside features of half the resolution.
     """
 
-    def __init__(self, answer: Answer, layer: nn.Module, x: Features | Tail, beside: Features | None) -> None:
+    def __init__(
+        self, answer: _Answer, layer: nn.Module, x: Features | _Tail, beside: Features | None
+    ) -> None:
         self._answer, self._layer, self._x, self._beside = answer, layer, x, beside
-        self.shape: tuple[int, ...] = x.shape if isinstance(x, Tail) else _inner(x)
+        self.shape: tuple[int, ...] = x.shape if isinstance(x, _Tail) else _inner(x)
         if beside is not None:
             self.shape = _inner(beside)
         sides = _sides([_SLAB + answer.margin, *self.shape[1:]])
@@ -161,9 +171,9 @@ class Tail:
         return [_planes(self._x, start // 2, stop // 2), _planes(self._beside, start, stop)]
 
 
-def _planes(x: Features | Tail, start: int, stop: int) -> Features:
+def _planes(x: Features | _Tail, start: int, stop: int) -> Features:
     """Return planes with one before and one behind."""
-    return x.planes(start, stop) if isinstance(x, Tail) else x[start : stop + 2]
+    return x.planes(start, stop) if isinstance(x, _Tail) else x[start : stop + 2]
 
 
 def _inner(x: Features) -> tuple[int, ...]:

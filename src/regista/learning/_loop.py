@@ -128,6 +128,8 @@ class Course:
         Time spent in this session, and in all of them.
     devices : tuple of str
         What computed.
+    start_sha256 : str or None
+        Of the weights it began with, where they are another model's.
     """
 
     steps: int
@@ -136,6 +138,7 @@ class Course:
     seconds: float
     total_seconds: float
     devices: tuple[str, ...]
+    start_sha256: str | None
 
 
 class TrainingLoop(ABC, Generic[Batch]):
@@ -177,6 +180,7 @@ class TrainingLoop(ABC, Generic[Batch]):
         self.step, self.stale = 0, 0
         self.whole = True  # whether the state is that between two steps
         self.data = ""  # tells one set of scans from another
+        self.start_sha256: str | None = None  # of the weights it began with, where they are another model's
         self.began, self.spent = (
             time.monotonic(),
             0.0,
@@ -224,7 +228,15 @@ class TrainingLoop(ABC, Generic[Batch]):
         self.network.eval()
         finished = self.step >= self.setup.steps or self._tired()
         seconds = time.monotonic() - began
-        return Course(self.step, finished, self.best, seconds, self.spent + seconds, tuple(self.devices))
+        return Course(
+            self.step,
+            finished,
+            self.best,
+            seconds,
+            self.spent + seconds,
+            tuple(self.devices),
+            self.start_sha256,
+        )
 
     def _steps(
         self, ahead: ThreadPoolExecutor, began: float, deadline: float, board: Callable[..., None]
@@ -335,6 +347,7 @@ class TrainingLoop(ABC, Generic[Batch]):
                 "data": self.data,
                 "seconds": self.spent + time.monotonic() - self.began,
                 "devices": self.devices,
+                "start_sha256": self.start_sha256,
             },
         )
 
@@ -350,6 +363,7 @@ class TrainingLoop(ABC, Generic[Batch]):
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.stale = state["step"], state["stale"]
         self.best, self.best_weights, self.rows = state["best"], state["best_weights"], state["rows"]
+        self.start_sha256 = state.get("start_sha256")
         now = [] if self.step >= self.setup.steps or self._tired() else self.devices
         self.devices = [*dict.fromkeys([*state.get("devices", []), *now])]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from regista.core import FormatError, GeometryError, Grid, Image, PlanError, get
 from regista.kernels.cpu.warp import warp
 from regista.learning._checkpoint import SETTINGS, WEIGHTS, file_hash, load_weights, read_settings
 from regista.learning._config import ModelConfig
-from regista.learning._inference import Answer
+from regista.learning._inference import displacement_vox
 from regista.learning._networks import RegistrationNetwork
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
 from regista.similarity import METRIC_KIND, load_metric_model
@@ -51,10 +50,6 @@ class RegistrationModel:
     config: ModelConfig
     network: RegistrationNetwork
     settings: dict[str, Any]
-
-    @cached_property
-    def _answer(self) -> Answer:
-        return Answer(self.network)
 
     def predict(self, fixed: Image, moving: Image, initial: Transform | None = None) -> Transform:
         """Register a pair in one forward pass.
@@ -114,8 +109,7 @@ class RegistrationModel:
         torch.set_num_threads(get_threads())
         device = next(self.network.parameters()).device
         if device.type == "cpu":
-            found: NDArray[np.float32] = self._answer.displacement_vox(fixed, moving)
-            return found
+            return displacement_vox(self.network, fixed, moving)
         # a card's short mantissas would change the field
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             pair = (torch.from_numpy(np.ascontiguousarray(one))[None, None] for one in (moving, fixed))

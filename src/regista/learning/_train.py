@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from regista.core import PlanError, ProgressCallback, get_threads, silent
+from regista.learning._checkpoint import file_hash
 from regista.learning._config import ModelConfig
 from regista.learning._loop import Crew, TrainingLoop, crew, local_device
-from regista.learning._model import start_weights
+from regista.learning._model import start_file, start_weights
 from regista.learning._networks import RegistrationNetwork
 from regista.learning._prepare import PreparedScans
 from regista.learning._sources import Sample, Source
@@ -40,6 +41,8 @@ class TrainingResult:
         Time spent in this session, and in all of them, validation included.
     devices : tuple of str
         What computed: a GPU's name, or a number of CPU threads.
+    start_sha256 : str or None
+        Of the weights it began with, where they are another model's.
     """
 
     network: RegistrationNetwork
@@ -49,6 +52,7 @@ class TrainingResult:
     seconds: float
     total_seconds: float
     devices: tuple[str, ...]
+    start_sha256: str | None = None
 
 
 def train(
@@ -124,6 +128,7 @@ def train(
         seconds=course.seconds,
         total_seconds=course.total_seconds,
         devices=course.devices,
+        start_sha256=course.start_sha256,
     )
 
 
@@ -165,6 +170,7 @@ class _Training(TrainingLoop[list[Sample]]):
         weights = start_weights(self.model)
         if weights is not None:
             self.network.load_state_dict(weights)
+            self.start_sha256 = file_hash(start_file(cast(str, self.model.training.start)))
 
     def batch(self, step: int) -> list[Sample]:
         setup = self.model.training

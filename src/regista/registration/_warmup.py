@@ -50,11 +50,8 @@ def warmup() -> float:
 
 def _convolutions() -> None:
     """Compile what trained networks answer by."""
-    x, weight, bias = (
-        convolution.features((2, 2, 2), 1),
-        np.zeros((3, 1, 3, 3, 3), np.float32),
-        np.zeros(3, np.float32),
-    )
+    x, bias = convolution.features((2, 2, 2), 1), np.zeros(3, np.float32)
+    weight = np.zeros((3, 1, 3, 3, 3), np.float32)
     parts = [(convolution.part(weight), x)]
     convolution.convolve(parts, bias, 1.0, convolution.features((2, 2, 2), 3))
     convolution.planes(convolution.planes_part(weight), x, bias, np.zeros((3, 2, 2, 2), np.float32))

@@ -30,7 +30,9 @@ _WIDE, _NARROW = 16, 8
 """Outputs of a tile, channels last. What is wider than registers is split by the compiler."""
 _PLACES_WIDE, _PLACES_NARROW = 8 * _SUMS // _WIDE, 8 * _SUMS // _NARROW
 _BEHIND = 64
-"""Places that the last tile of a row reads on behind it, at most: the next row, or room after the last."""
+"""Places that the last tile of a row reads on behind it: the next row, or room after the last. At most (12 - 1) 4 + 4 + 2, of
+`planes` of 2 outputs."""
+_LOWEST = np.float32(-3.4e38)
 _FLOAT, _WHOLE = ir.FloatType(), ir.IntType(64)
 _SIZE = ir.Constant(_WHOLE, 4)
 
@@ -138,7 +140,7 @@ class Part:
     runs: NDArray[np.int64]
 
 
-def part(weight: NDArray[np.float32], kind: str = "same", lanes: int | None = None) -> Part:
+def part(weight: NDArray[np.float32], kind: str = "same", narrow: bool = False) -> Part:
     """Return weights laid out for the kernel.
 
     Parameters
@@ -148,14 +150,13 @@ def part(weight: NDArray[np.float32], kind: str = "same", lanes: int | None = No
     kind : {'same', 'halved', 'doubled'}
         The convolution keeps the input's size, takes every other place of it, or follows a repetition of every place
         along every axis; then each output sees 2 places of the input per axis, whose weights are sums of the 3.
-    lanes : int, optional
-        Outputs of one block.
+    narrow : bool
+        Blocks of 8 outputs, however many there are; otherwise of 16, where they divide the outputs.
     """
     if weight.ndim == 4:
         weight = weight[:, :, None]
     outputs, channels, *sides = weight.shape
-    if lanes is None:
-        lanes = _WIDE if outputs % _WIDE == 0 else _NARROW
+    lanes = _WIDE if outputs % _WIDE == 0 and not narrow else _NARROW
     blocks = -(-outputs // lanes)
     full = np.zeros((blocks * lanes, channels, *sides), np.float32)
     full[:outputs] = weight
@@ -209,7 +210,9 @@ def convolve(
     return out
 
 
-def planes(one: Part, x: Features, bias: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+def planes(
+    one: Part, x: Features, bias: NDArray[np.float32], out: NDArray[np.float32], first: int = 0
+) -> None:
     """Write a convolution to few outputs, channels first and not rectified, as fields are kept.
 
     Parameters
@@ -221,27 +224,31 @@ def planes(one: Part, x: Features, bias: NDArray[np.float32], out: NDArray[np.fl
     bias : (n,) float32 ndarray
         Of each output.
     out : (n, I, J, K) float32 ndarray
-        Written.
+        Written, as many planes as x has.
+    first : int
+        Plane of `out` that is the first of x.
     """
     count = len(bias)
     together = _NARROW // count
     shifts = np.zeros(_NARROW, np.float32)
     shifts[: together * count] = np.tile(bias, together)
-    args = one.weights[0, 0], _offsets(one, x), x, shifts, together, out
-    parallel_for(lambda a, b: _planes(a, b, *args), out.shape[1] * out.shape[2])
+    args = one.weights[0, 0], _offsets(one, x), x, shifts, together, first, out
+    parallel_for(lambda a, b: _planes(a, b, *args), (x.shape[0] - 2) * out.shape[2])
 
 
 def planes_part(weight: NDArray[np.float32]) -> Part:
-    """Return the weights of a convolution to n ≤ 4 outputs for `planes`.
+    """Return the weights of a convolution to n outputs, 2 to 4, for `planes`.
 
     A vector holds the outputs of 8 // n neighbours along the last axis: one convolution that is as much wider.
     """
     count = len(weight)
+    if not 2 <= count <= 4:
+        raise ValueError(f"planes are of 2 to 4 outputs, got {count}")
     together = _NARROW // count
     wide = np.zeros((together * count, *weight.shape[1:-1], together + 2), np.float32)
     for p in range(together):
         wide[p * count : (p + 1) * count, ..., p : p + 3] = weight
-    return part(wide, lanes=_NARROW)
+    return part(wide, narrow=True)
 
 
 def maxima(x: Features) -> Features:
@@ -261,9 +268,9 @@ def _offsets(one: Part, x: Features) -> NDArray[np.int64]:
 @inlined
 def _first(kind, shape, z, y, odd):
     """Return the place of a row's first output in an input, before its taps, and how far outputs are apart there."""
-    if kind == 2:
+    if kind == _DOUBLED:
         z, y, x, apart = (z >> 1) + (z & 1), (y >> 1) + (y & 1), odd, 1
-    elif kind == 1:
+    elif kind == _HALVED:
         z, y, x, apart = 2 * z, 2 * y, 0, 2
     else:
         x, apart = odd, 1
@@ -273,12 +280,13 @@ def _first(kind, shape, z, y, odd):
 @inlined
 def _row_sums(sums, step, x, from_x, offsets, weights):
     """Add to the sums of a row of outputs, tile by tile, what an input gives."""
-    places, lanes = (6, 16) if sums.shape[1] == 16 else (12, 8)
+    lanes = sums.shape[1]
+    places = _PLACES_WIDE if lanes == _WIDE else _PLACES_NARROW
     runs, length, table, values = weights.shape[0], weights.shape[1], offsets.ctypes.data, weights.ctypes.data
     for t in range(sums.shape[0] // places):
         here = sums.ctypes.data + 4 * t * places * lanes
         there = x.ctypes.data + 4 * (from_x + t * places * step)
-        if lanes == 16:
+        if lanes == _WIDE:
             _tile_wide(here, there, step, table, runs, length, values)
         else:
             _tile_narrow(here, there, step, table, runs, length, values)
@@ -287,7 +295,7 @@ def _row_sums(sums, step, x, from_x, offsets, weights):
 @inlined
 def _room(count, lanes):
     """Return room for the sums of a row of outputs: whole tiles."""
-    places = 6 if lanes == 16 else 12
+    places = _PLACES_WIDE if lanes == _WIDE else _PLACES_NARROW
     return np.empty((-(-count // places) * places, lanes), np.float32)
 
 
@@ -301,7 +309,7 @@ def _start(sums, bias):
 @njit
 def _rows(start, stop, kind_a, w_a, off_a, a, kind_b, w_b, off_b, b, bias, slope, out):
     rows, width, lanes = out.shape[1] - 2, out.shape[2] - 2, w_a.shape[4]
-    split = 2 if kind_a == 2 else 1  # even and odd places have weights of their own
+    split = 2 if kind_a == _DOUBLED else 1  # even and odd places have weights of their own
     count = width // split
     sums = _room(count, lanes)
     for row in range(start, stop):
@@ -325,9 +333,9 @@ def _rows(start, stop, kind_a, w_a, off_a, a, kind_b, w_b, off_b, b, bias, slope
 
 
 @njit
-def _planes(start, stop, weights, offsets, x, bias, together, out):
+def _planes(start, stop, weights, offsets, x, bias, together, first, out):
     rows, width, count = out.shape[2], out.shape[3], out.shape[0]
-    sums = _room(-(-width // together), 8)
+    sums = _room(-(-width // together), _NARROW)
     for row in range(start, stop):
         z, y = row // rows, row % rows
         from_x, _ = _first(0, x.shape, z, y, 0)
@@ -335,7 +343,7 @@ def _planes(start, stop, weights, offsets, x, bias, together, out):
         _row_sums(sums, together * x.shape[3], x, from_x, offsets, weights)
         for n in range(count):
             for k in range(width):
-                out[n, z, y, k] = sums[k // together, (k % together) * count + n]
+                out[n, first + z, y, k] = sums[k // together, (k % together) * count + n]
 
 
 @njit
@@ -344,7 +352,7 @@ def _maxima(start, stop, x, out):
     for i in range(start, stop):
         for j in range(out.shape[1] - 2):
             goal = out[i + 1, j + 1]
-            goal[1:-1] = -np.inf
+            goal[1:-1] = _LOWEST
             for a in range(depth):
                 for b in range(2):
                     row = x[depth * i + a + 1, 2 * j + b + 1]
