@@ -94,6 +94,15 @@ def test_a_training_begins_with_another_model(trained, slices, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize(("device", "message"), [("gpu", "got 'gpu'"), ("cuda:77", "graphics card")])
+def test_a_device_that_is_not_there_is_told_before_scans_are_read(slices, tmp_path, device, message):
+    for kind in ("voxelmorph", "deep-metric"):
+        refused = call("train", kind, slices / "scans.csv", "-o", tmp_path / "no", "--device", device)
+        assert refused.exit_code == 2, refused.output
+        assert message in " ".join(refused.stderr.split())
+    assert not (tmp_path / "no").exists()
+
+
 def test_what_is_told_of_made_up_images_reaches_their_source(slices, tmp_path, monkeypatch):
     seen = {}
 

@@ -287,6 +287,13 @@ def test_augmentation_moves_both_images_and_their_labels_alike():
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(PlanError, match="finds no graphics cards here"):
+        local_device("cuda")
+    for word in ("gpu", "cpu:1", "cuda:x"):
+        with pytest.raises(PlanError, match="'auto', 'cpu' or 'cuda'"):
+            local_device(word)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert local_device("cuda") == "cuda"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "run")
     monkeypatch.setenv("LOCAL_RANK", "3")

@@ -158,6 +158,7 @@ def run_model(
     assert fixed is not None
     assert moving is not None
     model = load_model(name, device)
+    model.check(fixed, moving)  # before the linear stages
     plan = None if initial is not None else linear_plan(model.settings)
     first = None if plan is None else run(plan, None)
     start = initial if first is None else first.transform

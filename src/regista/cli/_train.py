@@ -155,7 +155,7 @@ def voxelmorph(
         bool, typer.Option("--restart", help="Begin again, even where a checkpoint lies.")
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16.")] = False,
-    device: Annotated[str, typer.Option(help="'cpu', or 'cuda' for a GPU.")] = "cpu",
+    device: Annotated[str, typer.Option(help="'cpu', 'cuda' for a GPU, or 'auto'.")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Same seed and threads: same weights.")] = 0,
     licence: Annotated[str, typer.Option(help="Terms of the data, for the model card.")] = "not stated",
     threads: Threads = None,
@@ -174,7 +174,7 @@ def voxelmorph(
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import Provenance, fit, prepare_parts, read_dataset, split_subjects
-    from regista.learning._loop import first_process
+    from regista.learning._loop import first_process, local_device
     from regista.learning._model import start_file, start_weights
 
     if synthesis not in (None, "labels", "shapes"):
@@ -199,6 +199,7 @@ def voxelmorph(
         )
     if synthesis is not None and align == "affine":
         align = "multimodal"  # scans to come may be of two contrasts
+    device = local_device(device)
     outputs = [output / name for name in FILES]
     begins = restart or not (output / FILES[-1]).exists()  # what goes on has its weights
     keep_inputs(outputs, [data, *([start_file(start)] if start is not None and begins else [])])

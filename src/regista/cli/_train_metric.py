@@ -58,7 +58,7 @@ def deep_metric(
             "--trust-alignment", help="Take pairs that look more alike when shifted or turned as aligned."
         ),
     ] = False,
-    device: Annotated[str, typer.Option(help="'cpu', or 'cuda' for a GPU.")] = "cpu",
+    device: Annotated[str, typer.Option(help="'cpu', 'cuda' for a GPU, or 'auto'.")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Same seed and threads: same weights.")] = 0,
     licence: Annotated[str, typer.Option(help="Terms of the data, for the model card.")] = "not stated",
     threads: Threads = None,
@@ -77,7 +77,9 @@ def deep_metric(
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import MetricConfig, MetricOrigin, PatchConfig, fit_metric, read_pairs, split_pairs
+    from regista.learning._loop import local_device
 
+    device = local_device(device)
     outputs = [output / name for name in FILES]
     keep_inputs(outputs, [pairs])
     files = read_pairs(pairs)

@@ -16,6 +16,7 @@ from regista.kernels.cpu.warp import warp
 from regista.learning._checkpoint import SETTINGS, WEIGHTS, file_hash, load_weights, read_settings
 from regista.learning._config import ModelConfig
 from regista.learning._inference import displacement_vox
+from regista.learning._loop import local_device
 from regista.learning._networks import RegistrationNetwork
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
 from regista.similarity import METRIC_KIND, load_metric_model
@@ -51,6 +52,22 @@ class RegistrationModel:
     network: RegistrationNetwork
     settings: dict[str, Any]
 
+    def check(self, fixed: Image, moving: Image) -> None:
+        """Refuse images that the network cannot take.
+
+        Raises
+        ------
+        GeometryError, FormatError
+            If they have another number of axes than the network, several values per voxel, or NaN.
+        """
+        for role, image in (("fixed", fixed), ("moving", moving)):
+            if image.ndim != self.config.network.ndim:
+                raise GeometryError(
+                    f"the model {self.name!r} is for {self.config.network.ndim}-D images, the {role} image is "
+                    f"{image.ndim}-D: choose another model (`regista models list`)"
+                )
+            check_scan(image, f"the {role} image")
+
     def predict(self, fixed: Image, moving: Image, initial: Transform | None = None) -> Transform:
         """Register a pair in one forward pass.
 
@@ -74,14 +91,8 @@ class RegistrationModel:
         PlanError
             If the start is not linear.
         """
+        self.check(fixed, moving)
         linear = _linear(initial, self.config.network.ndim)
-        for role, image in (("fixed", fixed), ("moving", moving)):
-            if image.ndim != self.config.network.ndim:
-                raise GeometryError(
-                    f"the model {self.name!r} is for {self.config.network.ndim}-D images, the {role} image is "
-                    f"{image.ndim}-D: choose another model (`regista models list`)"
-                )
-            check_scan(image, f"the {role} image")
         lattice = model_grid(fixed, self.config.inputs, multiple=self.config.network.sizes.factor)
         here = seen_by_network(fixed, lattice, self.config.inputs)
         there = seen_by_network(moving, lattice, self.config.inputs, linear)
@@ -178,10 +189,7 @@ def load_model(name: str | Path, device: str = "auto") -> RegistrationModel:
     PlanError
         If the device is another word, or PyTorch finds no graphics card.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise PlanError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise PlanError("device = 'cuda', and PyTorch finds no graphics card here: take 'cpu' or 'auto'")
+    device = local_device(device)
     folder = find_model(name)
     config, settings = read_settings(folder)
     if not isinstance(config, ModelConfig):
@@ -200,8 +208,6 @@ def load_model(name: str | Path, device: str = "auto") -> RegistrationModel:
         ) from None
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise FormatError(f"{folder / WEIGHTS} holds NaN or Inf weights: train the model again")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     network.eval().to(device, memory_format=_layout(config.network.ndim + 2))
     return RegistrationModel(folder.name, folder, config, network, settings)
 

@@ -30,12 +30,15 @@ def check_scan(image: Image, name: str) -> None:
     if image.kind != "scalar":
         what = "frames" if image.kind == "series" else "channels"
         raise FormatError(
-            f"{name} has {len(image.data)} {what}, expected one value per voxel: take one of them, with "
-            "`regista convert IMAGE OUT --frame N`"
+            f"{name} has {len(image.data)} {what}, and a network sees one value per voxel: take one of them, with "
+            "`regista convert IMAGE OUT --frame N`, and give no further contrasts (--fixed-channel, --moving-channel)"
         )
     bad = non_finite_count(image)
     if bad:
-        raise FormatError(f"{name} has {bad} NaN or Inf voxels: replace them before a network sees it")
+        raise FormatError(
+            f"{name} has {bad} NaN or Inf voxels, which a network cannot leave out as a plan can: replace them in the "
+            "file, by numpy.nan_to_num or the like"
+        )
     if image.data.size == 0 or image.data.min() == image.data.max():
         raise FormatError(f"{name} is constant: there is nothing to register in it")
 
