@@ -6,7 +6,8 @@ import numpy as np
 
 from regista.core import parallel_for
 from regista.kernels.cpu._jit import inlined, njit
-from regista.kernels.cpu.penalties import _B, _is_diagonal, _weights
+from regista.kernels.cpu.corners import BLOCK as _B
+from regista.kernels.cpu.penalties import _is_diagonal, _weights
 
 _NONE = np.ones((1, 1, 1), np.float32)
 _XX, _YY, _ZZ, _XY, _XZ, _YZ = range(6)
