@@ -82,10 +82,10 @@ SETS = {
     "brain_syn_cc": Set(  # the slow ones of `brain` alone, on a few pairs
         images="brain_t1",
         ours=("syn-cc",),
-        peers=("greedy", "dipy:syn", "ants:syn-cc"),
+        peers=("greedy", "dipy:syn", "ants:syn-cc-2", "ants:syn-cc"),
         slow=(),
         quick=("syn-cc",),
-        options=_BRAIN,
+        options=(*_BRAIN, "--methods-file", str(ROOT / "benchmarks" / "ants_radius_2.toml")),
     ),
     "brain_same_affine": Set(
         images="brain_t1",
