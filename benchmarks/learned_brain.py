@@ -13,16 +13,13 @@ page.
 
 import argparse
 import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from harness.learning import Printer, command_line, dice_of, timed, write_table
-from harness.machine import RESULTS, commit, data_folder
-from harness.tables import write_rows
-from harness.trained import Method, Row, ants_method, deformation, keep_run, read_rows, table
-from regista.core import Image, set_threads
+from harness.learning import command_line, dice_of, timed, write_table
+from harness.machine import RESULTS, data_folder
+from harness.trained import Method, Row, ants_method, deformation, run, train_and_keep
+from regista.core import Image
 from regista.io import read, read_labels
 from regista.learning import (
     KL,
@@ -35,13 +32,11 @@ from regista.learning import (
     Provenance,
     RegistrationModel,
     TrainingConfig,
-    fit,
-    load_model,
     prepare_parts,
     read_dataset,
     split_subjects,
 )
-from regista.registration import LinearStage, load_plan, register
+from regista.registration import Plan, load_plan, register
 from regista.regularization import Diffusion
 from regista.similarity import LNCC
 from regista.transforms import Transform
@@ -149,14 +144,19 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
     )
 
 
-def whole(run: Method) -> Timed:
+def whole(method: Method) -> Timed:
     """Return a method as one that times itself."""
 
     def timed_run(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
-        transform, seconds = timed(lambda: run(fixed, moving))
+        transform, seconds = timed(lambda: method(fixed, moving))
         return transform, {"seconds": seconds}
 
     return timed_run
+
+
+def engine(plan: str | Plan) -> Timed:
+    """Return a plan, or a preset by name, as a method."""
+    return whole(lambda fixed, moving: register(fixed, moving, plan).transform)
 
 
 def classical(slow: bool) -> dict[str, Timed]:
@@ -164,31 +164,32 @@ def classical(slow: bool) -> dict[str, Timed]:
     peers = {"ANTs affine": "Affine", "ANTs SyN, its default (MI)": "SyN"}
     peers |= {"ANTs SyN, CC": "antsRegistrationSyN[s]"} if slow else {}
     return {
-        "affine": whole(lambda f, m: register(f, m, "affine").transform),
-        "brain-t1": whole(lambda f, m: register(f, m, "brain-t1").transform),
-        "accurate": whole(lambda f, m: register(f, m, "accurate").transform),
+        **{preset: engine(preset) for preset in ("affine", "brain-t1", "accurate")},
         **{name: whole(ants_method(kind)) for name, kind in peers.items()},
     }
 
 
-def learned(model: RegistrationModel, name: str, refine: Sequence[str]) -> dict[str, Timed]:
-    """Return the network, and the deformable stages of presets from the network's field."""
+def learned(
+    model: RegistrationModel, name: str, refine: Sequence[str], linear: str | Plan = "affine"
+) -> dict[str, Timed]:
+    """Return the network after a linear map, and the deformable stages of presets from the network's field."""
+    # imports what a machine that only trains may lack
+    from regista.cli._models import without_linear_stages
 
     def predicted(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
-        affine, before = timed(lambda: register(fixed, moving, "affine").transform)
+        affine, before = timed(lambda: register(fixed, moving, linear).transform)
         field, seconds = timed(lambda: model.predict(fixed, moving, initial=affine))
         return field, {"seconds": before + seconds, "network_seconds": seconds}
 
     def refined(preset: str) -> Timed:
-        plan = load_plan(preset)
-        plan = replace(plan, stages=tuple(one for one in plan.stages if not isinstance(one, LinearStage)))
+        plan = without_linear_stages(load_plan(preset))
 
-        def run(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
+        def from_field(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
             start, taken = predicted(fixed, moving)
             found, after = timed(lambda: register(fixed, moving, plan, initial=start).transform)
             return found, {**taken, "seconds": taken["seconds"] + after}
 
-        return run
+        return from_field
 
     return {name: predicted, **{f"{name} + {preset}": refined(preset) for preset in refine}}
 
@@ -199,8 +200,8 @@ def measure(data: Path, methods: Mapping[str, Timed], pairs: int) -> list[Row]:
     for fixed, moving in list(itertools.permutations(TEST, 2))[:pairs]:
         images = [read(data / "brain_t1" / f"{person}_t1.nii.gz") for person in (fixed, moving)]
         labels = [read_labels(data / "brain_t1" / f"{person}_labels.nii.gz") for person in (fixed, moving)]
-        for method, run in methods.items():
-            transform, taken = run(*images)
+        for method, registered in methods.items():
+            transform, taken = registered(*images)
             folded, rough = deformation(transform, images[0].grid)
             row: Row = {
                 "fixed": fixed,
@@ -234,31 +235,24 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, Provenance]:
     )
 
 
+def run_classical(options: argparse.Namespace) -> list[Row]:
+    """Register the test pairs by what needs no training."""
+    return measure(data_folder(options.data), classical(options.slow), options.pairs)
+
+
+def test(options: argparse.Namespace, model: RegistrationModel) -> list[Row]:
+    """Register the test pairs by the network and from its field."""
+    return measure(data_folder(options.data), learned(model, options.name, options.refine), options.pairs)
+
+
 def train_and_test(options: argparse.Namespace) -> list[Row]:
-    """Train, register the test pairs by the network and from its field, keep the run; return the rows."""
-    sources = commit()  # as they are now, not when the run has ended
-    parts, origin = prepared(options)
-    place = RESULTS / "learned_brain" / options.name
-    result, _ = fit(parts, place, origin, minutes=options.minutes, progress=Printer(), device=options.device)
-    model = load_model(place)
-    rows = measure(data_folder(options.data), learned(model, options.name, options.refine), options.pairs)
-    keep_run(f"learned_brain_{options.name}", options, origin, result, model, rows, sources)
-    return rows
+    """Train, register the test pairs, keep the run; return the rows."""
+    return train_and_keep("learned_brain", options, prepared, test, options.device)
 
 
 def main() -> None:
     """Run what is asked for, and print the table."""
-    options = arguments().parse_args()
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(options.threads)
-    set_threads(options.threads)
-    known = RESULTS / f"{CLASSICAL}.csv"
-    if options.classical:
-        rows = measure(data_folder(options.data), classical(options.slow), options.pairs)
-        write_rows(CLASSICAL, rows)
-    else:
-        rows = train_and_test(options)
-        rows = (read_rows(known) if known.is_file() else []) + rows
-    print(table(rows, COLUMNS))
+    run(CLASSICAL, arguments().parse_args(), run_classical, train_and_test, COLUMNS)
 
 
 if __name__ == "__main__":

@@ -12,28 +12,26 @@ puts them on their page.
 """
 
 import argparse
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from harness.learning import Printer, command_line, timed, write_image, write_table
-from harness.machine import RESULTS, commit, data_folder
-from harness.tables import write_rows
-from harness.trained import Method, Row, ants_method, deformation, keep_run, read_rows, table
-from regista.core import Grid, Image, LabelImage, RegistrationError, set_threads
+from harness.learning import command_line, timed, write_image, write_table
+from harness.machine import RESULTS, data_folder
+from harness.trained import Method, Row, ants_method, deformation, run, train_and_keep
+from regista.core import Grid, Image, LabelImage, RegistrationError
 from regista.learning import (
     Augmentation,
     InputConfig,
     Loss,
     ModelConfig,
     NetworkConfig,
+    Parts,
     Provenance,
+    RegistrationModel,
     TrainingConfig,
-    fit,
-    load_model,
     prepare_parts,
     read_dataset,
     split_subjects,
@@ -167,7 +165,7 @@ def measure(number: int, heart: Mapping[str, np.ndarray], methods: Mapping[str, 
     """Register every slice of a heart by every method; return a row for each."""
     shape = heart["ed"].shape
     rows: list[Row] = []
-    for method, run in methods.items():
+    for method, registered in methods.items():
         warped, seconds, failed = np.zeros(shape, np.int32), 0.0, 0
         bent = []
         for z in range(shape[2]):
@@ -177,7 +175,7 @@ def measure(number: int, heart: Mapping[str, np.ndarray], methods: Mapping[str, 
             if fixed.data.min() == fixed.data.max() or moving.data.min() == moving.data.max():
                 continue
             try:
-                transform, taken = timed(lambda f=fixed, m=moving, way=run: way(f, m))
+                transform, taken = timed(lambda f=fixed, m=moving, way=registered: way(f, m))
             except (RegistrationError, RuntimeError) as error:  # the slice stays as it is, and is counted
                 print(f"patient {number} slice {z} {method}: {error}", flush=True)
                 failed += 1
@@ -224,53 +222,53 @@ def classical() -> dict[str, Method]:
     }
 
 
-def train_and_test(options: argparse.Namespace) -> list[Row]:
-    """Train, register the test patients by the network and from its field, keep the run; return the rows."""
-    sources = commit()  # as they are now, not when the run has ended
+def learned(model: RegistrationModel, name: str) -> dict[str, Method]:
+    """Return the network, and the engine from the network's field."""
+    plan = engine("cardiac-cine")
+    return {
+        name: lambda f, m: model.predict(f, m),
+        f"{name} + cardiac-cine": lambda f, m: register(f, m, plan, initial=model.predict(f, m)).transform,
+    }
+
+
+def prepared(options: argparse.Namespace) -> tuple[Parts, Provenance]:
+    """Return the slices as the network sees them, and where the model will have come from."""
     volumes = hearts(data_folder(options.data))
-    folder = RESULTS / "learned_cardiac"
-    dataset = read_dataset(write_slices(volumes, folder / "slices", options.subjects))
+    dataset = read_dataset(write_slices(volumes, RESULTS / "learned_cardiac" / "slices", options.subjects))
     subjects = split_subjects(dataset)
-    parts = prepare_parts(dataset, subjects, config_of(options))
-    origin = Provenance(
+    return prepare_parts(dataset, subjects, config_of(options)), Provenance(
         data="slices of ACDC cine MRI, ED and ES, 24 patients",
         licence="ACDC's terms",
         command=command_line("learned_cardiac.py", options, ("data", "patients")),
         subjects=subjects,
         alignment="none",
     )
-    place = folder / options.name
-    result, _ = fit(parts, place, origin, minutes=options.minutes, progress=Printer())
-    model, plan = load_model(place), engine("cardiac-cine")
-    methods = {
-        options.name: lambda f, m: model.predict(f, m),
-        f"{options.name} + cardiac-cine": lambda f, m: (
-            register(f, m, plan, initial=model.predict(f, m)).transform
-        ),
-    }
-    rows: list[Row] = []
-    for number in TEST[: options.patients]:
-        rows += measure(number, volumes[number], methods)
-    keep_run(f"learned_cardiac_{options.name}", options, origin, result, model, rows, sources)
-    return rows
+
+
+def measure_all(options: argparse.Namespace, methods: Mapping[str, Method]) -> list[Row]:
+    """Register the hearts of the test patients by every method."""
+    volumes = hearts(data_folder(options.data))
+    return [row for number in TEST[: options.patients] for row in measure(number, volumes[number], methods)]
+
+
+def run_classical(options: argparse.Namespace) -> list[Row]:
+    """Register the test patients by what needs no training."""
+    return measure_all(options, classical())
+
+
+def test(options: argparse.Namespace, model: RegistrationModel) -> list[Row]:
+    """Register the test patients by the network and from its field."""
+    return measure_all(options, learned(model, options.name))
+
+
+def train_and_test(options: argparse.Namespace) -> list[Row]:
+    """Train, register the test patients, keep the run; return the rows."""
+    return train_and_keep("learned_cardiac", options, prepared, test)
 
 
 def main() -> None:
     """Run what is asked for, and print the table."""
-    options = arguments().parse_args()
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(options.threads)
-    set_threads(options.threads)
-    known = RESULTS / f"{CLASSICAL}.csv"
-    if options.classical:
-        volumes, methods = hearts(data_folder(options.data)), classical()
-        rows = [
-            row for number in TEST[: options.patients] for row in measure(number, volumes[number], methods)
-        ]
-        write_rows(CLASSICAL, rows)
-    else:
-        rows = train_and_test(options)
-        rows = (read_rows(known) if known.is_file() else []) + rows
-    print(table(rows, COLUMNS))
+    run(CLASSICAL, arguments().parse_args(), run_classical, train_and_test, COLUMNS)
 
 
 if __name__ == "__main__":

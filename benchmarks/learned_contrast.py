@@ -12,17 +12,16 @@ Results: results/learned_contrast_NAME.csv, .json and .md.
 import argparse
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 import learned_brain
-from harness.learning import Printer, command_line, timed, write_table
-from harness.machine import RESULTS, ROOT, commit, data_folder
+from harness.learning import command_line, write_table
+from harness.machine import RESULTS, ROOT, data_folder
 from harness.tables import write_summary
-from harness.trained import Row, budget, deformation, keep_run, read_run, table
+from harness.trained import Row, budget, deformation, read_run, table, train_and_keep
 from regista.core import LabelImage, set_threads
 from regista.io import read, read_labels, write
 from regista.learning import (
@@ -32,15 +31,14 @@ from regista.learning import (
     NetworkConfig,
     Parts,
     Provenance,
+    RegistrationModel,
     SynthesisSource,
     TrainingConfig,
-    fit,
-    load_model,
     prepare_parts,
     random_shapes,
     read_dataset,
 )
-from regista.registration import LinearStage, Plan, load_plan, register
+from regista.registration import register
 from regista.regularization import Diffusion
 from regista.similarity import LNCC
 
@@ -83,6 +81,8 @@ FAILURES = (
     "Scans that are not stripped of the skull. Pairs that lie well already (labels overlapping by .9 and more) may lose by it: its field "
     "lies on a lattice of 4 mm. No lesion was in its maps."
 )
+ALIGNMENT = "multimodal"
+"""What brings images near each other before the network sees them."""
 STEM_MM = 12.0
 """How far below the cerebellum the brain stem is kept: stripped scans end about there."""
 
@@ -173,11 +173,6 @@ def write_brains(data: Path, folder: Path) -> Path:
     return folder / "maps.csv"
 
 
-def linear_of(plan: Plan) -> Plan:
-    """Return the linear stages of a plan."""
-    return replace(plan, stages=tuple(stage for stage in plan.stages if isinstance(stage, LinearStage)))
-
-
 def _cases() -> tuple[str, ...]:
     """Return the names of the cases of `multimodal.py`, which imports what a machine that only trains may lack."""
     from multimodal import CASES
@@ -185,51 +180,46 @@ def _cases() -> tuple[str, ...]:
     return tuple(CASES)
 
 
-def known_maps(options: argparse.Namespace, model) -> list[Row]:
+def known_maps(options: argparse.Namespace, model: RegistrationModel) -> list[Row]:
     """Return the distance from the truth, mm, by case and method."""
     from multimodal import make_case
+    from regista.cli._models import linear_plan
 
-    data, linear = data_folder(options.data), linear_of(load_plan("multimodal"))
+    linear = linear_plan(model.settings)
+    methods = {
+        "affine by MI": learned_brain.engine(linear),
+        **learned_brain.learned(model, options.name, [options.refine], linear),
+        **{preset: learned_brain.engine(preset) for preset in ("multimodal", "brain-multimodal")},
+    }
     rows: list[Row] = []
     for case in options.cases or _cases():
-        pair, index, truth = make_case(data, case)
+        pair, index, truth = make_case(data_folder(options.data), case)
         fixed, moving = read(pair.fixed), read(pair.moving)
         points = fixed.grid.index2world(index)
         there = points + truth * [-1.0, -1.0, 1.0]  # the truth is in LPS
-        affine, before = timed(lambda f=fixed, m=moving: register(f, m, linear).transform)
-        predicted, seconds = timed(lambda f=fixed, m=moving, a=affine: model.predict(f, m, initial=a))
-        methods = {"affine by MI": (affine, before), options.name: (predicted, before + seconds)}
-        for preset, start in (
-            (f"{options.name} + {options.refine}", predicted),
-            ("multimodal", None),
-            ("brain-multimodal", None),
-        ):
-            plan = load_plan(options.refine if start is not None else preset)
-            if start is not None:
-                plan = replace(plan, stages=tuple(s for s in plan.stages if not isinstance(s, LinearStage)))
-            found, taken = timed(
-                lambda f=fixed, m=moving, p=plan, s=start: register(f, m, p, initial=s).transform
-            )
-            methods[preset] = (found, taken + (before + seconds if start is not None else 0.0))
-        for method, (transform, taken) in methods.items():
+        for method, registered in methods.items():
+            transform, taken = registered(fixed, moving)
             error = np.linalg.norm(transform.map_points(points) - there, axis=1)
             row: Row = {"case": case, "method": method, "mean_mm": float(error.mean())}
-            row |= {"p95_mm": float(np.percentile(error, 95)), "seconds": taken}
+            row |= {"p95_mm": float(np.percentile(error, 95)), "seconds": taken["seconds"]}
             row["folded_percent"] = deformation(transform, fixed.grid)[0]
             rows.append(row)
             print(row, flush=True)
     return rows
 
 
-def prepared(options: argparse.Namespace) -> tuple[Parts, SynthesisSource, Provenance]:
-    """Return the maps on the grid of the network, what makes images of them, and where the model will have come from."""
+def prepared(options: argparse.Namespace) -> tuple[Parts, Provenance, SynthesisSource]:
+    """Return the maps on the grid of the network, where the model will have come from, and what makes images of the maps."""
+    from regista.cli._models import linear_plan  # imports what a machine that only trains may lack
+
     folder = RESULTS / "learned_contrast"
     folder.mkdir(parents=True, exist_ok=True)
     dataset = read_dataset(write_brains(data_folder(options.data), folder))
     subjects = {"train": dataset.subjects, "validation": [], "test": []}
-    align = linear_of(load_plan("multimodal"))
+    config = config_of(options)
+    align = linear_plan({"alignment": ALIGNMENT, "loss": config.loss.to_dict()})
     parts = prepare_parts(
-        dataset, subjects, config_of(options), lambda f, m: register(f, m, align).transform, synthetic=True
+        dataset, subjects, config, lambda f, m: register(f, m, align).transform, synthetic=True
     )
     drawn, values = options.maps == "labels", parts.train.values
     assert parts.train.codes is not None
@@ -244,22 +234,30 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, SynthesisSource, Prove
         tissues=tuple(RIGHT.get(value, value) for value in values) if drawn else (),
         fluid=(values.index(FLUID_AROUND),) if drawn else (),
     )
-    return (
-        parts,
-        source,
-        Provenance(
-            data="no images: made up from "
-            + ("six label maps of SynthSeg's training" if drawn else "random shapes"),
-            licence="Apache-2.0" if drawn else "none needed",
-            command=command_line(
-                "learned_contrast.py", options, ("data", "device", "minutes", "pairs", "cases", "ship")
-            ),
-            subjects=subjects,
-            alignment="multimodal",
-            failures=FAILURES if drawn else "",
-            before=BEFORE if (options.start or "").endswith("any-contrast-3") else "",
+    origin = Provenance(
+        data="no images: made up from "
+        + ("six label maps of SynthSeg's training" if drawn else "random shapes"),
+        licence="Apache-2.0" if drawn else "none needed",
+        command=command_line(
+            "learned_contrast.py", options, ("data", "device", "minutes", "pairs", "cases", "ship")
         ),
+        subjects=subjects,
+        alignment=ALIGNMENT,
+        failures=FAILURES if drawn else "",
+        before=BEFORE if (options.start or "").endswith("any-contrast-3") else "",
     )
+    return parts, origin, source
+
+
+def test(options: argparse.Namespace, model: RegistrationModel) -> list[Row]:
+    """Register the T1 pairs of `learned_brain.py`, and what known maps carried away."""
+    classical = learned_brain.classical(False)
+    methods = {
+        **learned_brain.learned(model, options.name, ["deformable"]),
+        **{name: classical[name] for name in ("affine", "brain-t1")},
+    }
+    dice = learned_brain.measure(data_folder(options.data), methods, options.pairs)
+    return [*dice, *known_maps(options, model)]
 
 
 def main() -> None:
@@ -269,47 +267,26 @@ def main() -> None:
     if unknown:
         sys.exit(f"--cases are among {', '.join(_cases())}; got {', '.join(unknown)}")
     set_threads(options.threads)
-    sources, data = commit(), data_folder(options.data)
-    parts, source, origin = prepared(options)
-    place = RESULTS / "learned_contrast" / options.name
-    result, _ = fit(
-        parts,
-        place,
-        origin,
-        source=source,
-        minutes=options.minutes,
-        progress=Printer(),
-        device=options.device,
-    )
-    model = load_model(place)
+    rows = train_and_keep("learned_contrast", options, prepared, test, options.device)
     if options.ship:
-        shipped = ROOT / "src" / "regista" / "learning" / "models" / options.name
         shutil.copytree(
-            place, shipped, ignore=shutil.ignore_patterns("checkpoint*", "tensorboard"), dirs_exist_ok=True
+            RESULTS / "learned_contrast" / options.name,
+            ROOT / "src" / "regista" / "learning" / "models" / options.name,
+            ignore=shutil.ignore_patterns("checkpoint*", "tensorboard"),
+            dirs_exist_ok=True,
         )
-    methods = {
-        **learned_brain.learned(model, options.name, ["deformable"]),
-        **{
-            name: run
-            for name, run in learned_brain.classical(False).items()
-            if name in ("affine", "brain-t1")
-        },
-    }
-    dice = learned_brain.measure(data, methods, options.pairs)
-    errors = known_maps(options, model)
-    name = f"learned_contrast_{options.name}"
-    keep_run(name, options, origin, result, model, [*dice, *errors], sources)
     columns = (
         ("mean_mm", "mean error, mm", 2),
         ("p95_mm", "95 %, mm", 2),
         ("folded_percent", "folded, %", 4),
     )
+    name = f"learned_contrast_{options.name}"
     sections = [
         budget(read_run(name)[0]),
         "## T1 to T1",
-        table(dice, learned_brain.COLUMNS),
+        table([row for row in rows if "dice" in row], learned_brain.COLUMNS),
         "## T1 to T2 and FLAIR moved by a known map",
-        table(errors, (*columns, ("seconds", "s", 1))),
+        table([row for row in rows if "mean_mm" in row], (*columns, ("seconds", "s", 1))),
     ]
     path = write_summary(name, "A network for any contrast", options.threads, sections)
     print(path.read_text(encoding="utf-8"))

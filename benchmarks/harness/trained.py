@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.machine import RESULTS, describe
+from harness.learning import Printer
+from harness.machine import RESULTS, commit, describe
 from harness.tables import markdown, spread, write_rows
-from regista.core import Grid, Image
+from regista.core import Grid, Image, set_threads
 from regista.io import read_transform, write
 from regista.kernels.cpu.fields import jacobian_determinant
-from regista.learning import Provenance, RegistrationModel, TrainingResult
+from regista.learning import Provenance, RegistrationModel, TrainingResult, fit, load_model
 from regista.transforms import Composite, Transform, to_displacement_field, with_spaces
 from regista.transforms._fields import to_voxels
 
@@ -48,6 +50,66 @@ def deformation(transform: Transform, grid: Grid) -> tuple[float, float]:
     kept = found[found > 0]
     rough = float(np.std(np.log(kept))) if kept.size else float("nan")
     return 100 * float(np.mean(found <= 0)), rough
+
+
+def run(
+    classical_name: str,
+    options: argparse.Namespace,
+    classical: Callable[[argparse.Namespace], list[Row]],
+    train_and_test: Callable[[argparse.Namespace], list[Row]],
+    columns: Sequence[tuple[str, str, int]],
+) -> None:
+    """Run what needs no training and keep its rows, or train and set the network beside them; print the table."""
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(options.threads)
+    set_threads(options.threads)
+    if options.classical:
+        rows = classical(options)
+        write_rows(classical_name, rows)
+    else:
+        rows = train_and_test(options)
+        known = RESULTS / f"{classical_name}.csv"
+        rows = (read_rows(known) if known.is_file() else []) + rows
+    print(table(rows, columns))
+
+
+def train_and_keep(
+    script: str,
+    options: argparse.Namespace,
+    prepare: Callable[[argparse.Namespace], Sequence],
+    test: Callable[[argparse.Namespace, RegistrationModel], list[Row]],
+    device: str = "cpu",
+) -> list[Row]:
+    """Train in ``results/SCRIPT/NAME``, or go on there, test the network and keep the run; return the rows.
+
+    Parameters
+    ----------
+    script : str
+        What the files of the run begin with.
+    options : argparse.Namespace
+        Name of the run, and minutes and threads it has.
+    prepare : callable
+        Gives the parts, where the model will have come from, and the source of its pairs unless they are of the parts.
+    test : callable
+        Gives a row for each case and method.
+    device : str
+        What trains.
+    """
+    sources = commit()  # as they are now, not when the run has ended
+    parts, origin, *source = prepare(options)
+    place = RESULTS / script / options.name
+    result, _ = fit(
+        parts,
+        place,
+        origin,
+        source=source[0] if source else None,
+        minutes=options.minutes,
+        progress=Printer(),
+        device=device,
+    )
+    model = load_model(place)
+    rows = test(options, model)
+    keep_run(f"{script}_{options.name}", options, origin, result, model, rows, sources)
+    return rows
 
 
 def keep_run(

@@ -14,11 +14,14 @@ from regista.io import read_labels
 pytest.importorskip("torch", reason="the scripts of trained networks need torch")
 
 from regista.learning import (
+    Augmentation,
     InputConfig,
     ModelConfig,
     NetworkConfig,
+    PairSource,
     Parts,
     PreparedScans,
+    Provenance,
     TrainingConfig,
     fit,
 )
@@ -70,6 +73,47 @@ def test_a_training_elsewhere_is_taken_for_done_here(script, tmp_path, monkeypat
         result, _ = fit(parts, tmp_path / "x", origin, progress=seen.append)
     assert (result.steps, result.finished, seen) == (3, True, [])
     assert "by 1 CPU thread" in (tmp_path / "x" / "card.md").read_text(encoding="utf-8")
+
+
+def test_a_run_is_kept_and_set_beside_what_needs_no_training(script, tmp_path, monkeypatch, capsys):
+    trained = script("harness.trained")
+    for name in ("harness.trained", "harness.tables"):
+        monkeypatch.setattr(script(name), "RESULTS", tmp_path)
+    monkeypatch.setattr(trained, "set_threads", lambda count: None)
+    monkeypatch.setenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+    options = argparse.Namespace(steps=2, minutes=5.0, name="mine", threads=1, classical=True)
+    seen = []
+
+    def prepare(options):
+        parts, _ = Discs.prepared(options)
+        seen.append(PairSource(parts.train, Augmentation()))
+        return parts, Provenance(data="balls", command="train balls", subjects={"train": ["a"]}), *seen
+
+    def learned(options):
+        return trained.train_and_keep("balls", options, prepare, test)
+
+    def test(options, model):
+        return [{"method": options.name, "dice": 0.75, "spacing": model.config.inputs.spacing_mm[0]}]
+
+    for classical in (True, False):
+        options.classical = classical
+        with threads(1):
+            trained.run(
+                "balls_classical",
+                options,
+                lambda _: [{"method": "affine", "dice": 0.5}],
+                learned,
+                [("dice", "Dice", 2)],
+            )
+        assert len(seen) == (not classical)  # without training nothing is prepared
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("| affine | 1 | 0.50 ± 0.00 |") == 2
+    assert lines[-1] == "| mine | 1 | 0.75 ± 0.00 |"
+    facts, rows = trained.read_run("balls_mine")
+    assert (facts["command"], facts["steps"], facts["subjects"]) == ("train balls", 2, {"train": 1})
+    assert rows == [{"method": "mine", "dice": 0.75, "spacing": 2.0}]
+    assert [row["method"] for row in trained.read_rows(tmp_path / "balls_classical.csv")] == ["affine"]
+    assert (tmp_path / "balls" / "mine" / "model.json").is_file()
 
 
 def test_packing_keeps_intensities_to_16_bits(script):

@@ -18,6 +18,16 @@ def experiments(script):
 
 
 @pytest.fixture
+def arms(script, experiments):
+    return script("harness.deep_metric_arms")
+
+
+@pytest.fixture
+def measures(script, experiments):
+    return script("harness.deep_metric_measures")
+
+
+@pytest.fixture
 def harness(script):
     return script("harness.deep_metric")
 
@@ -128,7 +138,7 @@ def test_shading_and_noise_change_both_images_and_lesions_the_moving_one(harness
     assert 12 <= changed.sum() <= 144
 
 
-def test_overlap_is_that_of_carried_labels(experiments, harness):
+def test_overlap_is_that_of_carried_labels(measures, harness):
     grid = Grid((40, 30), np.eye(3))
     codes = np.zeros((40, 30), np.uint8)
     codes[10:20, 8:18] = 1
@@ -143,18 +153,18 @@ def test_overlap_is_that_of_carried_labels(experiments, harness):
         moving_classes=classes,
     )
     case.__dict__["silver"] = _shift(5)  # what a registration of one contrast would find
-    row = experiments.overlaps(case, _shift(0))
+    row = measures.overlaps(case, _shift(0))
     assert (row["dice"], row["jaccard"]) == (1, 1)
     assert (row["silver_dice"], row["silver_jaccard"]) == pytest.approx((1 / 2, 1 / 3))
     assert row["silver_mm"] == pytest.approx(5)
-    assert experiments.overlaps(case, _shift(5))["silver_dice"] == 1
+    assert measures.overlaps(case, _shift(5))["silver_dice"] == 1
 
 
-def test_the_metric_is_that_of_the_case(experiments, harness):
+def test_the_metric_is_that_of_the_case(arms, harness):
     image = Image(np.zeros((4, 4), np.float32), Grid((4, 4), np.eye(3)))
     case = harness.Case(name="lesions_HE", fixed=image, moving=image)
-    one, other = (experiments.DeepMetric(model=name) for name in "ab")
-    arm = experiments.Arm(name="deep", similarity={"lesions": one, "rat-kidney": other})
+    one, other = (arms.DeepMetric(model=name) for name in "ab")
+    arm = arms.Arm(name="deep", similarity={"lesions": one, "rat-kidney": other})
     assert arm.of(case) == one
     assert arm.of(replace(case, name="rat-kidney_HE", swapped=True)) == replace(other, fixed="second")
 
@@ -170,41 +180,42 @@ def test_settings_are_chosen_on_people_to_train_on(script):
     assert len(sets.training_pairs("slices", None, choosing=True)) == len(first)  # no slices of patients
 
 
-def test_a_metric_is_warmed_up_in_as_many_dimensions_as_its_case(experiments, harness, monkeypatch):
+def test_a_metric_is_warmed_up_in_as_many_dimensions_as_its_case(measures, harness, monkeypatch):
     seen = []
-    monkeypatch.setattr(experiments, "register", lambda *images, **named: seen.append((images, named)))
+    monkeypatch.setattr(measures, "register", lambda *images, **named: seen.append((images, named)))
     image = Image(np.zeros((4, 4, 4), np.float32), Grid((4, 4, 4), np.eye(4)))
     case = harness.Case(name="a_b", fixed=image, moving=image, swapped=True)
-    experiments.warm_up(case, experiments.Arm(name="MI with mask", similarity=experiments.MI(), masked=True))
+    measures.warm_up(case, measures.Arm(name="MI with mask", similarity=measures.MI(), masked=True))
     (((fixed, moving, plan), named),) = seen
     assert fixed.ndim == moving.ndim == 3
     assert {type(stage).__name__ for stage in plan.stages} == {"LinearStage", "DeformableStage"}
     assert named["fixed_mask"].data.all()
 
 
-def test_each_metric_has_a_smoothing_in_every_experiment(experiments):
-    named = {name: experiments.Arm(name=name, similarity=experiments.MI()) for name in ("MI", "NMI", "MIND")}
-    deep = experiments.Arm(name="deep, k = 3", similarity=experiments.MI())
+def test_each_metric_has_a_smoothing_in_every_experiment(experiments, arms):
+    named = {name: arms.Arm(name=name, similarity=arms.MI()) for name in ("MI", "NMI", "MIND")}
+    deep = arms.Arm(name="deep, k = 3", similarity=arms.MI())
     for experiment in experiments.EXPERIMENTS:
         assert named["NMI"].smoothing(experiment) == named["MI"].smoothing(experiment)
         assert len(deep.smoothing(experiment)) == 2
-    assert deep.smoothing("bias") == experiments.SMOOTHING["known"]["deep"]
-    assert named["MIND"].smoothing("people") == experiments.SMOOTHING["people"]["MIND"]
+    assert deep.smoothing("bias") == arms.SMOOTHING["known"]["deep"]
+    assert named["MIND"].smoothing("people") == arms.SMOOTHING["people"]["MIND"]
 
 
-def test_tables_follow_the_order_of_the_metrics_and_not_of_the_runs(experiments, tables, tmp_path):
+def test_tables_follow_the_order_of_the_metrics_and_not_of_the_runs(experiments, arms, tables, tmp_path):
     for case, metric in (("a", "NMI"), ("a", "other"), ("a", "MI"), ("b", "NMI")):
         tables.append(tmp_path / "t.csv", {"case": case, "metric": metric}, ("case", "metric"))
-    metrics = [experiments.Arm(name=name, similarity=experiments.MI()) for name in ("MI", "NMI")]
+    metrics = [arms.Arm(name=name, similarity=arms.MI()) for name in ("MI", "NMI")]
     found = [(row["metric"], row["case"]) for row in experiments.in_order(tmp_path / "t.csv", metrics)]
     assert found == [("MI", "a"), ("NMI", "a"), ("NMI", "b"), ("other", "a")]
 
 
-def test_a_metric_of_stains_was_trained_on_the_other_pair(experiments, monkeypatch):
-    monkeypatch.setattr(experiments, "aligned_stains", lambda data, name: (f"{name} 1", f"{name} 2"))
-    metrics = {name: experiments.DeepMetric(model=name) for name in experiments.STAINS}
-    arms = [experiments.Arm(name="deep", similarity=metrics), experiments.Arm(name="MI", similarity=None)]
-    found = list(experiments.learned_from(None, None, arms))
+def test_a_metric_of_stains_was_trained_on_the_other_pair(arms, script, monkeypatch):
+    looks = script("harness.deep_metric_looks")
+    monkeypatch.setattr(looks, "aligned_stains", lambda data, name: (f"{name} 1", f"{name} 2"))
+    metrics = {name: arms.DeepMetric(model=name) for name in arms.STAINS}
+    compared = [arms.Arm(name="deep", similarity=metrics), arms.Arm(name="MI", similarity=None)]
+    found = list(looks.learned_from(None, None, compared))
     assert [name for name, *_ in found] == ["trained on rat-kidney", "trained on lesions"]
     _, metric, own, others = found[0]
     assert metric.model == "lesions"
@@ -263,20 +274,34 @@ def test_rows_are_not_mixed_with_those_of_other_settings(experiments, tables, tm
     experiments.keep_settings(path, other, [rows])
 
 
-def test_a_trained_metric_comes_with_masks_and_with_mi_where_asked_for(experiments, monkeypatch):
-    metric = experiments.DeepMetric(model="a")
-    arm = experiments.Arm(name="deep, k = 3", similarity=metric, source="slices")
-    assert experiments.relatives(_options(experiments, monkeypatch), arm) == []
-    found = experiments.relatives(_options(experiments, monkeypatch, "--masked", "--with-mi", "0.5"), arm)
+def test_an_experiment_that_a_set_does_not_have_is_refused_before_anything_is_trained(
+    experiments, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(experiments, "RESULTS", tmp_path)
+    monkeypatch.setattr(experiments, "data_folder", lambda given: tmp_path)
+    monkeypatch.setattr(experiments, "set_threads", lambda count: None)
+    monkeypatch.setattr(experiments, "arms", lambda *_: pytest.fail("metrics were trained"))
+    words = ("--set", "histology", "--experiment", "people")
+    monkeypatch.setattr(experiments.sys, "argv", ["deep_metric_experiments.py", *words])
+    with pytest.raises(SystemExit, match="--set histology has trainings, stains"):
+        experiments.main()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trained_metric_comes_with_masks_and_with_mi_where_asked_for(experiments, arms, monkeypatch):
+    metric = arms.DeepMetric(model="a")
+    arm = arms.Arm(name="deep, k = 3", similarity=metric, source="slices")
+    assert arms.relatives(_options(experiments, monkeypatch), arm) == []
+    found = arms.relatives(_options(experiments, monkeypatch, "--masked", "--with-mi", "0.5"), arm)
     assert [one.name for one in found] == [
         "deep, k = 3, + 0.5 MI",
         "deep, k = 3, with mask",
         "deep, k = 3, + 0.5 MI, with mask",
     ]
     assert [one.masked for one in found] == [False, True, True]
-    assert found[0].similarity.terms == ((1.0, metric), (0.5, experiments.MI()))
+    assert found[0].similarity.terms == ((1.0, metric), (0.5, arms.MI()))
     stains = _options(experiments, monkeypatch, "--masked", "--set", "histology")
-    assert experiments.relatives(stains, arm) == []
+    assert arms.relatives(stains, arm) == []
 
 
 def test_slices_of_patients_are_cut_along_either_plane(harness, script, monkeypatch):
