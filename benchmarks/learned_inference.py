@@ -18,7 +18,6 @@ import torch
 from harness.tables import markdown, write_rows, write_summary
 from regista.core import set_threads
 from regista.learning import ARCHITECTURES, RegistrationNetwork
-from regista.learning._inference import displacement_vox
 from regista.learning._networks import Conv3d
 
 Pass = Callable[[], np.ndarray]
@@ -87,7 +86,8 @@ def frozen(network: RegistrationNetwork, images: list[torch.Tensor], layout: tor
 def built_in(network: RegistrationNetwork, images: list[torch.Tensor]) -> Pass:
     """Return a pass as Regista runs it."""
     moving, fixed = (one[0, 0].numpy() for one in images)
-    return lambda: displacement_vox(network, fixed, moving)[None]
+    trained = network.trained()
+    return lambda: trained.displacement_vox(fixed, moving)[None]
 
 
 def openvino(network: RegistrationNetwork, images: list[torch.Tensor], threads: int, precision: str) -> Pass:

@@ -130,7 +130,7 @@ def keep_run(
         "ended": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": describe(options.threads),
         "network": model.config.network.name,
-        "parameters": sum(weight.numel() for weight in model.network.parameters()),
+        "parameters": sum(weight.size for weight in model.weights.values()),
         "steps": result.steps,
         "planned": training.steps,
         "batch": training.batch,

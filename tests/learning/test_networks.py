@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from regista.core import PlanError, threads
+from regista.core import PlanError, RegistrationError, threads
 from regista.learning import (
     ARCHITECTURES,
     KL,
@@ -22,8 +22,9 @@ from regista.learning import (
     RegistrationNetwork,
     TrainingConfig,
 )
-from regista.learning._inference import displacement_vox
-from regista.learning._networks import convolved
+from regista.learning._inference import TrainedNetwork
+from regista.learning._inference import edge_strength as answer_edges
+from regista.learning._networks import convolved, edge_strength
 from regista.learning._validation import mean_dice
 from regista.regularization import Diffusion
 from regista.similarity import LNCC, NMI, SSD
@@ -157,7 +158,7 @@ def answers_as(network, shape):
     found = []
     for count in (1, 2):
         with threads(count):
-            found.append(displacement_vox(network, *images))
+            found.append(network.trained().displacement_vox(*images))
     np.testing.assert_allclose(found[0], expected, atol=2e-5 * np.abs(expected).max())
     np.testing.assert_array_equal(*found)
 
@@ -183,11 +184,11 @@ def test_answers_of_the_kernels_are_those_of_the_network(name, shape, settings):
     ("sizes", "shape"),
     [
         (Architecture(encoder=(7,), decoder=(5, 3, 9), at_half=1), (16, 6, 7)),
-        (Architecture(encoder=(7,), decoder=(5, 3, 9), at_half=2), (17, 6, 7)),
+        (Architecture(encoder=(7,), decoder=(5, 3, 9, 4), at_half=2), (17, 6, 7)),
         (Architecture(encoder=(4, 6), decoder=(5, 3, 8, 1)), (32, 5, 9)),
         (Architecture(encoder=(4, 16), decoder=(5, 16, 3), pooling="max"), (33, 5, 9)),
         (Architecture(encoder=(4, 6), decoder=(5, 3, 8, 8, 17), pooling="max"), (1, 1, 1)),
-        (Architecture(encoder=(3,), decoder=(32, 33), at_half=1), (1, 40)),
+        (Architecture(encoder=(3,), decoder=(32, 9, 33), at_half=1), (1, 40)),
     ],
     ids=str,
 )
@@ -207,8 +208,9 @@ def test_an_answer_is_of_the_weights_as_they_are_now():
 def test_an_answer_takes_views():
     network = strong(2, ARCHITECTURES["voxelmorph-1"], edges=True)
     fixed, moving = np.random.default_rng(0).random((2, 20, 24), np.float32)
-    expected = displacement_vox(network, fixed[::-1].copy(), moving.T.copy().T)
-    np.testing.assert_array_equal(displacement_vox(network, fixed[::-1], moving), expected)
+    answer = network.trained().displacement_vox
+    expected = answer(fixed[::-1].copy(), moving.T.copy().T)
+    np.testing.assert_array_equal(answer(fixed[::-1], moving), expected)
 
 
 @pytest.mark.parametrize(
@@ -326,6 +328,10 @@ def test_the_loss_is_the_sum_of_its_terms_and_describes_itself():
     [
         (lambda: Architecture(encoder=(16, 0), decoder=(8, 8)), "above 0"),
         (lambda: Architecture(encoder=(16, 16), decoder=(8,)), "each of the encoder's 2 levels"),
+        (
+            lambda: Architecture(encoder=(16,), decoder=(8, 8), at_half=1),
+            "at least one at full resolution, got 2",
+        ),
         (lambda: NetworkConfig(name="resnet"), "voxelmorph-1"),
         (lambda: NetworkConfig(probabilistic=True), "diffeomorphic"),
         (lambda: NetworkConfig(ndim=4), "2 or 3 axes"),
@@ -361,3 +367,39 @@ def test_mean_dice_counts_labels_of_either_map():
     moving[4] = 2
     assert mean_dice(fixed, moving, 4) == pytest.approx((0.5 + 0.0) / 2)
     assert SSD().name == "ssd"
+
+
+@pytest.mark.parametrize("shape", [(33, 24, 35), (41, 30), (5, 3), (1, 2, 9)], ids=str)
+def test_edges_are_as_strong_without_torch(shape):
+    image = np.random.default_rng(0).random(shape, np.float32)
+    expected = edge_strength(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    np.testing.assert_allclose(answer_edges(image), expected, atol=2e-6)
+    np.testing.assert_allclose(answer_edges(1 - image), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda weights: weights.pop("flow.bias"), "flow.bias: got none, expected 2"),
+        (lambda weights: weights.update(more=np.zeros((2, 3))), "more: got 2 × 3, expected none"),
+        (
+            lambda weights: weights.update({"body.up.0.weight": np.zeros((32, 3, 3, 3), np.float32)}),
+            "body.up.0.weight: got 32 × 3 × 3 × 3, expected 32 × 32 × 3 × 3",
+        ),
+    ],
+)
+def test_weights_of_another_network_are_refused(change, told):
+    network = RegistrationNetwork(2, ARCHITECTURES["voxelmorph-1"])
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    change(weights)
+    with pytest.raises(ValueError, match=told):
+        TrainedNetwork(2, ARCHITECTURES["voxelmorph-1"], weights)
+
+
+def test_an_answer_that_is_not_finite_is_told():
+    network = strong(2, ARCHITECTURES["voxelmorph-1"], diffeomorphic=True)
+    with torch.no_grad():
+        network.flow.bias += 3e38
+        network.flow.bias *= 3
+    with pytest.raises(RegistrationError, match="NaN or Inf"):
+        network.trained().displacement_vox(*np.zeros((2, 16, 16), np.float32))

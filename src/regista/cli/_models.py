@@ -171,7 +171,7 @@ def run_model(
             "weights_sha256": model.settings.get("weights_sha256"),
             "network": model.config.network.name,
             "spacing_mm": list(model.config.inputs.spacing_mm),
-            "device": str(next(model.network.parameters()).device),
+            "device": model.device,
         }
     }
     given = {} if initial is None else {"initial_fixed2moving": linear_of(initial)}

@@ -174,8 +174,9 @@ def voxelmorph(
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import Provenance, fit, prepare_parts, read_dataset, split_subjects
-    from regista.learning._loop import first_process, local_device
-    from regista.learning._model import start_file, start_weights
+    from regista.learning._device import local_device
+    from regista.learning._loop import first_process
+    from regista.learning._start import start_file, start_weights
 
     if synthesis not in (None, "labels", "shapes"):
         raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")

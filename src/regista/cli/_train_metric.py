@@ -77,7 +77,7 @@ def deep_metric(
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import MetricConfig, MetricOrigin, PatchConfig, fit_metric, read_pairs, split_pairs
-    from regista.learning._loop import local_device
+    from regista.learning._device import local_device
 
     device = local_device(device)
     outputs = [output / name for name in FILES]

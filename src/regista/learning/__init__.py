@@ -1,4 +1,4 @@
-"""Networks that register: training, weights, prediction of a `Transform`. Needs the extra ``learn`` (torch)."""
+"""Networks that register: training, weights, prediction of a `Transform`. All but prediction needs the extra ``learn`` (torch)."""
 
 from __future__ import annotations
 
@@ -98,7 +98,6 @@ _HOME = {
         "_metric_training",
     ),
 }
-_EXTRA = {"torch", "safetensors"}
 __all__ = [
     "ARCHITECTURES",
     "KL",
@@ -162,11 +161,11 @@ def __getattr__(name: str) -> Any:
     try:
         module = importlib.import_module(f"regista.learning.{_HOME[name]}")
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        if error.name != "torch":
             raise
         from regista.core import PlanError
 
         raise PlanError(
-            f"learned registration needs {error.name}, which is not installed: pip install 'regista[learn]'"
+            "training, and networks as PyTorch's modules, need torch, which is not installed: pip install 'regista[learn]'"
         ) from None
     return getattr(module, name)

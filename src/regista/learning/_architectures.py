@@ -31,7 +31,7 @@ class Architecture:
     Raises
     ------
     PlanError
-        If a size is not a whole number above 0, or the decoder is shorter than the encoder.
+        If a size is not a whole number above 0, or the decoder has no convolution at full resolution.
     """
 
     encoder: tuple[int, ...]
@@ -44,13 +44,14 @@ class Architecture:
         for name, sizes in (("encoder", self.encoder), ("decoder", self.decoder)):
             if not sizes or any(not isinstance(n, int) or n < 1 for n in sizes):
                 raise PlanError(f"{name} channels are whole numbers above 0, got {list(sizes)}")
-        if len(self.decoder) < len(self.encoder):
-            raise PlanError(
-                f"the decoder has a convolution for each of the encoder's {len(self.encoder)} levels, got "
-                f"{len(self.decoder)}"
-            )
         if self.pooling not in ("stride", "max"):
             raise PlanError(f"pooling is 'stride' or 'max', got {self.pooling!r}")
+        before = len(self.encoder) + (self.at_half if self.pooling == "stride" else 0)
+        if len(self.decoder) <= before:
+            raise PlanError(
+                f"the decoder has a convolution for each of the encoder's {len(self.encoder)} levels, {before - len(self.encoder)} at "
+                f"half and at least one at full resolution, got {len(self.decoder)}"
+            )
 
     @property
     def factor(self) -> int:

@@ -8,17 +8,21 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.numpy import load, save
 
 from regista.core import FormatError, PlanError
 from regista.io import replacing, write_text
 from regista.learning._config import ModelConfig
 from regista.learning._metric_config import MetricConfig
 from regista.similarity import METRIC_KIND
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS, SETTINGS, CARD, PICTURES, LOG, CHECKPOINT = (
     "model.safetensors",
@@ -38,26 +42,34 @@ def file_hash(path: Path) -> str:
 
 def save_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
     """Write weights and return their hash."""
-    content = save({name: value.detach().cpu().contiguous() for name, value in weights.items()})
+    content = save({name: value.detach().cpu().contiguous().numpy() for name, value in weights.items()})
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
 
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
+def load_weights(path: Path) -> dict[str, NDArray[np.float32]]:
     """Read weights.
 
     Raises
     ------
     FormatError
-        If the file is missing or damaged.
+        If the file is missing or damaged, or holds other things than finite float32 numbers.
     """
     if not path.is_file():
         raise FormatError(f"{path} does not exist: a model's folder holds {WEIGHTS} and {SETTINGS}")
     try:
-        return dict(load(path.read_bytes()))
-    except SafetensorError as error:
+        weights = dict(load(path.read_bytes()))
+    except (SafetensorError, KeyError) as error:  # types that NumPy lacks are a KeyError
         raise FormatError(f"{path} is damaged or no file of weights: copy it again ({error})") from None
+    for name, value in weights.items():
+        if value.dtype != np.float32:
+            raise FormatError(
+                f"{path} holds {name} as {value.dtype}, expected float32: train the model again"
+            )
+        if not np.isfinite(value).all():
+            raise FormatError(f"{path} holds NaN or Inf weights: train the model again, or take another")
+    return weights
 
 
 def write_settings(folder: Path, config: ModelConfig, weights_hash: str, more: Mapping[str, Any]) -> None:
@@ -102,6 +114,8 @@ def write_log(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write all that a training needs to go on, atomically."""
+    import torch
+
     with replacing(path) as temporary:
         torch.save(dict(state), temporary)
 
@@ -116,6 +130,8 @@ def load_checkpoint(path: Path, config: ModelConfig | MetricConfig) -> dict[str,
     PlanError
         If it belongs to another configuration.
     """
+    import torch
+
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         known = {"config", "step", "network", "optimizer", "best", "best_weights", "rows", "stale"}

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from regista.core import PlanError
 from regista.learning._architectures import Architecture, architecture
 from regista.learning._losses import Loss
-from regista.learning._networks import RegistrationNetwork
+
+if TYPE_CHECKING:
+    from regista.learning._inference import TrainedNetwork
+    from regista.learning._networks import RegistrationNetwork
 
 FORMAT = 1
 """Version of the layout of ``model.json``."""
@@ -71,16 +77,24 @@ class NetworkConfig:
 
     def build(self) -> RegistrationNetwork:
         """Return a network with first weights, drawn from torch's generator."""
-        return RegistrationNetwork(
-            self.ndim,
-            self.sizes,
-            diffeomorphic=self.diffeomorphic,
-            probabilistic=self.probabilistic,
-            half_resolution=self.half_resolution,
-            squarings=self.squarings,
-            resolutions=self.resolutions,
-            edges=self.edges,
-        )
+        from regista.learning import RegistrationNetwork  # says so where PyTorch lacks
+
+        return RegistrationNetwork(self.ndim, self.sizes, **self._estimated())
+
+    def trained(self, weights: Mapping[str, NDArray[np.float32]]) -> TrainedNetwork:
+        """Return a network that only answers, on the CPU.
+
+        Raises
+        ------
+        ValueError
+            If the weights are not those of such a network.
+        """
+        from regista.learning._inference import TrainedNetwork
+
+        return TrainedNetwork(self.ndim, self.sizes, weights, **self._estimated())
+
+    def _estimated(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name not in ("name", "ndim")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from regista.learning._card import CardFacts, Provenance, card_text, picture_tex
 from regista.learning._checkpoint import CARD, PICTURES, WEIGHTS, file_hash, write_settings
 from regista.learning._config import ModelConfig
 from regista.learning._data import Dataset
-from regista.learning._loop import first_process, local_device
+from regista.learning._device import local_device
+from regista.learning._loop import first_process
 from regista.learning._pictures import write_pictures
 from regista.learning._prepare import Align, PreparedScans, prepare_scans, reference_grid
 from regista.learning._sources import PairSource, Source

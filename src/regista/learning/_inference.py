@@ -1,18 +1,19 @@
-"""A network's answer by the package's own convolutions: on the CPU, without gradients.
+"""A trained network's answer by the package's own convolutions: on the CPU, without gradients and without PyTorch.
 
 The same sums as those of `RegistrationNetwork.forward`, in another order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
+from regista.core import RegistrationError
 from regista.kernels.cpu.convolution import (
     Features,
     Part,
@@ -23,91 +24,201 @@ from regista.kernels.cpu.convolution import (
     planes,
     planes_part,
 )
-from regista.learning._networks import SLOPE, RegistrationNetwork, edge_strength
+from regista.kernels.cpu.fields import exponential
+from regista.kernels.cpu.warp import warp
+from regista.learning._architectures import Architecture
+from regista.learning._wiring import SLOPE, STAGES, Layer, Wiring
 
 Floats = NDArray[np.float32]
+AROUND = 4
+"""Voxels of the blocks whose mean edges are compared with."""
+LEAST = 0.2
+"""Share of an image's mean edge that counts as nothing: what is flat stays so, for all its noise."""
 _SLAB = 16
 """Planes at full resolution that are worked out at a time: even."""
 
 
-def displacement_vox(network: RegistrationNetwork, fixed: Floats, moving: Floats) -> Floats:
-    """Return the displacement, voxels ``(n, *shape)``, for images ``(*shape)`` from 0 to 1.
+@dataclass(frozen=True, eq=False)
+class _Weights:
+    """A layer: weights ``(M, C, *taps)`` and biases ``(M,)``."""
+
+    weight: Floats
+    bias: Floats
+    stride: int
+
+
+class TrainedNetwork:
+    """A network that only answers.
 
     Parameters
     ----------
-    network : RegistrationNetwork
-        On the CPU.
-    fixed, moving : (*shape) float32 ndarray
-        Images on the network's grid.
+    ndim : int
+        2 or 3.
+    sizes : Architecture
+        Channels of the U-Net.
+    weights : mapping of str to ndarray
+        As `RegistrationNetwork.state_dict` names them.
+    diffeomorphic, probabilistic, half_resolution, squarings, resolutions, edges
+        As of `RegistrationNetwork`.
+
+    Raises
+    ------
+    ValueError
+        If the weights are not those of such a network.
     """
-    shape = fixed.shape
-    pair = [moving, fixed]
-    with torch.inference_mode():
-        if network.edges:
-            pair = [edge_strength(torch.tensor(one.copy())[None, None])[0, 0].numpy() for one in pair]
-        seen = features(_sides([-(-n // network.factor) * network.factor for n in shape]), 2)
-        inside = tuple(slice(1, 1 + n) for n in _sides(shape))
+
+    def __init__(
+        self,
+        ndim: int,
+        sizes: Architecture,
+        weights: Mapping[str, Floats],
+        *,
+        diffeomorphic: bool = False,
+        probabilistic: bool = False,
+        half_resolution: bool = False,
+        squarings: int = 7,
+        resolutions: int = 1,
+        edges: bool = False,
+    ) -> None:
+        self.ndim, self.factor, self.edges = ndim, sizes.factor, edges
+        self.diffeomorphic, self.half_resolution, self.squarings = diffeomorphic, half_resolution, squarings
+        self.wiring = Wiring(sizes, half_resolution)
+        expected = {
+            f"body.{stage}.{number}": layer
+            for stage in STAGES
+            for number, layer in enumerate(self.wiring.stages[stage])
+        }
+        coarser = self.wiring.widths[len(self.wiring.widths) - (resolutions - 1) :]
+        flows = {f"coarser_flows.{number}": Layer(width, ndim) for number, width in enumerate(coarser)}
+        flows["flow"] = Layer(self.wiring.channels_out, ndim)
+        # how sure a network is decides nothing here
+        unused = {"spread": flows["flow"]} if probabilistic else {}
+        self._named = _named(ndim, weights, expected | flows | unused)
+        self.flows = [self._named[name] for name in flows]
+        self._laid_out: dict[_Weights, list[Part]] = {}
+
+    def displacement_vox(self, fixed: Floats, moving: Floats) -> Floats:
+        """Return the displacement, voxels ``(n, *shape)``, for images ``(*shape)`` from 0 to 1.
+
+        Parameters
+        ----------
+        fixed, moving : (*shape) float32 ndarray
+            Images on the network's grid.
+
+        Raises
+        ------
+        RegistrationError
+            If it is not finite.
+        """
+        pair = [edge_strength(one) if self.edges else one for one in (moving, fixed)]
+        sides = _sides(fixed.shape)
+        padded = _sides([-(-n // self.factor) * self.factor for n in fixed.shape])
+        seen = features(padded, 2)
+        inside = tuple(slice(1, 1 + n) for n in sides)
         for channel, image in enumerate(pair):
-            seen[inside][..., channel] = image.reshape(_sides(shape))
-        answer = _Answer(network)
-        *below, finest = network.body.pyramid(seen, by=answer)
-        estimate = network.estimates(below, finest, by=answer.flow)[-1]
-        return cast(Floats, network.displacement(estimate, shape)[0].numpy())
+            seen[inside][..., channel] = image.reshape(sides)
+        answer = _Answer(self)
+        levels = self.wiring.pyramid(seen, answer)[-len(self.flows) :]
+        field = answer.flow(self.flows[0], levels[0])
+        for flow, level in zip(self.flows[1:], levels[1:], strict=True):
+            field = answer.flow(flow, level) + _doubled(field)
+        if not math.isfinite(float(field.sum())):
+            raise RegistrationError(
+                "the network's field holds NaN or Inf: train it again, at a lower learning rate"
+            )
+        if self.diffeomorphic:
+            field = _flown(field, self.squarings)
+        if self.half_resolution:
+            field = _doubled(field)
+        within = tuple(slice(n) for n in sides)
+        return np.ascontiguousarray(field[(slice(None), *within)]).reshape(-1, *fixed.shape)
+
+    def layers(self, stage: str) -> list[_Weights]:
+        """Return the layers of a stage of the U-Net."""
+        return [self._named[f"body.{stage}.{n}"] for n in range(len(self.wiring.stages[stage]))]
+
+    def laid_out(self, layer: _Weights, own: int) -> list[Part]:
+        """Return a layer's weights as the kernels read them: for `own` channels of x, and for what lies beside it."""
+        if layer not in self._laid_out:
+            weight, rest = layer.weight[:, :own], layer.weight[:, own:]
+            kind = "halved" if layer.stride == 2 else "doubled" if rest.size else "same"
+            self._laid_out[layer] = [part(weight, kind), *([part(rest)] if rest.size else [])]
+        return self._laid_out[layer]
+
+    def laid_out_flow(self, layer: _Weights) -> Part:
+        """Return the weights of a layer that gives a field as the kernels read them."""
+        if layer not in self._laid_out:
+            self._laid_out[layer] = [planes_part(layer.weight)]
+        return self._laid_out[layer][0]
+
+
+def _named(ndim: int, weights: Mapping[str, Floats], expected: Mapping[str, Layer]) -> dict[str, _Weights]:
+    """Return the layers by their names; refuse weights that are missing, too many or of other sizes."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, layer in expected.items():
+        shapes[f"{name}.weight"] = (layer.channels_out, layer.channels_in, *[3] * ndim)
+        shapes[f"{name}.bias"] = (layer.channels_out,)
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in dict.fromkeys([*shapes, *found]):
+        if found.get(name) != shapes.get(name):
+            told = [" × ".join(map(str, one[name])) if name in one else "none" for one in (found, shapes)]
+            raise ValueError(f"{name}: got {told[0]}, expected {told[1]}")
+    return {
+        name: _Weights(
+            np.array(weights[f"{name}.weight"], np.float32),
+            np.array(weights[f"{name}.bias"], np.float32),
+            layer.stride,
+        )
+        for name, layer in expected.items()
+    }
 
 
 class _Answer:
-    """Works the layers out, in one answer: `UNet.pyramid` and `RegistrationNetwork.estimates` ask it in PyTorch's place.
+    """Works the layers out, in one answer.
 
     Parameters
     ----------
-    network : RegistrationNetwork
-        On the CPU.
+    network : TrainedNetwork
+        Whose layers.
     """
 
-    def __init__(self, network: RegistrationNetwork) -> None:
+    def __init__(self, network: TrainedNetwork) -> None:
         self.network = network
-        self._laid_out: dict[nn.Module, list[Part]] = {}
-        body = network.body
         # from the last level on, features are the largest, and only the next layer looks at them
-        self._tail = body.up[-1] if body.ndim == 3 and not network.coarser_flows else None
+        self._tail = self.layers("up")[-1] if network.ndim == 3 and len(network.flows) == 1 else None
         # each layer runs ahead of the next by up to 2 planes
-        self.margin = 4 + 2 * (1 + len(body.at_half) + len(body.after))
+        self.margin = 4 + 2 * (1 + len(self.layers("at_half")) + len(self.layers("after")))
 
-    def step(self, layer: nn.Module, x: Features | _Tail, beside: Features | None = None) -> Features | _Tail:
+    def layers(self, stage: str) -> list[_Weights]:
+        """Return the layers of a stage."""
+        return self.network.layers(stage)
+
+    def step(self, layer: _Weights, x: Features | _Tail, beside: Features | None = None) -> Features | _Tail:
         """Return a convolution of x, or of x at twice its resolution and what lies beside it there, rectified."""
         if isinstance(x, _Tail) or layer is self._tail:
             return _Tail(self, layer, x, beside)
         inputs = [x] if beside is None else [x, beside]
-        stride = _stride(layer)
-        out = features(_sides([-(-n // stride) for n in _inner(inputs[-1])]), _outputs(layer))
+        out = features(_sides([-(-n // layer.stride) for n in _inner(inputs[-1])]), len(layer.bias))
         self.convolve(layer, inputs, out)
         return out
 
-    def convolve(self, layer: nn.Module, inputs: Sequence[Features], out: Features) -> None:
+    def convolve(self, layer: _Weights, inputs: Sequence[Features], out: Features) -> None:
         """Write the rectified convolution of the inputs of a layer; where there are two, the first is half as large."""
-        weight, bias = _values(layer)
-        if layer not in self._laid_out:
-            own = inputs[0].shape[3]
-            kind = "halved" if _stride(layer) == 2 else "doubled" if len(inputs) == 2 else "same"
-            rest = [part(weight[:, own:])] if len(inputs) == 2 else []
-            self._laid_out[layer] = [part(weight[:, :own], kind), *rest]
-        convolve(list(zip(self._laid_out[layer], inputs, strict=True)), bias, SLOPE, out)
+        parts = self.network.laid_out(layer, inputs[0].shape[3])
+        convolve(list(zip(parts, inputs, strict=True)), layer.bias, SLOPE, out)
 
     def pool(self, x: Features) -> Features:
         """Return the largest values at half the resolution."""
         return maxima(x)
 
-    def flow(self, layer: nn.Module, x: Features | _Tail) -> Tensor:
-        """Return a field ``(1, n, *shape)``, not rectified."""
-        weight, bias = _values(layer)
-        if layer not in self._laid_out:
-            self._laid_out[layer] = [planes_part(weight)]
-        one = self._laid_out[layer][0]
-        field = np.empty((len(bias), *(x.shape if isinstance(x, _Tail) else _inner(x))), np.float32)
+    def flow(self, layer: _Weights, x: Features | _Tail) -> Floats:
+        """Return a field ``(n, I, J, K)``, not rectified; of a slice I is 1."""
+        one = self.network.laid_out_flow(layer)
+        field = np.empty((len(layer.bias), *(x.shape if isinstance(x, _Tail) else _inner(x))), np.float32)
         for a in range(0, field.shape[1], _SLAB):
             b = min(a + _SLAB, field.shape[1])
-            planes(one, _planes(x, a, b), bias, field, a)
-        return torch.from_numpy(field if self.network.ndim == 3 else field[:, 0])[None]
+            planes(one, _planes(x, a, b), layer.bias, field, a)
+        return field
 
 
 class _Tail:
@@ -119,7 +230,7 @@ class _Tail:
     ----------
     answer : _Answer
         Who works layers out.
-    layer : nn.Module
+    layer : _Weights
         The layer that gives these features.
     x : Features or _Tail
         What it sees: features of half the resolution, or those of the layer before.
@@ -128,14 +239,14 @@ class _Tail:
     """
 
     def __init__(
-        self, answer: _Answer, layer: nn.Module, x: Features | _Tail, beside: Features | None
+        self, answer: _Answer, layer: _Weights, x: Features | _Tail, beside: Features | None
     ) -> None:
         self._answer, self._layer, self._x, self._beside = answer, layer, x, beside
         self.shape: tuple[int, ...] = x.shape if isinstance(x, _Tail) else _inner(x)
         if beside is not None:
             self.shape = _inner(beside)
         sides = _sides([_SLAB + answer.margin, *self.shape[1:]])
-        self._held = features(sides, _outputs(layer))
+        self._held = features(sides, len(layer.bias))
         self._first, self._done = (
             -1,
             0,
@@ -186,14 +297,77 @@ def _sides(shape: Sequence[int]) -> tuple[int, int, int]:
     return cast(tuple[int, int, int], (1, *shape) if len(shape) == 2 else tuple(shape))
 
 
-def _stride(layer: nn.Module) -> int:
-    return int(cast(nn.Conv3d, layer).stride[0])
+def _enlarged(volume: Floats, factors: Sequence[int]) -> Floats:
+    """Return a volume of so many times as many voxels along each axis, linear in between, beyond the last as there."""
+    steps = 1 / np.array(factors, np.float64)
+    places = np.column_stack([np.diag(steps), 0.5 * steps - 0.5])
+    shape = tuple(n * factor for n, factor in zip(volume.shape, factors, strict=True))
+    return np.asarray(warp(np.ascontiguousarray(volume), places, shape=shape))
 
 
-def _outputs(layer: nn.Module) -> int:
-    return int(cast(nn.Conv3d, layer).out_channels)
+def _doubled(field: Floats) -> Floats:
+    """Return a field at twice the resolution, in voxels half as large."""
+    factors = [2 if len(field) == 3 or axis else 1 for axis in range(3)]
+    return 2 * np.stack([_enlarged(one, factors) for one in field])
 
 
-def _values(layer: nn.Module) -> tuple[Floats, Floats]:
-    convolution = cast(nn.Conv3d, layer)
-    return convolution.weight.detach().numpy(), cast(Tensor, convolution.bias).detach().numpy()
+def _flown(velocity: Floats, squarings: int) -> Floats:
+    """Return the displacement reached by flowing along a velocity for unit time."""
+    still = np.zeros((3 - len(velocity), *velocity.shape[1:]), np.float32)
+    return exponential(np.concatenate([still, velocity]), squarings)[len(still) :]
+
+
+def edge_strength(image: Floats) -> Floats:
+    """Return how strong edges are beside others around, 0 to 1: the same for an image and its negative.
+
+    Parameters
+    ----------
+    image : (*shape) float32 ndarray
+        Of any contrast.
+
+    Returns
+    -------
+    (*shape) float32 ndarray
+        Length of the gradient by its mean around, some eight voxels wide, 1 where it is four times that or more.
+    """
+    volume = image.reshape(_sides(image.shape))
+    squares = np.zeros(volume.shape, np.float32)
+    for axis in range(3):
+        ends = [(0, 0)] * 3
+        ends[axis] = (1, 1)
+        steps = np.pad(np.diff(volume, axis=axis), ends)
+        squares += (0.5 * (np.delete(steps, 0, axis) + np.delete(steps, -1, axis))) ** 2
+    strength = np.sqrt(squares)
+    factors = [1 if image.ndim == 2 and axis == 0 else AROUND for axis in range(3)]
+    around = strength
+    for axis, factor in enumerate(factors):
+        around = _means(around, factor, axis)
+    for axis, factor in enumerate(factors):
+        around = _means_of_neighbours(around, axis) if factor > 1 else around
+    around = _enlarged(around, factors)[tuple(slice(n) for n in volume.shape)]
+    typical = strength.mean(dtype=np.float64)
+    relative: Floats = strength / (4 * (around + np.float32(LEAST * typical)) + np.float32(1e-9))
+    return np.minimum(relative, np.float32(1)).reshape(image.shape)
+
+
+def _means(x: Floats, factor: int, axis: int) -> Floats:
+    """Return the means of blocks along an axis, of which the last may be shorter."""
+    starts = np.arange(0, x.shape[axis], factor)
+    sizes = np.diff(np.append(starts, x.shape[axis])).astype(np.float32)
+    return cast(Floats, np.add.reduceat(x, starts, axis) / _along(sizes, axis))
+
+
+def _means_of_neighbours(x: Floats, axis: int) -> Floats:
+    """Return the means of each place and the two beside it, or the one at an end."""
+    ends = [(0, 0)] * 3
+    ends[axis] = (1, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ends), 3, axis)
+    counts = np.full(x.shape[axis], 3, np.float32)
+    counts[0] -= 1
+    counts[-1] -= 1
+    return cast(Floats, windows.sum(-1) / _along(counts, axis))
+
+
+def _along(values: Floats, axis: int) -> Floats:
+    """Return values along an axis of a volume."""
+    return values.reshape([-1 if a == axis else 1 for a in range(3)])

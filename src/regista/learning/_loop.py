@@ -78,32 +78,6 @@ def first_process() -> bool:
     return not distributed.is_torchelastic_launched() or os.environ.get("RANK", "0") == "0"
 
 
-def local_device(device: str) -> str:
-    """Return the device of this process: of several started under ``torchrun`` each has a GPU of its own.
-
-    Parameters
-    ----------
-    device : str
-        'cpu', 'cuda' (or one of several, 'cuda:1'), or 'auto': a graphics card where PyTorch finds one.
-
-    Raises
-    ------
-    PlanError
-        If it is another word, or PyTorch finds no such graphics card.
-    """
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
-        raise PlanError(f"device is 'auto', 'cpu' or 'cuda', got {device!r}")
-    if kind == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        found = f"{torch.cuda.device_count() or 'no'} graphics card{'s' * (torch.cuda.device_count() != 1)}"
-        raise PlanError(f"device = {device!r}, and PyTorch finds {found} here: take 'cpu' or 'auto'")
-    if device == "cuda" and distributed.is_torchelastic_launched():
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    return device
-
-
 def device_name(device: str) -> str:
     """Return what a card calls a device: a GPU's own name, or how many processors compute."""
     if device.startswith("cuda"):

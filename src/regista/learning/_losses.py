@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
-
-import torch
-import torch.nn.functional as functional
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from regista.core import PlanError
-from regista.learning._networks import Motion
-from regista.learning._ops import dissimilarity, penalty, soft_dice, warp
 from regista.regularization import Bending, Diffusion, LogJacobian, Penalty
 from regista.similarity import LNCC, MI, MIND, NCC, NMI, SSD, Similarity
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from regista.learning._networks import Motion
 
 SIMILARITY_LOSSES: dict[str, type[Any]] = {kind.name: kind for kind in (LNCC, SSD, NCC, NMI, MI, MIND)}
 """Measures of likeness that can be trained with, by name; ``ssd`` is the mean squared error."""
@@ -50,25 +49,9 @@ class KL:
         mean, log_variance : (B, n, *shape) tensor
             Velocity in voxels, and the logarithm of its variance.
         """
-        neighbours = _degrees(mean.shape[2:]).to(mean.device)
-        spread = self.precision * neighbours * torch.exp(log_variance) - log_variance
-        rough = mean.new_zeros(())
-        for axis in range(2, mean.dim()):
-            rough = rough + (torch.diff(mean, dim=axis) ** 2).sum()
-        voxels = mean[:, 0].numel()
-        return 0.5 * (spread.sum() + self.precision * rough) / voxels
+        from regista.learning._objective import divergence  # needs PyTorch
 
-
-def _degrees(shape: torch.Size) -> Tensor:
-    total = torch.zeros(shape)
-    for axis, n in enumerate(shape):
-        along = torch.full((n,), 2.0)
-        along[0] -= 1
-        along[-1] -= 1
-        view = [1] * len(shape)
-        view[axis] = n
-        total = total + along.reshape(view)
-    return total
+        return divergence(self, mean, log_variance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,40 +121,9 @@ class Loss:
         labels : tuple, optional
             Codes of the fixed and of the moving image, and how many codes there are.
         """
-        terms: dict[str, Tensor] = {}
-        if self.similarity_weight:
-            value = dissimilarity(self.similarity, fixed, warp(moving, motion.field))
-            if self.bidirectional and motion.inverse is not None:
-                back = dissimilarity(self.similarity, moving, warp(fixed, motion.inverse))
-                value = 0.5 * (value + back)
-            terms[self.similarity.name] = self.similarity_weight * value
-        for one in self.penalties:
-            if one.weight:
-                terms[one.name] = penalty(one, motion.field, spacing)
-        if self.kl is not None and motion.log_variance is not None:
-            terms["kl"] = self.kl_weight * self.kl(motion.mean, motion.log_variance)
-        if self.dice_weight and labels is not None:
-            here, there, count = labels
-            terms["dice"] = self.dice_weight * (1 - soft_dice(here, there, motion.field, count))
-        if motion.coarser:
-            terms["coarser"] = self._coarser(motion, fixed, moving, spacing)
-        total = sum(terms.values(), motion.field.sum() * 0)
-        return {"loss": total, **terms}
+        from regista.learning._objective import terms_of  # needs PyTorch
 
-    def _coarser(self, motion: Motion, fixed: Tensor, moving: Tensor, spacing: tuple[float, ...]) -> Tensor:
-        """Return similarity and penalties at the resolutions below the finest, weighted."""
-        total = motion.field.new_zeros(())
-        for depth, (shrink, coarse) in enumerate(motion.coarser, 1):
-            factor = self.coarser_weight**depth
-            here, there = (_shrunk(one, shrink, coarse.shape[2:]) for one in (fixed, moving))
-            if self.similarity_weight:
-                value = dissimilarity(self.similarity, here, warp(there, coarse))
-                total = total + factor * self.similarity_weight * value
-            steps = tuple(shrink * step for step in spacing)
-            for one in self.penalties:
-                if one.weight:
-                    total = total + factor * penalty(one, coarse, steps)
-        return total
+        return terms_of(self, motion, fixed, moving, spacing, labels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -197,14 +149,6 @@ class Loss:
             kl=None if precision is None else KL(precision=precision),
             **settings,
         )
-
-
-def _shrunk(image: Tensor, shrink: int, shape: torch.Size) -> Tensor:
-    """Return means over blocks of voxels, on the grid of a coarser field; an image is padded as networks pad it."""
-    missing = [shrink * n - m for n, m in zip(shape, image.shape[2:], strict=True)]
-    padded = functional.pad(image, [part for n in reversed(missing) for part in (0, n)])
-    pool = functional.avg_pool3d if len(shape) == 3 else functional.avg_pool2d
-    return pool(padded, shrink)
 
 
 def _settings(term: Any) -> dict[str, Any]:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from regista.core import FormatError, GeometryError, Grid, Image, PlanError, get_threads
 from regista.kernels.cpu.warp import warp
 from regista.learning._checkpoint import SETTINGS, WEIGHTS, file_hash, load_weights, read_settings
 from regista.learning._config import ModelConfig
-from regista.learning._inference import displacement_vox
-from regista.learning._loop import local_device
-from regista.learning._networks import RegistrationNetwork
+from regista.learning._device import local_device
+from regista.learning._inference import TrainedNetwork
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
 from regista.similarity import METRIC_KIND, load_metric_model
 from regista.transforms import Affine, Composite, DisplacementField, Transform
+
+if TYPE_CHECKING:
+    import torch
+
+    from regista.learning._networks import RegistrationNetwork
 
 SHIPPED = Path(__file__).parent / "models"
 """Where models of the package lie."""
@@ -40,17 +44,38 @@ class RegistrationModel:
         Where it lies.
     config : ModelConfig
         Everything about it.
-    network : RegistrationNetwork
-        With its weights.
+    weights : dict of str to float32 ndarray
+        Of the network.
     settings : dict
         All that ``model.json`` holds.
+    device : str
+        Where it predicts: 'cpu' (without PyTorch) or 'cuda'.
+
+    Attributes
+    ----------
+    network : RegistrationNetwork
+        The same in PyTorch, on the device: a copy, built when it is first asked for.
     """
 
     name: str
     folder: Path
     config: ModelConfig
-    network: RegistrationNetwork
+    weights: dict[str, NDArray[np.float32]]
     settings: dict[str, Any]
+    device: str = "cpu"
+
+    @cached_property
+    def network(self) -> RegistrationNetwork:
+        import torch
+
+        network: RegistrationNetwork = self.config.network.build()
+        network.load_state_dict({name: torch.tensor(value) for name, value in self.weights.items()})
+        network.eval().to(self.device, memory_format=_layout(self.config.network.ndim + 2))
+        return network
+
+    @cached_property
+    def _trained(self) -> TrainedNetwork:
+        return self.config.network.trained(self.weights)
 
     def check(self, fixed: Image, moving: Image) -> None:
         """Refuse images that the network cannot take.
@@ -117,14 +142,16 @@ class RegistrationModel:
         (n, *shape) float32 ndarray
             Displacement, voxels.
         """
+        if self.device == "cpu":
+            return self._trained.displacement_vox(fixed, moving)
+        import torch
+
         torch.set_num_threads(get_threads())
-        device = next(self.network.parameters()).device
-        if device.type == "cpu":
-            return displacement_vox(self.network, fixed, moving)
         # a card's short mantissas would change the field
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             pair = (torch.from_numpy(np.ascontiguousarray(one))[None, None] for one in (moving, fixed))
-            field = self.network(*(one.to(device, memory_format=_layout(one.dim())) for one in pair)).field[0]
+            images = (one.to(self.device, memory_format=_layout(one.dim())) for one in pair)
+            field = self.network(*images).field[0]
             return np.ascontiguousarray(field.cpu().numpy())
 
 
@@ -197,23 +224,20 @@ def load_model(name: str | Path, device: str = "auto") -> RegistrationModel:
             f"the model {folder.name!r} is a similarity metric and registers nothing by itself: name it in a plan, "
             f'similarity = {{deep = "{name}"}}'
         )
-    weights = load_weights(folder / WEIGHTS)
-    network = config.network.build()
+    model = RegistrationModel(folder.name, folder, config, load_weights(folder / WEIGHTS), settings, device)
     try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
+        model._trained  # noqa: B018 (which fits, or does not)
+    except ValueError as error:
         raise FormatError(
-            f"{folder / WEIGHTS} does not fit {SETTINGS} beside it: copy the whole folder again "
-            f"({' '.join(str(error).split())[:150]})"
+            f"{folder / WEIGHTS} does not fit {SETTINGS} beside it: copy the whole folder again ({error})"
         ) from None
-    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        raise FormatError(f"{folder / WEIGHTS} holds NaN or Inf weights: train the model again")
-    network.eval().to(device, memory_format=_layout(config.network.ndim + 2))
-    return RegistrationModel(folder.name, folder, config, network, settings)
+    return model
 
 
 def _layout(dims: int) -> torch.memory_format:
     """Return the layout that convolutions run fastest in."""
+    import torch
+
     return torch.channels_last_3d if dims == 5 else torch.channels_last
 
 
@@ -250,54 +274,6 @@ def find_model(name: str | Path) -> Path:
             f"`regista models list` gives ({names})"
         )
     return folder
-
-
-def start_file(start: str) -> Path:
-    """Return the file of the weights that a training begins with.
-
-    Raises
-    ------
-    FormatError
-        If there is no such model.
-    """
-    # a training that was interrupted has weights too, before it is a model
-    unfinished = start not in model_folders() and (Path(start) / WEIGHTS).is_file()
-    return (Path(start) if unfinished else find_model(start)) / WEIGHTS
-
-
-def start_weights(config: ModelConfig) -> dict[str, torch.Tensor] | None:
-    """Return the weights that a training begins with; None where they are random.
-
-    Raises
-    ------
-    FormatError
-        If there is no such model, or it is damaged.
-    PlanError
-        If it is another network than the one to train.
-    """
-    start = config.training.start
-    if start is None:
-        return None
-    file = start_file(start)
-    weights = load_weights(file)
-    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        raise FormatError(f"{file} holds NaN or Inf weights: begin with another model")
-    if (file.parent / SETTINGS).is_file():
-        known = read_settings(file.parent)[0].to_dict()["network"]
-        wanted = config.to_dict()["network"]
-        for name in wanted if isinstance(known, dict) else ():
-            if name != "squarings" and known.get(name) != wanted[name]:
-                raise PlanError(
-                    f"{start!r} is a network with {name} {known.get(name)}, the one to train has {wanted[name]}: its weights do not "
-                    "fit; train the same network, or begin from random weights"
-                )
-    here = {name: tuple(value.shape) for name, value in config.network.build().state_dict().items()}
-    if here != {name: tuple(value.shape) for name, value in weights.items()}:
-        raise PlanError(
-            f"the weights of {start!r} do not fit {config.network.name} as it is to be trained: train the network that they are of, "
-            "or begin from random weights"
-        )
-    return weights
 
 
 def list_models() -> dict[str, dict[str, Any]]:

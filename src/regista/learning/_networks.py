@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regista.learning._architectures import Architecture
+from regista.learning._inference import AROUND, LEAST, TrainedNetwork
 from regista.learning._ops import exponential
+from regista.learning._wiring import SLOPE, Wiring
 
-SLOPE = 0.2
-"""What a rectifier multiplies values below 0 by."""
 _START_SD = 1e-5
 """Spread of the first weights of the flow: training begins next to the identity."""
 _START_LOG_VARIANCE = -10.0
 _SLOW = 20480
 """PyTorch's convolution of a single volume on the CPU takes a slow route where channels × rows × columns are no more."""
-_AROUND = 4
-"""Voxels of the blocks whose mean edges are compared with."""
-_LEAST = 0.2
-"""Share of an image's mean edge that counts as nothing: what is flat stays so, for all its noise."""
 _MOST_ZEROS = 3
 """How many times as many channels are worth the fast route."""
 
@@ -85,13 +81,17 @@ def edge_strength(images: Tensor) -> Tensor:
         squares += (0.5 * (F.pad(steps, [*behind, 0, 1]) + F.pad(steps, [*behind, 1, 0]))) ** 2
     strength = squares.sqrt()
     pool = F.avg_pool3d if ndim == 3 else F.avg_pool2d
-    around = pool(strength, _AROUND, ceil_mode=True, count_include_pad=False)
-    around = pool(around, 3, 1, 1, count_include_pad=False)
+    blocks = [min(AROUND, n) for n in images.shape[2:]]
+    around = pool(strength, blocks, ceil_mode=True, count_include_pad=False)
+    for axis, n in enumerate(around.shape[2:], 2):  # means of 3, which torch pools of no fewer than 3
+        wide = F.pad(around, [*[0, 0] * (ndim + 1 - axis), 1, 1])
+        counts = torch.tensor([3 - (k == 0) - (k == n - 1) for k in range(n)], device=images.device)
+        around = sum(wide.narrow(axis, k, n) for k in range(3)) / counts.reshape(-1, *[1] * (ndim + 1 - axis))
     mode = "trilinear" if ndim == 3 else "bilinear"
-    around = F.interpolate(around, scale_factor=_AROUND, mode=mode, align_corners=False)
+    around = F.interpolate(around, scale_factor=tuple(map(float, blocks)), mode=mode, align_corners=False)
     around = around[(..., *(slice(n) for n in images.shape[2:]))]
     typical = strength.mean(tuple(range(2, ndim + 2)), keepdim=True)
-    return (strength / (4 * (around + _LEAST * typical) + 1e-9)).clamp(max=1)
+    return (strength / (4 * (around + LEAST * typical) + 1e-9)).clamp(max=1)
 
 
 def upsampled_convolution(layer: nn.Module, x: Tensor, beside: Tensor) -> Tensor:
@@ -119,16 +119,6 @@ def upsampled_convolution(layer: nn.Module, x: Tensor, beside: Tensor) -> Tensor
     return cast(Tensor, above + convolved(beside, weight[:, count:]))
 
 
-class Steps(Protocol):
-    """How the U-Net's layers are worked out: by PyTorch, or by the package's own convolutions (`_inference`)."""
-
-    def step(self, layer: nn.Module, x: Any, beside: Any = None) -> Any:
-        """Return a convolution of x, or of x at twice its resolution and what lies beside it there, rectified."""
-
-    def pool(self, x: Any) -> Any:
-        """Return the largest values at half the resolution."""
-
-
 class UNet(nn.Module):
     """The body: features of a pair at full or half resolution.
 
@@ -136,99 +126,33 @@ class UNet(nn.Module):
     ----------
     ndim : int
         2 or 3.
-    sizes : Architecture
-        Channels.
-    half_resolution : bool
-        Stop before the last upsampling; convolutions meant for full resolution run at half.
-    channels_in : int
-        Channels of the input.
+    wiring : Wiring
+        Which layers it has.
 
     Attributes
     ----------
-    widths : tuple of int
-        Channels of the features at each resolution below that of `forward`, coarse to fine.
     folded : bool
         Upsample by `upsampled_convolution`: the same to rounding.
     """
 
-    def __init__(
-        self, ndim: int, sizes: Architecture, half_resolution: bool = False, channels_in: int = 2
-    ) -> None:
+    def __init__(self, ndim: int, wiring: Wiring) -> None:
         super().__init__()
-        self.ndim, self.sizes, self.half_resolution = ndim, sizes, half_resolution
+        self.ndim, self.wiring = ndim, wiring
         self.folded = True
-        strided = sizes.pooling == "stride"
-        levels = len(sizes.encoder)
-        skips = [channels_in]
-        down = []
-        for width in sizes.encoder:
-            down.append(convolution(ndim, skips[-1], width, 2 if strided else 1))
-            skips.append(width)
-        # what the decoder meets on its way up: features of the level above, or the input itself
-        beside = skips[:-1] if strided else skips[1:]
-        up, width = [], skips[-1]
-        for level, size in enumerate(sizes.decoder[:levels]):
-            up.append(convolution(ndim, width, size))
-            joined = beside[levels - 1 - level] if self._joins(level) else 0
-            width = size + joined
-        at_half: list[nn.Module] = []
-        after: list[nn.Module] = []
-        for number, size in enumerate(sizes.decoder[levels:]):
-            if strided and number == sizes.at_half and not half_resolution:
-                width += channels_in
-            stage = at_half if strided and number < sizes.at_half else after
-            stage.append(convolution(ndim, width, size))
-            width = size
-        self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
-        self.at_half, self.after = nn.ModuleList(at_half), nn.ModuleList(after)
-        self.channels_out = width
-        coarser = sizes.decoder[:levels]
-        self.widths = tuple(coarser[:-1] if half_resolution else coarser)
-
-    def _joins(self, level: int) -> bool:
-        """Tell whether a decoder level ends with an upsampling and the encoder's features beside it.
-
-        The strided encoder's last upsampling comes after the convolutions at half resolution.
-        """
-        last = level == len(self.sizes.encoder) - 1
-        return not last or (self.sizes.pooling == "max" and not self.half_resolution)
+        for stage, layers in wiring.stages.items():
+            setattr(self, stage, nn.ModuleList(convolution(ndim, *layer) for layer in layers))
 
     def forward(self, pair: Tensor) -> Tensor:
         """Return features ``(B, channels_out, *shape)`` of a pair whose sides are multiples of the factor."""
-        return cast(Tensor, self.pyramid(pair)[-1])
+        return self.pyramid(pair)[-1]
 
-    def pyramid(self, pair: Any, by: Steps | None = None) -> list[Any]:
-        """Return features of every resolution, coarse to fine, the last as of `forward`; each twice as fine.
+    def pyramid(self, pair: Tensor) -> list[Tensor]:
+        """Return features of every resolution, coarse to fine, the last as of `forward`; each twice as fine."""
+        return self.wiring.pyramid(pair, self)
 
-        Parameters
-        ----------
-        pair : (B, C, *shape) tensor, or what `by` takes
-            Images whose sides are multiples of the factor.
-        by : Steps, optional
-            Who works the layers out (by default PyTorch).
-        """
-        strided = self.sizes.pooling == "stride"
-        by = by or self
-        x, seen = pair, [pair]
-        for layer in self.down:
-            x = by.step(layer, x)
-            seen.append(x)
-            x = x if strided else by.pool(x)
-        beside = seen[:-1] if strided else seen[1:]
-        levels: list[Any] = []
-        joined: Any = None  # what the next convolution sees beside x, at twice the resolution of x
-        for level, layer in enumerate(self.up):
-            x, joined = by.step(layer, x, joined), None
-            levels.append(x)
-            if self._joins(level):
-                joined = beside[-1 - level]
-        for layer in self.at_half:
-            x, joined = by.step(layer, x, joined), None
-        if strided and not self.half_resolution:
-            joined = pair
-        for layer in self.after:
-            x, joined = by.step(layer, x, joined), None
-        return [*levels[: len(self.widths)], x]
+    def layers(self, stage: str) -> Sequence[nn.Module]:
+        """Return the layers of a stage."""
+        return cast(Sequence[nn.Module], getattr(self, stage))
 
     def pool(self, x: Tensor) -> Tensor:
         """Return the largest values at half the resolution."""
@@ -322,17 +246,18 @@ class RegistrationNetwork(nn.Module):
         self.ndim, self.factor = ndim, sizes.factor
         self.diffeomorphic, self.probabilistic = diffeomorphic, probabilistic
         self.half_resolution, self.squarings = half_resolution, squarings
-        self.body = UNet(ndim, sizes, half_resolution)
-        self.flow = convolution(ndim, self.body.channels_out, ndim)
+        wiring = Wiring(sizes, half_resolution)
+        self.body = UNet(ndim, wiring)
+        self.flow = convolution(ndim, wiring.channels_out, ndim)
         nn.init.normal_(self.flow.weight, 0.0, _START_SD)
         nn.init.zeros_(self.flow.bias)
-        coarser = self.body.widths[len(self.body.widths) - (resolutions - 1) :]
+        coarser = wiring.widths[len(wiring.widths) - (resolutions - 1) :]
         self.coarser_flows = nn.ModuleList(convolution(ndim, width, ndim) for width in coarser)
         for flow in self.coarser_flows:
             nn.init.normal_(flow.weight, 0.0, _START_SD)
         self.spread: nn.Module | None = None
         if probabilistic:
-            self.spread = convolution(ndim, self.body.channels_out, ndim)
+            self.spread = convolution(ndim, wiring.channels_out, ndim)
             nn.init.normal_(self.spread.weight, 0.0, 1e-10)
             nn.init.constant_(self.spread.bias, _START_LOG_VARIANCE)
 
@@ -357,7 +282,7 @@ class RegistrationNetwork(nn.Module):
         shape = moving.shape[2:]
         pair = torch.cat([moving, fixed], 1)
         *below, features = self._features(edge_strength(pair) if self.edges else pair)
-        *coarser, mean = self.estimates(below, features)
+        *coarser, mean = self._estimates(below, features)
         spread = None if self.spread is None else self.spread(features).float()
         velocity = mean
         if spread is not None and noise is not None:
@@ -369,30 +294,33 @@ class RegistrationNetwork(nn.Module):
             coarser = [exponential(one, self.squarings) for one in coarser]
         least = 4 if self.half_resolution else 2
         return Motion(
-            field=self.displacement(velocity, shape),
-            inverse=self.displacement(-velocity, shape) if self.diffeomorphic and backwards else None,
+            field=self._displacement(velocity, shape),
+            inverse=self._displacement(-velocity, shape) if self.diffeomorphic and backwards else None,
             mean=mean,
             log_variance=spread,
             coarser=tuple((least << depth, one) for depth, one in enumerate(reversed(coarser))),
         )
 
-    def estimates(
-        self, below: Sequence[Any], features: Any, by: Callable[[nn.Module, Any], Tensor] | None = None
-    ) -> list[Tensor]:
-        """Return the fields or velocities of every resolution that has one, coarse to fine.
+    def trained(self) -> TrainedNetwork:
+        """Return the network as it answers on the CPU without PyTorch, of the weights as they are now."""
+        return TrainedNetwork(
+            self.ndim,
+            self.body.wiring.sizes,
+            {name: value.detach().cpu().float().numpy() for name, value in self.state_dict().items()},
+            diffeomorphic=self.diffeomorphic,
+            probabilistic=self.probabilistic,
+            half_resolution=self.half_resolution,
+            squarings=self.squarings,
+            resolutions=1 + len(self.coarser_flows),
+            edges=self.edges,
+        )
 
-        Parameters
-        ----------
-        below, features : as `UNet.pyramid` gives them
-            Features of the coarser resolutions, and of the finest.
-        by : callable, optional
-            Who works a flow's layer out (by default PyTorch).
-        """
-        by = by or (lambda flow, seen: flow(seen).float())
+    def _estimates(self, below: Sequence[Tensor], features: Tensor) -> list[Tensor]:
+        """Return the fields or velocities of every resolution that has one, coarse to fine."""
         levels = [*below[len(below) - len(self.coarser_flows) :], features]
         found: list[Tensor] = []
         for flow, seen in zip([*self.coarser_flows, self.flow], levels, strict=True):
-            step = by(flow, seen)
+            step = flow(seen).float()
             found.append(step + self._doubled(found[-1]) if found else step)
         return found
 
@@ -408,7 +336,7 @@ class RegistrationNetwork(nn.Module):
             pair = F.pad(pair, [part for n in reversed(missing) for part in (0, n)])
         return self.body.pyramid(pair)
 
-    def displacement(self, estimate: Tensor, shape: Sequence[int]) -> Tensor:
+    def _displacement(self, estimate: Tensor, shape: Sequence[int]) -> Tensor:
         """Return the displacement on the images' grid of a field, or of a velocity, as the network estimates it."""
         field = exponential(estimate, self.squarings) if self.diffeomorphic else estimate
         if self.half_resolution:

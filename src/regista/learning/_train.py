@@ -15,11 +15,12 @@ from torch import Tensor
 from regista.core import PlanError, ProgressCallback, get_threads, silent
 from regista.learning._checkpoint import file_hash
 from regista.learning._config import ModelConfig
-from regista.learning._loop import Crew, TrainingLoop, crew, local_device
-from regista.learning._model import start_file, start_weights
+from regista.learning._device import local_device
+from regista.learning._loop import Crew, TrainingLoop, crew
 from regista.learning._networks import RegistrationNetwork
 from regista.learning._prepare import PreparedScans
 from regista.learning._sources import Sample, Source
+from regista.learning._start import start_file, start_weights
 from regista.learning._validation import Scores, score
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from regista.core import FormatError, PlanError
 
@@ -80,8 +82,7 @@ def patch_network() -> Any:
         return import_module("regista.similarity._deep_network")
     except ModuleNotFoundError as error:
         raise PlanError(
-            f"a trained metric needs PyTorch and safetensors, and {error.name} is not installed: "
-            "pip install 'regista[learn]'"
+            f"a trained metric needs PyTorch, and {error.name} is not installed: pip install 'regista[learn]'"
         ) from None
 
 
@@ -155,14 +156,6 @@ def _read(folder: Path, *stamps: int) -> MetricModel:
             raise ValueError(f"no such network: {ndim}-D {architecture}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"cannot read the trained metric {folder}: {error!r} in model.json") from None
-    try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-    except ModuleNotFoundError as error:
-        raise PlanError(
-            f"a trained metric needs PyTorch and safetensors, and {error.name} is not installed: "
-            "pip install 'regista[learn]'"
-        ) from None
     try:
         weights = load_file(str(folder / "model.safetensors"))
     except (OSError, SafetensorError) as error:
