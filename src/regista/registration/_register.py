@@ -26,7 +26,7 @@ from regista.core import (
     threads,
 )
 from regista.registration._bases import base_from, linear_of, parts_of, planar, product_of, to_voxels
-from regista.registration._channels import Channels, check_metrics, flat_warning
+from regista.registration._channels import Channels, check_metrics, flat_warning, trained_metrics
 from regista.registration._control_points import fit_control_points
 from regista.registration._convex import run_convex
 from regista.registration._deformable import (
@@ -219,6 +219,7 @@ class _Run:
         check_metrics(self.plan, search=self.initial is None, grid=self.fixed.grid)
         told = channels.measure(self.plan)
         self.measures |= {} if told is None else {"channels": told}
+        self.measures |= trained_metrics(self.plan, search=self.initial is None)
         scans = []
         for role, image, mask in (
             ("fixed", self.fixed, self.fixed_mask),

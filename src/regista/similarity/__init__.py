@@ -26,6 +26,7 @@ from regista.similarity._sum import (
     exchanged,
     is_pointwise,
     prepare_channels,
+    single_metrics,
 )
 
 SIMILARITIES: dict[str, type[Any]] = {
@@ -60,4 +61,5 @@ __all__ = [
     "load_metric_model",
     "patch_network",
     "prepare_channels",
+    "single_metrics",
 ]

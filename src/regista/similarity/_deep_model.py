@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class MetricModel:
         Filters of the network's layers.
     weights : dict of str to float32 ndarray
         What was trained.
+    weights_sha256 : str
+        Of the file that holds them.
     configuration : dict
         All that its file says.
     """
@@ -43,6 +46,7 @@ class MetricModel:
     ndim: int
     channels: tuple[int, ...]
     weights: dict[str, NDArray[np.float32]]
+    weights_sha256: str
     configuration: dict[str, Any]
     _built: dict[str, Any] = field(default_factory=dict)
 
@@ -157,14 +161,16 @@ def _read(folder: Path, *stamps: int) -> MetricModel:
         raise FormatError(f"cannot read the trained metric {folder}: {error!r} in model.json") from None
     try:
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from safetensors.numpy import load
     except ModuleNotFoundError as error:
         raise PlanError(
             f"a trained metric needs PyTorch and safetensors, and {error.name} is not installed: "
             "pip install 'regista[learn]'"
         ) from None
     try:
-        weights = load_file(str(folder / "model.safetensors"))
+        content = (folder / "model.safetensors").read_bytes()
+        weights = load(content)
     except (OSError, SafetensorError) as error:
         raise FormatError(f"cannot read the weights of the trained metric {folder}: {error}") from None
-    return MetricModel(architecture, ndim, channels, weights, configuration)
+    digest = hashlib.sha256(content).hexdigest()
+    return MetricModel(architecture, ndim, channels, weights, digest, configuration)
