@@ -33,6 +33,7 @@ from regista.registration._deformable import (
     Base,
     VoxelField,
     check_levels_of,
+    kept_warning,
     run_deformable,
     voxel_sizes,
     without_folds,
@@ -302,7 +303,11 @@ class _Run:
                 )
                 self.history += history
                 self._time(stage.model, began)
-        return matrix, self._dense_stages(fixed, moving, matrix, base, self._guidance)
+        found = self._dense_stages(fixed, moving, matrix, base, self._guidance)
+        if base is not None and found is not None:
+            change = to_voxels(found.vectors_mm, fixed.grid) - base(fixed.grid)
+            self.warnings += kept_warning(self.plan, change)
+        return matrix, found
 
     def _halfway(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Found | None]:
         """Run linear stages both ways, and the dense one in the space halfway along their mean."""
