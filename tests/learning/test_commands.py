@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -207,6 +208,37 @@ def test_register_by_a_model(trained, slices, tmp_path, refined):
     there, back = (read_transform(tmp_path / "out" / f"{n}.h5") for n in ("fixed2moving", "moving2fixed"))
     points = fixed.grid.index2world([[16.0, 19.0], [12.0, 22.0]])
     np.testing.assert_allclose(back.map_points(there.map_points(points)), points, atol=0.1)
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_what_a_network_did_is_told_apart_from_the_stages_around_it(trained, slices, tmp_path, refined):
+    shutil.copytree(trained, tmp_path / "turned")
+    settings = json.loads((trained / "model.json").read_text(encoding="utf-8")) | {"alignment": "rigid"}
+    (tmp_path / "turned" / "model.json").write_text(json.dumps(settings), encoding="utf-8")
+    more = ("--refine", "2d", "--set", "stages.diffeomorphic.steps=[3,3,3,3,3]") if refined else ()
+    words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "out", "--threads", 1)
+    done = call("register", *words, "--model", tmp_path / "turned", *more)
+    record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
+    sha = hashlib.sha256((trained / "model.safetensors").read_bytes()).hexdigest()
+    assert record["measures"]["model"]["weights_sha256"] == sha
+    assert record["versions"]["torch"] == metadata.version("torch")
+    stages = ["rigid", "diffeomorphic"] if refined else ["rigid"]
+    assert list(dict.fromkeys(level["stage"] for level in record["history"])) == stages
+    assert set(stages) <= set(record["timings"])
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    course = next(n for n, line in enumerate(lines) if line.startswith("before the network: rigid, finest level"))
+    assert lines[course + 1] == f"network turned (voxelmorph-1, weights {sha[:12]})"
+    assert lines[course + 2].startswith("after it: diffeomorphic, finest level") == refined
+    assert ("finest level" in lines[course + 2]) == refined
+    plans = "rigid → turned → 2d" if refined else "rigid → turned"
+    assert f"plan: {plans}\n" in call("info", tmp_path / "out").stdout
+    page = " ".join((tmp_path / "out" / "report.html").read_text(encoding="utf-8").split())
+    steps = ["<summary>Linear stages: rigid<", "Network turned: voxelmorph-1, voxels of 1.2 × 1.2 mm, on cpu"]
+    steps += ["<summary>Refinement: diffeomorphic<"] if refined else []
+    places = [page.index(step) for step in steps]
+    assert places == sorted(places)
+    assert "<summary>Plan<" not in page
+    assert f">turned</th><td>{sha[:12]}…</td>" in page
 
 
 @pytest.mark.parametrize("more", [(), ("--refine", "2d", "--set", "stages.diffeomorphic.steps=[3,3,3,3,3]")])

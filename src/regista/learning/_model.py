@@ -44,6 +44,8 @@ class RegistrationModel:
         With its weights.
     settings : dict
         All that ``model.json`` holds.
+    weights_sha256 : str
+        Of the file of its weights.
     """
 
     name: str
@@ -51,6 +53,17 @@ class RegistrationModel:
     config: ModelConfig
     network: RegistrationNetwork
     settings: dict[str, Any]
+    weights_sha256: str
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record of a run says of its model, under ``measures["model"]``."""
+        return {
+            "name": self.name,
+            "weights_sha256": self.weights_sha256,
+            "network": self.config.network.name,
+            "spacing_mm": list(self.config.inputs.spacing_mm),
+            "device": str(next(self.network.parameters()).device),
+        }
 
     def check(self, fixed: Image, moving: Image) -> None:
         """Refuse images that the network cannot take.
@@ -209,7 +222,7 @@ def load_model(name: str | Path, device: str = "auto") -> RegistrationModel:
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise FormatError(f"{folder / WEIGHTS} holds NaN or Inf weights: train the model again")
     network.eval().to(device, memory_format=_layout(config.network.ndim + 2))
-    return RegistrationModel(folder.name, folder, config, network, settings)
+    return RegistrationModel(folder.name, folder, config, network, settings, file_hash(folder / WEIGHTS))
 
 
 def _layout(dims: int) -> torch.memory_format:

@@ -122,15 +122,15 @@ def kept_warning(plan: Plan, change_vox: Volume) -> list[str]:
     """Say so where deformable stages gave a map back as they got it, and what to try."""
     if np.abs(change_vox).max() > _NO_CHANGE_VOX:
         return []
-    told = "the deformable stages changed nothing: the map that they began with is kept"
+    told = "the deformable stages changed nothing, and the map that they began with is kept"
     if not any(count for stage in plan.stages for count in stage.steps):
-        return [f"{told}, as their levels take no steps (plan key steps)"]
+        return [f"{told}: their levels take no steps (plan key steps)"]
     smoothed = any(np.any(getattr(stage, "field_sigma_vox", 0)) for stage in plan.stages)
-    cause = ", whose smoothing (field_sigma_vox) takes detail from that map too," if smoothed else ""
-    less = "a smaller field_sigma_vox (--set stages.N.field_sigma_vox=0.4), " if smoothed else ""
+    cause = " (field_sigma_vox smooths that map too, at every step)" if smoothed else ""
+    less = "less smoothing (--set stages.N.field_sigma_vox=0.4), " if smoothed else ""
     return [
-        f"{told}, as no step from it{cause} made the images more alike. If they are not aligned well enough, try {less}finer "
-        "levels alone (--set stages.N.shrink=[2,1]) or another metric"
+        f"{told}: no step made the images more alike{cause}. If they are not aligned well enough, try {less}finer levels alone "
+        "(--set stages.N.shrink=[2,1]) or another metric"
     ]
 
 
