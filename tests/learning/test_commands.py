@@ -180,13 +180,41 @@ def test_models_are_listed_shown_and_verified(trained, monkeypatch):
     monkeypatch.setenv("REGISTA_MODELS", str(trained.parent))
     listed = call("models", "list")
     assert "tiny  voxelmorph-1, 2-D, 1.2 × 1.2 mm" in listed.stdout
-    assert call("models", "show", "tiny").stdout.startswith("# tiny")
+    shown = call("models", "show", "tiny").stdout
+    assert shown.startswith("# tiny")
+    assert f"Picture: {trained / 'pairs.png'}\n" in shown
     assert json.loads(call("models", "show", trained, "--json").stdout)["licence"] == "CC0"
     assert "whole" in call("models", "verify", "tiny").stdout
     monkeypatch.delenv("REGISTA_MODELS")
     missing = call("models", "verify", "tiny")
     assert missing.exit_code == 2
     assert "no model 'tiny'" in missing.stderr
+    assert "REGISTA_MODELS" not in missing.stderr
+
+
+def test_a_folder_of_models_that_is_not_there_is_told(slices, tmp_path, monkeypatch):
+    monkeypatch.setenv("REGISTA_MODELS", str(tmp_path / "gone"))
+    listed = call("models", "list")
+    assert listed.exit_code == 0
+    assert "any-contrast" in listed.stdout
+    (tmp_path / "plan.toml").write_text(
+        '[[stages]]\nmodel = "rigid"\nsimilarity = {deep = "tiny"}\n', encoding="utf-8"
+    )
+    words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "o")
+    by_metric = call("register", *words, "--plan", tmp_path / "plan.toml")
+    for told in (listed, call("models", "show", "tiny"), call("register", *words, "--model", "tiny"), by_metric):
+        assert f"REGISTA_MODELS names {tmp_path / 'gone'}, which is not a folder" in told.stderr
+
+
+def test_a_network_in_the_place_of_a_metric_is_told(trained, slices, tmp_path):
+    words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "o")
+    for name in ("any-contrast", trained.as_posix()):
+        plan = f'[[stages]]\nmodel = "rigid"\nsimilarity = {{deep = "{name}"}}\n'
+        (tmp_path / "plan.toml").write_text(plan, encoding="utf-8")
+        refused = call("register", *words, "--plan", tmp_path / "plan.toml")
+        assert refused.exit_code == 2
+        for part in ("is a network that registers", f"--model {name}", "brain-t1-t2"):
+            assert part in refused.stderr
 
 
 @pytest.mark.parametrize("refined", [False, True])
@@ -405,7 +433,7 @@ def test_a_model_aligns_as_its_training_did(alignment, similarity, weight, stage
         (
             [{"image": f"p{n}_t1.nii.gz"} for n in range(4)],
             ("--synthesis", "labels"),
-            "has no labels",
+            "list label maps in the column labels",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regista.cli._console import Debug, Json, guarded, say, say_json
+from regista.cli._console import Debug, Json, complain, guarded, say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,9 +29,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A model by name, or i
 def list_(as_json: Json = False, debug: Debug = False) -> None:
     """List the models known by name: those of the package and of the folder REGISTA_MODELS."""
     from regista.learning import list_models
-    from regista.similarity import METRIC_KIND
+    from regista.similarity import METRIC_KIND, missing_folder
 
-    found = list_models()
+    found, wrong = list_models(), missing_folder()
+    if wrong:
+        complain(f"Warning: {wrong}")
     if as_json:
         say_json(found)
         return
@@ -52,9 +54,9 @@ def list_(as_json: Json = False, debug: Debug = False) -> None:
 @models.command("show")
 @guarded
 def show(name: Name, as_json: Json = False, debug: Debug = False) -> None:
-    """Print a model's card."""
+    """Print a model's card, and where its files are."""
     from regista.core import FormatError
-    from regista.learning._checkpoint import CARD, read_settings
+    from regista.learning._checkpoint import CARD, PICTURES, read_settings
     from regista.learning._model import find_model
 
     folder = find_model(name)
@@ -65,6 +67,9 @@ def show(name: Name, as_json: Json = False, debug: Debug = False) -> None:
     if not (folder / CARD).is_file():
         raise FormatError(f"{folder} has no {CARD}; --json prints its settings")
     say((folder / CARD).read_text(encoding="utf-8").rstrip())
+    say(f"\nFolder: {folder}")
+    if (folder / PICTURES).is_file():
+        say(f"Picture: {folder / PICTURES}")
 
 
 @models.command("verify")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,8 @@ from regista.learning._inference import displacement_vox
 from regista.learning._loop import local_device
 from regista.learning._networks import RegistrationNetwork
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
-from regista.similarity import METRIC_KIND, load_metric_model
+from regista.similarity import METRIC_KIND, load_metric_model, missing_folder, model_folders
 from regista.transforms import Affine, Composite, DisplacementField, Transform
-
-SHIPPED = Path(__file__).parent / "models"
-"""Where models of the package lie."""
-VARIABLE = "REGISTA_MODELS"
-"""Environment variable that names a folder of models of one's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,18 +224,6 @@ def _layout(dims: int) -> torch.memory_format:
     return torch.channels_last_3d if dims == 5 else torch.channels_last
 
 
-def model_folders() -> dict[str, Path]:
-    """Return the models known by name: those of the package, and those in the folder ``REGISTA_MODELS``."""
-    places = [SHIPPED, *(Path(p) for p in [os.environ.get(VARIABLE, "")] if p)]
-    return {
-        folder.name: folder
-        for place in places
-        if place.is_dir()
-        for folder in sorted(place.iterdir())
-        if (folder / SETTINGS).is_file()
-    }
-
-
 def find_model(name: str | Path) -> Path:
     """Return the folder of a model.
 
@@ -257,10 +239,10 @@ def find_model(name: str | Path) -> Path:
     if folder.is_file() and folder.name in (WEIGHTS, SETTINGS):
         folder = folder.parent
     if not (folder / SETTINGS).is_file():
-        names = ", ".join(known) or "none yet"
+        names, wrong = ", ".join(known) or "none yet", missing_folder()
         raise FormatError(
             f"no model {str(name)!r}: expected a folder with {SETTINGS} and {WEIGHTS}, or one of the names that "
-            f"`regista models list` gives ({names})"
+            f"`regista models list` gives ({names}){wrong and f'. {wrong}'}"
         )
     return folder
 

@@ -11,6 +11,8 @@ from regista.similarity._deep_model import (
     METRIC_KIND,
     known_metrics,
     load_metric_model,
+    missing_folder,
+    model_folders,
     patch_network,
 )
 from regista.similarity._demons import DemonsSSD
@@ -59,6 +61,8 @@ __all__ = [
     "is_pointwise",
     "known_metrics",
     "load_metric_model",
+    "missing_folder",
+    "model_folders",
     "patch_network",
     "prepare_channels",
     "single_metrics",
