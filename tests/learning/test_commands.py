@@ -202,7 +202,12 @@ def test_a_folder_of_models_that_is_not_there_is_told(slices, tmp_path, monkeypa
     )
     words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "o")
     by_metric = call("register", *words, "--plan", tmp_path / "plan.toml")
-    for told in (listed, call("models", "show", "tiny"), call("register", *words, "--model", "tiny"), by_metric):
+    for told in (
+        listed,
+        call("models", "show", "tiny"),
+        call("register", *words, "--model", "tiny"),
+        by_metric,
+    ):
         assert f"REGISTA_MODELS names {tmp_path / 'gone'}, which is not a folder" in told.stderr
 
 
@@ -254,7 +259,9 @@ def test_what_a_network_did_is_told_apart_from_the_stages_around_it(trained, sli
     assert list(dict.fromkeys(level["stage"] for level in record["history"])) == stages
     assert set(stages) <= set(record["timings"])
     lines = [line.strip() for line in done.stdout.splitlines()]
-    course = next(n for n, line in enumerate(lines) if line.startswith("before the network: rigid, finest level"))
+    course = next(
+        n for n, line in enumerate(lines) if line.startswith("before the network: rigid, finest level")
+    )
     assert lines[course + 1] == f"network turned (voxelmorph-1, weights {sha[:12]})"
     assert lines[course + 2].startswith("after it: diffeomorphic, finest level") == refined
     assert ("finest level" in lines[course + 2]) == refined

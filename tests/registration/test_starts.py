@@ -117,7 +117,10 @@ def test_bending_last_is_as_good_a_start_as_bending_first(turn_deg):
 @pytest.mark.parametrize(
     ("settings", "cause"),
     [
-        ({"steps": (6, 6), "field_sigma_vox": (4.0,)}, "(field_sigma_vox smooths that map too, at every step)"),
+        (
+            {"steps": (6, 6), "field_sigma_vox": (4.0,)},
+            "(field_sigma_vox smooths that map too, at every step)",
+        ),
         ({"steps": (0, 0)}, "their levels take no steps"),
         ({"steps": (20, 8), "field_sigma_vox": (0.0,)}, None),
     ],

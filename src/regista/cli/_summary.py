@@ -149,7 +149,11 @@ def _course(record: Mapping[str, Any]) -> list[str]:
     if model is None:
         return after
     network = f"network {model['name']} ({model['network']}, weights {str(model['weights_sha256'])[:12]})"
-    return [*(f"before the network: {line}" for line in before), network, *(f"after it: {line}" for line in after)]
+    return [
+        *(f"before the network: {line}" for line in before),
+        network,
+        *(f"after it: {line}" for line in after),
+    ]
 
 
 def _similarity(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:

@@ -133,9 +133,7 @@ def read_dataset(path: Path) -> Dataset:
             scans += [_scan(path, n, row, role, f"{role}_labels") for role in ("fixed", "moving")]
         scans[1::2] = [replace(b, subject=a.subject) for a, b in zip(scans[::2], scans[1::2], strict=True)]
         return Dataset(scans=tuple(scans), pairs=tuple((2 * n, 2 * n + 1) for n in range(len(rows))))
-    raise FormatError(
-        f"{path} has the columns {', '.join(sorted(columns)) or 'none'}; expected {_COLUMNS}"
-    )
+    raise FormatError(f"{path} has the columns {', '.join(sorted(columns)) or 'none'}; expected {_COLUMNS}")
 
 
 def _scan(table: Path, line: int, row: dict[str, str | None], role: str, labels_role: str) -> ScanFile:

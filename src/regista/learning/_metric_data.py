@@ -95,7 +95,9 @@ def _row(table: Path, line: int, row: dict[str, str | None]) -> PairFile:
                 f"{table}, line {line}: {files[name]} does not exist; paths count from the table's folder"
             )
     if values["split"] not in ("", "train", "validation"):
-        raise FormatError(f"{table}, line {line}: split is train or validation, or empty in all rows; got {values['split']!r}")
+        raise FormatError(
+            f"{table}, line {line}: split is train or validation, or empty in all rows; got {values['split']!r}"
+        )
     fixed, moving = files["fixed"], files["moving"]
     assert fixed is not None
     assert moving is not None
