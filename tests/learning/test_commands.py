@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -179,13 +180,46 @@ def test_models_are_listed_shown_and_verified(trained, monkeypatch):
     monkeypatch.setenv("REGISTA_MODELS", str(trained.parent))
     listed = call("models", "list")
     assert "tiny  voxelmorph-1, 2-D, 1.2 × 1.2 mm" in listed.stdout
-    assert call("models", "show", "tiny").stdout.startswith("# tiny")
+    shown = call("models", "show", "tiny").stdout
+    assert shown.startswith("# tiny")
+    assert f"Picture: {trained / 'pairs.png'}\n" in shown
     assert json.loads(call("models", "show", trained, "--json").stdout)["licence"] == "CC0"
     assert "whole" in call("models", "verify", "tiny").stdout
     monkeypatch.delenv("REGISTA_MODELS")
     missing = call("models", "verify", "tiny")
     assert missing.exit_code == 2
     assert "no model 'tiny'" in missing.stderr
+    assert "REGISTA_MODELS" not in missing.stderr
+
+
+def test_a_folder_of_models_that_is_not_there_is_told(slices, tmp_path, monkeypatch):
+    monkeypatch.setenv("REGISTA_MODELS", str(tmp_path / "gone"))
+    listed = call("models", "list")
+    assert listed.exit_code == 0
+    assert "any-contrast" in listed.stdout
+    (tmp_path / "plan.toml").write_text(
+        '[[stages]]\nmodel = "rigid"\nsimilarity = {deep = "tiny"}\n', encoding="utf-8"
+    )
+    words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "o")
+    by_metric = call("register", *words, "--plan", tmp_path / "plan.toml")
+    for told in (
+        listed,
+        call("models", "show", "tiny"),
+        call("register", *words, "--model", "tiny"),
+        by_metric,
+    ):
+        assert f"REGISTA_MODELS names {tmp_path / 'gone'}, which is not a folder" in told.stderr
+
+
+def test_a_network_in_the_place_of_a_metric_is_told(trained, slices, tmp_path):
+    words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "o")
+    for name in ("any-contrast", trained.as_posix()):
+        plan = f'[[stages]]\nmodel = "rigid"\nsimilarity = {{deep = "{name}"}}\n'
+        (tmp_path / "plan.toml").write_text(plan, encoding="utf-8")
+        refused = call("register", *words, "--plan", tmp_path / "plan.toml")
+        assert refused.exit_code == 2
+        for part in ("is a network that registers", f"--model {name}", "brain-t1-t2"):
+            assert part in refused.stderr
 
 
 @pytest.mark.parametrize("refined", [False, True])
@@ -207,6 +241,39 @@ def test_register_by_a_model(trained, slices, tmp_path, refined):
     there, back = (read_transform(tmp_path / "out" / f"{n}.h5") for n in ("fixed2moving", "moving2fixed"))
     points = fixed.grid.index2world([[16.0, 19.0], [12.0, 22.0]])
     np.testing.assert_allclose(back.map_points(there.map_points(points)), points, atol=0.1)
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_what_a_network_did_is_told_apart_from_the_stages_around_it(trained, slices, tmp_path, refined):
+    shutil.copytree(trained, tmp_path / "turned")
+    settings = json.loads((trained / "model.json").read_text(encoding="utf-8")) | {"alignment": "rigid"}
+    (tmp_path / "turned" / "model.json").write_text(json.dumps(settings), encoding="utf-8")
+    more = ("--refine", "2d", "--set", "stages.diffeomorphic.steps=[3,3,3,3,3]") if refined else ()
+    words = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "out", "--threads", 1)
+    done = call("register", *words, "--model", tmp_path / "turned", *more)
+    record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
+    sha = hashlib.sha256((trained / "model.safetensors").read_bytes()).hexdigest()
+    assert record["measures"]["model"]["weights_sha256"] == sha
+    assert record["versions"]["torch"] == metadata.version("torch")
+    stages = ["rigid", "diffeomorphic"] if refined else ["rigid"]
+    assert list(dict.fromkeys(level["stage"] for level in record["history"])) == stages
+    assert set(stages) <= set(record["timings"])
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    course = next(
+        n for n, line in enumerate(lines) if line.startswith("before the network: rigid, finest level")
+    )
+    assert lines[course + 1] == f"network turned (voxelmorph-1, weights {sha[:12]})"
+    assert lines[course + 2].startswith("after it: diffeomorphic, finest level") == refined
+    assert ("finest level" in lines[course + 2]) == refined
+    plans = "rigid → turned → 2d" if refined else "rigid → turned"
+    assert f"plan: {plans}\n" in call("info", tmp_path / "out").stdout
+    page = " ".join((tmp_path / "out" / "report.html").read_text(encoding="utf-8").split())
+    steps = ["<summary>Linear stages: rigid<", "Network turned: voxelmorph-1, voxels of 1.2 × 1.2 mm, on cpu"]
+    steps += ["<summary>Refinement: diffeomorphic<"] if refined else []
+    places = [page.index(step) for step in steps]
+    assert places == sorted(places)
+    assert "<summary>Plan<" not in page
+    assert f">turned</th><td>{sha[:12]}…</td>" in page
 
 
 @pytest.mark.parametrize("more", [(), ("--refine", "2d", "--set", "stages.diffeomorphic.steps=[3,3,3,3,3]")])
@@ -373,7 +440,7 @@ def test_a_model_aligns_as_its_training_did(alignment, similarity, weight, stage
         (
             [{"image": f"p{n}_t1.nii.gz"} for n in range(4)],
             ("--synthesis", "labels"),
-            "has no labels",
+            "list label maps in the column labels",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from regista.core import FormatError, GeometryError, Grid, Image, PlanError
 from regista.io import read, write
 from regista.learning import InputConfig, read_dataset, split_subjects
-from regista.learning._prepare import model_grid, prepare_scans, seen_by_network
+from regista.learning._prepare import model_grid, prepare_scans, read_scan, seen_by_network
 from regista.transforms import Affine, Translation
 
 INPUTS = InputConfig(spacing_mm=(1.5, 1.5), shape=(32, 32))
@@ -84,7 +84,7 @@ def test_one_subject_only_is_refused(slices, table):
     [
         ([{"image": "nowhere.nii.gz"}], "line 2: .*nowhere.nii.gz does not exist"),
         ([{"image": "p0_t1.nii.gz", "labels": "none.nii.gz"}], "none.nii.gz does not exist"),
-        ([{"picture": "p0_t1.nii.gz"}], "expected image"),
+        ([{"picture": "p0_t1.nii.gz"}], "expected image.*split is train, validation or test"),
         ([{"image": ""}], "column image is empty"),
         ([{"image": "p0_t1.nii.gz", "split": "exam"}], "split is one of"),
     ],
@@ -102,6 +102,21 @@ def test_a_missing_or_empty_list_is_refused(slices, tmp_path):
     (tmp_path / "empty.csv").write_text("image,subject\n", encoding="utf-8")
     with pytest.raises(FormatError, match="no rows"):
         read_dataset(tmp_path / "empty.csv")
+
+
+def test_label_maps_alone_are_listed_not_named_by_their_folder(tmp_path):
+    write(tmp_path / "p0_labels.nii.gz", Image(np.ones((6, 7), np.int16), Grid((6, 7), np.eye(3))))
+    with pytest.raises(FormatError, match=r"p0_labels.nii.gz\): list label maps in a CSV file"):
+        read_dataset(tmp_path)
+
+
+def test_an_image_of_whole_numbers_is_no_label_map(slices, table, tmp_path):
+    image = read(slices / "p0_t1.nii.gz")
+    noise = np.random.default_rng(0).integers(0, 20, image.data.shape)
+    write(tmp_path / "p0_counts.nii.gz", image.with_data((image.data + noise).astype(np.int16)))
+    found = read_dataset(table(tmp_path / "maps.csv", [{"labels": "p0_counts.nii.gz"}]))
+    with pytest.raises(FormatError, match=r"p0_counts.nii.gz is no label map but an image, it seems"):
+        read_scan(found.scans[0])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from importlib import metadata
 
 import pytest
 from metric_data import contrasts
@@ -70,6 +72,9 @@ def test_a_plan_names_it(place, monkeypatch, tmp_path):
     assert done.exit_code == 0, done.output
     record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
     assert "quick" in json.dumps(record["plan"])
+    sha = hashlib.sha256((place / "models" / "quick" / "model.safetensors").read_bytes()).hexdigest()
+    assert record["measures"]["trained_metrics"] == {"quick": sha}
+    assert record["versions"]["torch"] == metadata.version("torch")
 
 
 def test_bad_tables_and_models_end_with_code_2(place, tmp_path):

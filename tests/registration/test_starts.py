@@ -112,3 +112,25 @@ def test_bending_last_is_as_good_a_start_as_bending_first(turn_deg):
         assert loop.max() < 0.1
     assert errors[0] < 0.5 * error_mm(last, truth.map_points, fixed).mean()
     assert abs(errors[0] - errors[1]) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        (
+            {"steps": (6, 6), "field_sigma_vox": (4.0,)},
+            "(field_sigma_vox smooths that map too, at every step)",
+        ),
+        ({"steps": (0, 0)}, "their levels take no steps"),
+        ({"steps": (20, 8), "field_sigma_vox": (0.0,)}, None),
+    ],
+)
+def test_stages_that_change_nothing_of_a_start_say_so(smooth_pair, settings, cause):
+    _, fixed, moving = smooth_pair
+    share = 1.0 if cause else 0.5  # of the true displacement
+    start = DisplacementField(share * waves_on(fixed.grid, 4.0), fixed.grid)
+    stages = tuple(DeformableStage(similarity=LNCC(), shrink=(2, 1), **settings) for _ in range(2))
+    record = register(fixed, moving, Plan(stages=stages, start=Start(search="none")), initial=start).record
+    told = [warning for warning in record.warnings if "changed nothing" in warning]
+    assert len(told) == (cause is not None)
+    assert all(cause in warning for warning in told)

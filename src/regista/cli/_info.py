@@ -137,7 +137,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return {
             "status": tree["status"],
             "summary": summary_of(tree),
-            "plan": tree["plan"]["name"],
+            "plan": " → ".join(_steps(tree)),
             **{role: entry.get("path") or entry["space"] for role, entry in tree["inputs"].items()},
             **({"slices": len(tree["measures"]["slices"])} if "slices" in tree["measures"] else {}),
             **{f"seconds, {name}": round(seconds, 2) for name, seconds in tree["timings"].items()},
@@ -149,6 +149,14 @@ def read_record(path: Path) -> dict[str, Any] | None:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _steps(record: dict[str, Any]) -> list[str]:
+    """Return the names of a run's plan, or of its network and the plans around it."""
+    from regista.cli._summary import plans_of
+
+    before, after = (plan.get("name") for plan in plans_of(record))
+    return [name for name in (before, record["measures"].get("model", {}).get("name"), after) if name]
 
 
 def read_image_record(path: Path) -> dict[str, Any] | None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regista.cli._console import Debug, Json, guarded, say, say_json
+from regista.cli._console import Debug, Json, complain, guarded, say, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from regista.core import Image
+    from regista.core import Image, RunRecord
     from regista.registration import Plan, Result
     from regista.transforms import Transform
 
@@ -29,9 +29,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A model by name, or i
 def list_(as_json: Json = False, debug: Debug = False) -> None:
     """List the models known by name: those of the package and of the folder REGISTA_MODELS."""
     from regista.learning import list_models
-    from regista.similarity import METRIC_KIND
+    from regista.similarity import METRIC_KIND, missing_folder
 
-    found = list_models()
+    found, wrong = list_models(), missing_folder()
+    if wrong:
+        complain(f"Warning: {wrong}")
     if as_json:
         say_json(found)
         return
@@ -52,9 +54,9 @@ def list_(as_json: Json = False, debug: Debug = False) -> None:
 @models.command("show")
 @guarded
 def show(name: Name, as_json: Json = False, debug: Debug = False) -> None:
-    """Print a model's card."""
+    """Print a model's card, and where its files are."""
     from regista.core import FormatError
-    from regista.learning._checkpoint import CARD, read_settings
+    from regista.learning._checkpoint import CARD, PICTURES, read_settings
     from regista.learning._model import find_model
 
     folder = find_model(name)
@@ -65,6 +67,9 @@ def show(name: Name, as_json: Json = False, debug: Debug = False) -> None:
     if not (folder / CARD).is_file():
         raise FormatError(f"{folder} has no {CARD}; --json prints its settings")
     say((folder / CARD).read_text(encoding="utf-8").rstrip())
+    say(f"\nFolder: {folder}")
+    if (folder / PICTURES).is_file():
+        say(f"Picture: {folder / PICTURES}")
 
 
 @models.command("verify")
@@ -165,31 +170,37 @@ def run_model(
     began = time.perf_counter()
     predicted = model.predict(fixed, moving, initial=start)
     seconds = time.perf_counter() - began
-    told: dict[str, Any] = {
-        "model": {
-            "name": model.name,
-            "weights_sha256": model.settings.get("weights_sha256"),
-            "network": model.config.network.name,
-            "spacing_mm": list(model.config.inputs.spacing_mm),
-            "device": model.device,
-        }
-    }
-    given = {} if initial is None else {"initial_fixed2moving": linear_of(initial)}
+    told: dict[str, Any] = {"model": model.describe()}
+    told |= {} if initial is None else {"initial_fixed2moving": linear_of(initial)}
+    earlier = None if first is None else first.record
     if refine is None:
-        told |= given
-        record = None if first is None else first.record
-        result = finish(fixed, moving, predicted, record=record, measures=told, fill=fill, seed=seed)
-        earlier = 0.0
+        result = finish(fixed, moving, predicted, record=earlier, measures=told, fill=fill, seed=seed)
+        record = result.record
     else:
         result = run(refine, predicted)
-        earlier = 0.0 if first is None else first.record.timings["registration"]
         # the run began at the prediction, which nobody gave
         found = {k: v for k, v in result.record.measures.items() if k != "initial_fixed2moving"}
-        result = replace(
-            result,
-            record=replace(result.record, measures={**found, **told, **given, "refined": True}),
-        )
-    timings = dict(result.record.timings)
-    timings["network"] = seconds
-    timings["registration"] += seconds + earlier
-    return replace(result, record=replace(result.record, timings=timings))
+        record = replace(result.record, measures={**found, **told, "refined": True})
+        record = record if earlier is None else _joined(earlier, record)
+    timings = {**record.timings, "network": seconds}
+    timings["registration"] += seconds
+    return replace(result, record=replace(record, timings=timings))
+
+
+def _joined(linear: RunRecord, refinement: RunRecord) -> RunRecord:
+    """Return the record of a refinement with that of the linear stages before the network."""
+    from regista.core import Status
+
+    states = linear.status, refinement.status
+    worst = [one for one in states if not one.ok] or [one for one in states if one is not Status.CONVERGED]
+    timings = dict(linear.timings)
+    for name, seconds in refinement.timings.items():
+        timings[name] = timings.get(name, 0.0) + seconds
+    return replace(
+        refinement,
+        status=worst[0] if worst else Status.CONVERGED,
+        history=(*linear.history, *refinement.history),
+        timings=timings,
+        measures={**refinement.measures, "linear_plan": linear.plan},
+        warnings=tuple(dict.fromkeys([*linear.warnings, *refinement.warnings])),
+    )

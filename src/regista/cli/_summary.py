@@ -47,7 +47,7 @@ def summary_of(record: Mapping[str, Any], *, reasons: bool = True) -> list[str]:
         f"{record['peak_memory_bytes'] / 1e9:.2f} GB at most",
         f"status {record['status']}" + (f": {why(record)}" if reasons or record["status"] in USABLE else ""),
     ]
-    return [*lines, *_channels(record), *_similarity(record), *_verdict(record, reasons or not failed)]
+    return [*lines, *_channels(record), *_course(record), *_verdict(record, reasons or not failed)]
 
 
 def failures_of(record: Mapping[str, Any]) -> list[str] | None:
@@ -134,12 +134,36 @@ def _channels(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _similarity(record: Mapping[str, Any]) -> list[str]:
-    """Return a line on the finest level of the last stage: values of other levels, or stages, do not compare."""
-    level = next((level for level in reversed(record["history"]) if level["values"]), None)
-    if level is None:
+def plans_of(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return the plans before a network and after it; of a run without a network the second is its plan."""
+    measures, plan = record["measures"], record["plan"]
+    if "model" in measures and not measures.get("refined"):
+        return plan, {}
+    return measures.get("linear_plan", {}), plan
+
+
+def _course(record: Mapping[str, Any]) -> list[str]:
+    """Return what the stages reached, and which network was between them."""
+    model = record["measures"].get("model")
+    before, after = (_similarity(record, plan) for plan in plans_of(record))
+    if model is None:
+        return after
+    network = f"network {model['name']} ({model['network']}, weights {str(model['weights_sha256'])[:12]})"
+    return [
+        *(f"before the network: {line}" for line in before),
+        network,
+        *(f"after it: {line}" for line in after),
+    ]
+
+
+def _similarity(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """Return a line on the finest level of a plan's last stage: values of other levels, or stages, do not compare."""
+    stages = {stage["model"]: stage for stage in plan.get("stages", ())}
+    levels = [level for level in record["history"] if level["values"] and level["stage"] in stages]
+    if not levels:
         return []
-    stage = next(s for s in reversed(record["plan"]["stages"]) if s["model"] == level["stage"])
+    level = levels[-1]
+    stage = stages[level["stage"]]
     names = _metrics(stage["similarity"])
     sign, what = (1, "difference") if set(names) <= _DIFFERENCES else (-1, "similarity")
     if record["measures"].get("guides"):

@@ -207,6 +207,12 @@ def voxelmorph(
     dataset = read_dataset(data)
     keep_inputs(outputs, [path for scan in dataset.scans for path in (scan.image, scan.labels)])
     subjects = split_subjects(dataset, validation, test, seed)
+    unlabelled = [scan.image for scan in dataset.of(subjects["train"]).scans if scan.labels is None]
+    if synthesis == "labels" and unlabelled:
+        raise PlanError(
+            f"--synthesis labels makes images up from label maps, and {unlabelled[0]} has none: list label maps in the column "
+            "labels (labels[,subject][,split], the images may be left out), or take --synthesis shapes, which needs none"
+        )
     first = read(dataset.scans[0].image)
     finest = float(first.grid.spacing.min())
     steps_mm = _per_axis("--spacing", spacing or [round(finest, 6)], first.ndim)

@@ -145,9 +145,10 @@ def hash_array(array: NDArray[np.generic]) -> str:
 
 
 def software_versions() -> dict[str, str]:
-    """Return the versions that can change a result."""
+    """Return the versions that can change a result; PyTorch's where it is loaded, as it is only for what is trained."""
     versions = {"python": platform.python_version(), "platform": f"{sys.platform}-{platform.machine()}"}
-    for name in ("regista", "numpy", "numba", "scipy", "SimpleITK", "nibabel"):
+    learned = ("torch",) if sys.modules.get("torch") else ()
+    for name in ("regista", "numpy", "numba", "scipy", "SimpleITK", "nibabel", *learned):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:  # a vendored or frozen install

@@ -17,6 +17,10 @@ _IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".mgh", ".mgz", ".png")
 _LABEL_WORDS = ("labels", "label", "dseg", "seg")
 _NO_SCAN = re.compile(r"(^|[_-])(labels?|d?seg|mask|lesions?|tissues?)($|[_-])", re.IGNORECASE)
 PARTS = ("train", "validation", "test")
+_COLUMNS = (
+    "image[,subject][,labels][,split], labels[,subject][,split] for --synthesis labels, or "
+    "fixed,moving[,subject][,fixed_labels][,moving_labels][,split]; split is train, validation or test"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +108,13 @@ def read_dataset(path: Path) -> Dataset:
     if path.is_dir():
         return _from_folder(path)
     if not path.is_file():
-        raise FormatError(f"{path} does not exist: name a CSV file or a folder of images")
+        raise FormatError(
+            f"{path} does not exist: name a folder of images, or a CSV file with the columns {_COLUMNS}"
+        )
     if path.suffix.lower() != ".csv":
-        raise FormatError(f"{path} is neither a folder nor a .csv file")
+        raise FormatError(
+            f"{path} is neither a folder nor a .csv file: name a folder of images, or list them in a CSV file"
+        )
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
@@ -125,10 +133,7 @@ def read_dataset(path: Path) -> Dataset:
             scans += [_scan(path, n, row, role, f"{role}_labels") for role in ("fixed", "moving")]
         scans[1::2] = [replace(b, subject=a.subject) for a, b in zip(scans[::2], scans[1::2], strict=True)]
         return Dataset(scans=tuple(scans), pairs=tuple((2 * n, 2 * n + 1) for n in range(len(rows))))
-    raise FormatError(
-        f"{path} has the columns {', '.join(sorted(columns)) or 'none'}; expected image[,subject][,labels], "
-        "labels[,subject] for synthesis, or fixed,moving[,subject][,fixed_labels][,moving_labels]"
-    )
+    raise FormatError(f"{path} has the columns {', '.join(sorted(columns)) or 'none'}; expected {_COLUMNS}")
 
 
 def _scan(table: Path, line: int, row: dict[str, str | None], role: str, labels_role: str) -> ScanFile:
@@ -147,7 +152,7 @@ def _scan(table: Path, line: int, row: dict[str, str | None], role: str, labels_
     part = (row.get("split") or "").strip().lower()
     part = {"val": "validation", "valid": "validation", "training": "train"}.get(part, part)
     if part not in ("", *PARTS):
-        raise FormatError(f"{table}, line {line}: split is one of {', '.join(PARTS)}, got {part!r}")
+        raise FormatError(f"{table}, line {line}: split is one of {', '.join(PARTS)}, or empty; got {part!r}")
     subject = (row.get("subject") or "").strip() or subject_of(image)
     return ScanFile(image=image, subject=subject, labels=labels, part=part)
 
@@ -171,6 +176,11 @@ def _from_folder(folder: Path) -> Dataset:
         if suffix_of(file) in _IMAGES and not any(part.startswith(".") for part in file.parts)
     )
     images = [file for file in files if not _NO_SCAN.search(stem_of(file))]
+    if files and not images:
+        raise FormatError(
+            f"{folder} holds no images, only files named like label maps and masks ({files[0].name}): list label maps in a "
+            "CSV file with the columns labels[,subject][,split], for --synthesis labels"
+        )
     if not images:
         raise FormatError(
             f"{folder} holds no images ({', '.join(_IMAGES)}): name another folder, or a CSV file"

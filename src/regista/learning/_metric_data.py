@@ -77,7 +77,8 @@ def read_pairs(table: Path) -> tuple[PairFile, ...]:
     columns = {name for name in rows[0] if name}
     if not {"fixed", "moving"} <= columns or columns - set(COLUMNS):
         raise FormatError(
-            f"{table} has the columns {', '.join(sorted(columns)) or 'none'}; expected fixed,moving[,mask][,subject][,split]"
+            f"{table} has the columns {', '.join(sorted(columns)) or 'none'}; expected fixed,moving[,mask][,subject][,split]; "
+            "split is train or validation"
         )
     return tuple(_row(table, line, row) for line, row in enumerate(rows, 2))
 
@@ -94,7 +95,9 @@ def _row(table: Path, line: int, row: dict[str, str | None]) -> PairFile:
                 f"{table}, line {line}: {files[name]} does not exist; paths count from the table's folder"
             )
     if values["split"] not in ("", "train", "validation"):
-        raise FormatError(f"{table}, line {line}: split is train or validation, got {values['split']!r}")
+        raise FormatError(
+            f"{table}, line {line}: split is train or validation, or empty in all rows; got {values['split']!r}"
+        )
     fixed, moving = files["fixed"], files["moving"]
     assert fixed is not None
     assert moving is not None

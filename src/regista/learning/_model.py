@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,18 +17,13 @@ from regista.learning._config import ModelConfig
 from regista.learning._device import local_device
 from regista.learning._inference import TrainedNetwork
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
-from regista.similarity import METRIC_KIND, load_metric_model
+from regista.similarity import METRIC_KIND, load_metric_model, missing_folder, model_folders
 from regista.transforms import Affine, Composite, DisplacementField, Transform
 
 if TYPE_CHECKING:
     import torch
 
     from regista.learning._networks import RegistrationNetwork
-
-SHIPPED = Path(__file__).parent / "models"
-"""Where models of the package lie."""
-VARIABLE = "REGISTA_MODELS"
-"""Environment variable that names a folder of models of one's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +42,8 @@ class RegistrationModel:
         Of the network.
     settings : dict
         All that ``model.json`` holds.
+    weights_sha256 : str
+        Of the file of its weights.
     device : str
         Where it predicts: 'cpu' (without PyTorch) or 'cuda'.
 
@@ -62,6 +58,7 @@ class RegistrationModel:
     config: ModelConfig
     weights: dict[str, NDArray[np.float32]]
     settings: dict[str, Any]
+    weights_sha256: str
     device: str = "cpu"
 
     @cached_property
@@ -76,6 +73,16 @@ class RegistrationModel:
     @cached_property
     def _trained(self) -> TrainedNetwork:
         return self.config.network.trained(self.weights)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the record of a run says of its model, under ``measures["model"]``."""
+        return {
+            "name": self.name,
+            "weights_sha256": self.weights_sha256,
+            "network": self.config.network.name,
+            "spacing_mm": list(self.config.inputs.spacing_mm),
+            "device": self.device,
+        }
 
     def check(self, fixed: Image, moving: Image) -> None:
         """Refuse images that the network cannot take.
@@ -224,7 +231,15 @@ def load_model(name: str | Path, device: str = "auto") -> RegistrationModel:
             f"the model {folder.name!r} is a similarity metric and registers nothing by itself: name it in a plan, "
             f'similarity = {{deep = "{name}"}}'
         )
-    model = RegistrationModel(folder.name, folder, config, load_weights(folder / WEIGHTS), settings, device)
+    model = RegistrationModel(
+        folder.name,
+        folder,
+        config,
+        load_weights(folder / WEIGHTS),
+        settings,
+        file_hash(folder / WEIGHTS),
+        device,
+    )
     try:
         model._trained  # noqa: B018 (which fits, or does not)
     except ValueError as error:
@@ -239,18 +254,6 @@ def _layout(dims: int) -> torch.memory_format:
     import torch
 
     return torch.channels_last_3d if dims == 5 else torch.channels_last
-
-
-def model_folders() -> dict[str, Path]:
-    """Return the models known by name: those of the package, and those in the folder ``REGISTA_MODELS``."""
-    places = [SHIPPED, *(Path(p) for p in [os.environ.get(VARIABLE, "")] if p)]
-    return {
-        folder.name: folder
-        for place in places
-        if place.is_dir()
-        for folder in sorted(place.iterdir())
-        if (folder / SETTINGS).is_file()
-    }
 
 
 def find_model(name: str | Path) -> Path:
@@ -268,10 +271,10 @@ def find_model(name: str | Path) -> Path:
     if folder.is_file() and folder.name in (WEIGHTS, SETTINGS):
         folder = folder.parent
     if not (folder / SETTINGS).is_file():
-        names = ", ".join(known) or "none yet"
+        names, wrong = ", ".join(known) or "none yet", missing_folder()
         raise FormatError(
             f"no model {str(name)!r}: expected a folder with {SETTINGS} and {WEIGHTS}, or one of the names that "
-            f"`regista models list` gives ({names})"
+            f"`regista models list` gives ({names}){wrong and f'. {wrong}'}"
         )
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ Volume = NDArray[np.float32]
 Codes = NDArray[np.int32]
 Align = Callable[[Image, Image], Transform]
 """``align(fixed, moving)``: the linear map that brings a scan near another, before the network."""
+_LEAST_ALIKE = 0.2
+"""Share of neighbours of one label in a label map: 0.56 and more in maps of tissues at 4 mm, 0.04 in an image of 256 grays."""
 _ANTIALIAS = 0.42
 """σ of the smoothing before a coarser grid, in its voxels."""
 
@@ -178,7 +181,24 @@ def read_scan(file: ScanFile, ndim: int | None = None) -> tuple[Image, LabelImag
         raise GeometryError(
             f"{file.labels} lies on another grid than its image {file.image}: resample it first"
         )
+    if labels is not None:
+        _check_label_map(labels, file.labels)
     return image, labels
+
+
+def _check_label_map(labels: LabelImage, path: Path | None) -> None:
+    """Refuse an image of whole numbers in the place of a label map: next to each other its values rarely are the same."""
+    pairs = same = 0
+    for axis in range(labels.ndim):
+        values = np.moveaxis(labels.data, axis, 0)
+        inside = (values[1:] != 0) & (values[:-1] != 0)
+        pairs += int(inside.sum())
+        same += int((inside & (values[1:] == values[:-1])).sum())
+    if same < _LEAST_ALIKE * pairs:
+        raise FormatError(
+            f"{path} is no label map but an image, it seems: {100 * same / pairs:.2g} % of neighbouring voxels above 0 have the "
+            "same value, in label maps most have; list files whose whole numbers each stand for a structure"
+        )
 
 
 def reference_grid(dataset: Dataset, inputs: InputConfig, multiple: int) -> tuple[Image | None, Grid]:

@@ -9,7 +9,8 @@ import torch
 from regista.core import PlanError
 from regista.learning._checkpoint import SETTINGS, WEIGHTS, load_weights, read_settings
 from regista.learning._config import ModelConfig
-from regista.learning._model import find_model, model_folders
+from regista.learning._model import find_model
+from regista.similarity import model_folders
 
 
 def start_file(start: str) -> Path:

@@ -9,7 +9,7 @@ from regista.core import GeometryError, Grid, Image, PlanError
 from regista.registration._levels import Scan
 from regista.registration._plan import Plan
 from regista.registration._stages import ConvexStage, DenseStage, IterativeStage, LinearStage
-from regista.similarity import Similarity, Sum, channel_terms, check_metric
+from regista.similarity import DeepMetric, Similarity, Sum, channel_terms, check_metric, single_metrics
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,14 @@ def check_metrics(plan: Plan, search: bool, grid: Grid) -> None:
                 check_metric(similarity, ndim)
             except PlanError as error:
                 raise PlanError(f"{where}: {error}") from None
+
+
+def trained_metrics(plan: Plan, search: bool = True) -> dict[str, dict[str, str]]:
+    """Return what a record says of a plan's trained metrics: the SHA-256 of their weights by name; nothing without any."""
+    metrics = [similarity for _, similarity in _metrics(plan, search) if similarity is not None]
+    terms = [term for one in metrics for term in single_metrics(one)]
+    found = {term.model: term.weights_sha256 for term in terms if isinstance(term, DeepMetric)}
+    return {"trained_metrics": found} if found else {}
 
 
 def flat_warning(scan: Scan, role: str) -> list[str]:

@@ -22,6 +22,8 @@ from regista.registration._plan import Plan
 from regista.registration._sampled_cost import SampledCost
 from regista.registration._stages import IterativeStage, VelocityStage
 
+_NO_CHANGE_VOX = 0.01
+"""Changes of a start below this, voxels, are none: that of its rounding."""
 Base = Callable[[Grid], Volume]
 """``base(grid) -> (3, I, J, K)``: displacement, in that grid's voxels, that the stage starts from."""
 
@@ -114,6 +116,22 @@ def without_folds(field: VoxelField, grid: Grid) -> tuple[VoxelField, float]:
     if not unfold(mended):
         return field, 0.0
     return VoxelField(mended, grid, field.back_vox), float(np.abs(mended - vectors).max())
+
+
+def kept_warning(plan: Plan, change_vox: Volume) -> list[str]:
+    """Say so where deformable stages gave a map back as they got it, and what to try."""
+    if np.abs(change_vox).max() > _NO_CHANGE_VOX:
+        return []
+    told = "the deformable stages changed nothing, and the map that they began with is kept"
+    if not any(count for stage in plan.stages for count in stage.steps):
+        return [f"{told}: their levels take no steps (plan key steps)"]
+    smoothed = any(np.any(getattr(stage, "field_sigma_vox", 0)) for stage in plan.stages)
+    cause = " (field_sigma_vox smooths that map too, at every step)" if smoothed else ""
+    less = "less smoothing (--set stages.N.field_sigma_vox=0.4), " if smoothed else ""
+    return [
+        f"{told}: no step made the images more alike{cause}. If they are not aligned well enough, try {less}finer levels alone "
+        "(--set stages.N.shrink=[2,1]) or another metric"
+    ]
 
 
 def check_levels_of(plan: Plan, fixed: Scan) -> None:

@@ -106,7 +106,13 @@ def finish(
     timings["inverse and resampling"] = time.perf_counter() - began
     timings["registration"] = timings.get("registration", 0.0) + time.perf_counter() - began
     base = replace(
-        base, status=status, timings=timings, measures=found, seed=seed, peak_memory_bytes=peak_memory_bytes()
+        base,
+        status=status,
+        timings=timings,
+        versions=software_versions(),
+        measures=found,
+        seed=seed,
+        peak_memory_bytes=peak_memory_bytes(),
     )
     return Result(whole, inverse, warped, base, (fixed, moving))
 

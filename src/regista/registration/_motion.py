@@ -27,6 +27,7 @@ from regista.core import (
     threads,
 )
 from regista.registration._batch import described, failed, gist, status_of
+from regista.registration._channels import trained_metrics
 from regista.registration._inputs import check_mask
 from regista.registration._motion_measures import (
     Table,
@@ -363,6 +364,7 @@ class _Run:
                 "frame_seconds": self.series.frame_seconds,
                 "failed": failed(self.volumes),
                 "volumes": self.volumes,
+                **trained_metrics(self.plan),
             },
             warnings=tuple(self.warnings),
             peak_memory_bytes=peak_memory_bytes(),

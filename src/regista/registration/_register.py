@@ -26,13 +26,14 @@ from regista.core import (
     threads,
 )
 from regista.registration._bases import base_from, linear_of, parts_of, planar, product_of, to_voxels
-from regista.registration._channels import Channels, check_metrics, flat_warning
+from regista.registration._channels import Channels, check_metrics, flat_warning, trained_metrics
 from regista.registration._control_points import fit_control_points
 from regista.registration._convex import run_convex
 from regista.registration._deformable import (
     Base,
     VoxelField,
     check_levels_of,
+    kept_warning,
     run_deformable,
     voxel_sizes,
     without_folds,
@@ -219,6 +220,7 @@ class _Run:
         check_metrics(self.plan, search=self.initial is None, grid=self.fixed.grid)
         told = channels.measure(self.plan)
         self.measures |= {} if told is None else {"channels": told}
+        self.measures |= trained_metrics(self.plan, search=self.initial is None)
         scans = []
         for role, image, mask in (
             ("fixed", self.fixed, self.fixed_mask),
@@ -301,7 +303,11 @@ class _Run:
                 )
                 self.history += history
                 self._time(stage.model, began)
-        return matrix, self._dense_stages(fixed, moving, matrix, base, self._guidance)
+        found = self._dense_stages(fixed, moving, matrix, base, self._guidance)
+        if base is not None and found is not None:
+            change = to_voxels(found.vectors_mm, fixed.grid) - base(fixed.grid)
+            self.warnings += kept_warning(self.plan, change)
+        return matrix, found
 
     def _halfway(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Found | None]:
         """Run linear stages both ways, and the dense one in the space halfway along their mean."""

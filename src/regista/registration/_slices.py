@@ -29,7 +29,7 @@ from regista.core import (
 )
 from regista.evaluation import image_measures
 from regista.registration._batch import described, failed, gist, status_of
-from regista.registration._channels import Channels
+from regista.registration._channels import Channels, trained_metrics
 from regista.registration._inputs import ConstantImageError, check_mask, prepare
 from regista.registration._motion_measures import (
     Table,
@@ -333,6 +333,7 @@ class _Run:
                 "failed": failed(self.entries),
                 "constant": empty,
                 "slices": self.entries,
+                **trained_metrics(self.plan),
             },
             warnings=tuple(self.warnings),
             peak_memory_bytes=peak_memory_bytes(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,12 +194,39 @@ def record_facts(record: RunRecord) -> dict[str, Any]:
     record : RunRecord
         How it went.
     """
-    try:
-        plan = plan_to_toml(plan_from_dict(dict(record.plan)))
-    except Exception:  # of another tool, or of another version: shown as it is
-        plan = json.dumps(dict(record.plan), indent=2, default=str)
+    trained = dict(record.measures.get("trained_metrics", {}))
+    model = record.measures.get("model")
+    if model is not None:
+        trained[model["name"]] = model["weights_sha256"]
     return {
-        "plan": plan,
+        "method": _method(record),
+        "trained": [(name, f"{str(sha)[:12]}…") for name, sha in trained.items()],
         "memory_gb": record.peak_memory_bytes / 1e9,
         "inputs": [(role, dict(tree)) for role, tree in record.inputs.items() if isinstance(tree, dict)],
     }
+
+
+def _method(record: RunRecord) -> list[tuple[str, str]]:
+    """Return what was done, in its order, each with its plan as text: the plan, or those around a network."""
+    measures, plan = record.measures, record.plan
+    model = measures.get("model")
+    if model is None:
+        return [("Plan", _plan_text(plan))]
+    refined = measures.get("refined", False)
+    linear = measures.get("linear_plan", {}) if refined else plan
+    spacing = " × ".join(f"{step:g}" for step in model["spacing_mm"])
+    network = f"Network {model['name']}: {model['network']}, voxels of {spacing} mm, on {model['device']}"
+    steps = [(f"Linear stages: {_models(linear)}", _plan_text(linear))] if linear.get("stages") else []
+    steps.append((network, ""))
+    return [*steps, (f"Refinement: {_models(plan)}", _plan_text(plan))] if refined else steps
+
+
+def _models(plan: Mapping[str, Any]) -> str:
+    return ", ".join(stage["model"] for stage in plan["stages"])
+
+
+def _plan_text(plan: Mapping[str, Any]) -> str:
+    try:
+        return plan_to_toml(plan_from_dict(dict(plan)))
+    except Exception:  # of another tool, or of another version: shown as it is
+        return json.dumps(dict(plan), indent=2, default=str)

@@ -11,6 +11,8 @@ from regista.similarity._deep_model import (
     METRIC_KIND,
     known_metrics,
     load_metric_model,
+    missing_folder,
+    model_folders,
     patch_network,
 )
 from regista.similarity._demons import DemonsSSD
@@ -26,6 +28,7 @@ from regista.similarity._sum import (
     exchanged,
     is_pointwise,
     prepare_channels,
+    single_metrics,
 )
 
 SIMILARITIES: dict[str, type[Any]] = {
@@ -58,6 +61,9 @@ __all__ = [
     "is_pointwise",
     "known_metrics",
     "load_metric_model",
+    "missing_folder",
+    "model_folders",
     "patch_network",
     "prepare_channels",
+    "single_metrics",
 ]

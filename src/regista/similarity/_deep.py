@@ -80,6 +80,11 @@ class DeepMetric:
         """
         self._loaded(ndim).network(self._device())
 
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the file that holds the model's weights."""
+        return load_metric_model(self.model).weights_sha256
+
     def exchanged(self) -> DeepMetric:
         """Return the metric for the fixed image in the place of the moving one."""
         return replace(self, fixed="second" if self.fixed == "first" else "first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from regista.core import FormatError, PlanError
 
+_VARIABLE = "REGISTA_MODELS"
+"""Environment variable that names a folder of models of one's own."""
 METRIC_KIND = "deep-metric"
 """What the configuration of a trained metric calls itself."""
 METRIC_ARCHITECTURES = ("two-channel", "features")
@@ -37,6 +40,8 @@ class MetricModel:
         Filters of the network's layers.
     weights : dict of str to float32 ndarray
         What was trained.
+    weights_sha256 : str
+        Of the file that holds them.
     configuration : dict
         All that its file says.
     """
@@ -45,6 +50,7 @@ class MetricModel:
     ndim: int
     channels: tuple[int, ...]
     weights: dict[str, NDArray[np.float32]]
+    weights_sha256: str
     configuration: dict[str, Any]
     _built: dict[str, Any] = field(default_factory=dict)
 
@@ -86,21 +92,35 @@ def patch_network() -> Any:
         ) from None
 
 
-def known_metrics() -> dict[str, Path]:
-    """Return the trained metrics known by name: those of the package, and those in the folder ``REGISTA_MODELS``."""
+def model_folders() -> dict[str, Path]:
+    """Return the models known by name: those of the package, and those in the folder ``REGISTA_MODELS``."""
     places = [Path(str(resources.files("regista"))) / "learning" / "models"]
-    if os.environ.get("REGISTA_MODELS"):
-        places.append(Path(os.environ["REGISTA_MODELS"]))
+    if os.environ.get(_VARIABLE):
+        places.append(Path(os.environ[_VARIABLE]))
     files = [file for place in places for file in sorted(place.glob("*/model.json"))]
-    return {file.parent.name: file.parent for file in files if _is_metric(file)}
+    return {file.parent.name: file.parent for file in files}
 
 
-def _is_metric(file: Path) -> bool:
+def missing_folder() -> str:
+    """Return what is wrong with the folder that ``REGISTA_MODELS`` names; an empty text where nothing is."""
+    place = os.environ.get(_VARIABLE)
+    if not place or Path(place).is_dir():
+        return ""
+    return f"{_VARIABLE} names {place}, which is not a folder: set it to the folder that holds your models' folders"
+
+
+def known_metrics() -> dict[str, Path]:
+    """Return the trained metrics known by name."""
+    return {name: folder for name, folder in model_folders().items() if _kind(folder) == METRIC_KIND}
+
+
+def _kind(folder: Path) -> str | None:
+    """Return what a model's settings call it: None for a network that registers, and '' where they cannot be read."""
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(tree, dict) and tree.get("kind") == METRIC_KIND
+        return ""
+    return tree.get("kind") if isinstance(tree, dict) else ""
 
 
 def metric_folder(model: str) -> Path:
@@ -109,17 +129,23 @@ def metric_folder(model: str) -> Path:
     Raises
     ------
     PlanError
-        If there is none.
+        If there is none, or the model is a network that registers.
     """
     known = known_metrics()
     if model in known:
         return known[model]
-    folder = Path(model).expanduser()
+    folder = model_folders().get(model, Path(model).expanduser())
+    names = ", ".join(known) or "none in this installation"
     if not (folder / "model.json").is_file():
-        names = ", ".join(known) or "none in this installation"
+        wrong = missing_folder()
         raise PlanError(
             f"there is no trained metric {model!r}: neither a folder with model.json nor one known by name ({names}); "
-            "train one with regista train deep-metric"
+            f"train one with regista train deep-metric{wrong and f'. {wrong}'}"
+        )
+    if _kind(folder) is None:
+        raise PlanError(
+            f"the model {model!r} is a network that registers, and no metric that a plan could compare images by: run it by "
+            f"`regista register FIXED MOVING -o OUT --model {model}`, or name a trained metric here ({names})"
         )
     return folder
 
@@ -157,7 +183,9 @@ def _read(folder: Path, *stamps: int) -> MetricModel:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"cannot read the trained metric {folder}: {error!r} in model.json") from None
     try:
-        weights = load_file(str(folder / "model.safetensors"))
+        content = (folder / "model.safetensors").read_bytes()
+        weights = load(content)
     except (OSError, SafetensorError) as error:
         raise FormatError(f"cannot read the weights of the trained metric {folder}: {error}") from None
-    return MetricModel(architecture, ndim, channels, weights, configuration)
+    digest = hashlib.sha256(content).hexdigest()
+    return MetricModel(architecture, ndim, channels, weights, digest, configuration)

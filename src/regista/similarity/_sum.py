@@ -129,7 +129,7 @@ def is_pointwise(similarity: Similarity) -> bool:
     >>> is_pointwise(NMI()), is_pointwise(Sum(terms=((1.0, NMI()), (1.0, LNCC()))))
     (True, False)
     """
-    terms = [term for _, term in similarity.terms] if isinstance(similarity, Sum) else [similarity]
+    terms = single_metrics(similarity)
     return all(isinstance(term, _POINTWISE) for term in terms)
 
 
@@ -159,10 +159,14 @@ def check_metric(similarity: Similarity, ndim: int) -> None:
     PlanError
         If a trained metric is missing, or was trained on images of other dimensions.
     """
-    terms = [term for _, term in similarity.terms] if isinstance(similarity, Sum) else [similarity]
-    for term in terms:
+    for term in single_metrics(similarity):
         if isinstance(term, DeepMetric):
             term.check(ndim)
+
+
+def single_metrics(similarity: Similarity) -> list[Similarity]:
+    """Return the metrics of a sum, or the one metric that it is."""
+    return [term for _, term in similarity.terms] if isinstance(similarity, Sum) else [similarity]
 
 
 def channel_terms(similarity: Similarity, count: int) -> list[ChannelTerm]:
