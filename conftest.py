@@ -12,6 +12,10 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
 
 
 def pytest_collection_modifyitems(items):
-    """Put files with long tests first: a process that began one last would end long after the others."""
+    """Put tests of kernels first, then files with long tests.
+
+    What two processes need at once both of them compile. Files of kernels need others each, and what they compiled is
+    there for all tests to come. A process that began a long file last would end long after the others.
+    """
     long = {item.path for item in items if item.get_closest_marker("data") or item.get_closest_marker("long")}
-    items.sort(key=lambda item: item.path not in long)
+    items.sort(key=lambda item: (item.path.parent.name != "kernels", item.path not in long))

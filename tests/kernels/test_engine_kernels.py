@@ -16,6 +16,7 @@ from regista.kernels.reference import rows as slow_rows
 from regista.kernels.reference import update as slow_update
 from regista.kernels.reference import warp as slow_warp
 
+pytestmark = pytest.mark.long
 SHAPES = [(11, 14, 9), (7, 10, 1), (1, 9, 12), (3, 2, 4), (5, 1, 1), (2, 3, 17), (2, 75, 5), (2, 3, 530)]
 UNTOUCHED = np.float32(-77.0)
 

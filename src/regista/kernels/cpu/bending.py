@@ -81,7 +81,8 @@ def _inner(size):
 
 @njit
 def _bending(start, stop, u, weight, has_weight, vectors, directions, factor, spreads, sums, out):
-    _, inn, jn, kn = u.shape
+    # as many components as there are, not 3: loops of known length are unrolled with all that is inlined in them
+    components, inn, jn, kn = u.shape
     h, t, w = np.zeros(18 * _B, np.float32), np.zeros(18 * _B, np.float32), np.ones(_B, np.float32)
     (i0, i1), (j0, j1), (k0, k1) = _inner(inn), _inner(jn), _inner(kn)
     margin = 1 if spreads and inn > 2 else 0
@@ -92,12 +93,12 @@ def _bending(start, stop, u, weight, has_weight, vectors, directions, factor, sp
                 n = min(_B, k1 - first)
                 if has_weight and not _weights(weight[i, j], first, n, w):
                     continue
-                for a in range(3):
+                for a in range(components):
                     p = 6 * a * _B
                     _hessian(u[a], i, j, first, n, h[p : p + 6 * _B])
                 _mix(n, vectors, h, t)
                 value = np.float32(0)
-                for a in range(3):
+                for a in range(components):
                     p = 6 * a * _B
                     value += _stress(n, directions, w, h[p : p + 6 * _B], t[p : p + 6 * _B])
                 if own:
@@ -105,7 +106,7 @@ def _bending(start, stop, u, weight, has_weight, vectors, directions, factor, sp
                     for k in range(n):
                         sums[i, 1] += w[k]
                 if spreads:
-                    for a in range(3):
+                    for a in range(components):
                         p = 6 * a * _B
                         _spread(out[a], i, j, first, n, start, stop, factor, t[p : p + 6 * _B])
 

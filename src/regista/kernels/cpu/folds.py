@@ -82,7 +82,9 @@ def _ndv(start, stop, u, weight, out):
                         d[side, 0, c] = s * _edge(u, c, i, j, k, s, 0, 0)
                         d[side, 1, c] = s * _edge(u, c, i, j, k, 0, s, 0)
                         d[side, 2, c] = s * _edge(u, c, i, j, k, 0, 0, s)
-                total = min(_middle(u, i, j, k, 1), 0.0) + min(_middle(u, i, j, k, -1), 0.0)
+                total = 0.0
+                for s in (-1, 1):  # not as constants: each pair of them would be compiled by itself
+                    total += min(_middle(u, i, j, k, s), 0.0)
                 for corner in range(8):
                     a, b, c = d[corner >> 2, 0], d[(corner >> 1) & 1, 1], d[corner & 1, 2]
                     total += min(_det(a[0], a[1], a[2], b[0], b[1], b[2], c[0], c[1], c[2]), 0.0)

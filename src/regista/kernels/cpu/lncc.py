@@ -20,11 +20,11 @@ from regista.kernels.cpu.rows import all_rows, for_rows
 def lncc_fixed(fixed, radius):
     """Return the window means and window sums of squares ``B`` of the fixed image, both (I, J, K) float32."""
     fixed = np.ascontiguousarray(fixed)
-    mean, spread = np.empty_like(fixed), np.empty_like(fixed)
+    out = np.empty((2, *fixed.shape), np.float32)
     taps = _window(fixed.shape, radius)
     rows = all_rows(fixed.shape)
-    for_rows(lambda a, b: _fixed_statistics(a, b, fixed, *taps, rows, mean, spread), rows)
-    return mean, spread
+    for_rows(lambda a, b: _fixed_statistics(a, b, fixed, *taps, rows, out), rows)
+    return out[0], out[1]
 
 
 def lncc_coefficients(fixed, fixed_mean, fixed_spread, warped, weight, radius, floor, *, out, rows=None):
@@ -99,33 +99,38 @@ def _window(shape, radius):
     return tuple(np.ones(radius + 1 if n > 1 else 1, np.float32) for n in shape)
 
 
+# Loops over channels run to the length of an argument: of a length known when compiled they would be unrolled, with
+# every filter inlined in each turn, and take twice as long to compile for no speed.
+
+
 @inlined
 def _count(i, n, r):
     return min(i + r, n - 1) - max(i - r, 0) + 1
 
 
 @njit
-def _fixed_statistics(start, stop, fixed, ti, tj, tk, rows, mean, spread):
+def _fixed_statistics(start, stop, fixed, ti, tj, tk, rows, out):
     inn, jn, kn = fixed.shape
     ri, rj, rk = ti.shape[0] - 1, tj.shape[0] - 1, tk.shape[0] - 1
-    width = 2 * ri + 1
-    ring_f = np.empty((width, jn, kn), np.float32)
-    ring_ff = np.empty((width, jn, kn), np.float32)
+    width, channels = 2 * ri + 1, out.shape[0]
+    ring = np.empty((channels, width, jn, kn), np.float32)
     square = np.empty((jn, kn), np.float32)
     padded = np.zeros((jn, kn + 2 * rk), np.float32)
+    mean, spread = out[0], out[1]
     done = max(start - ri, 0)
     for i in range(start, stop):
         while done <= min(i + ri, inn - 1):
             low, high = rows[2, done], rows[3, done]
-            _filter_plane(fixed[done], tj, tk, False, low, high, padded, ring_f[done % width])
             for j in range(jn):
                 for k in range(kn):
                     square[j, k] = fixed[done, j, k] * fixed[done, j, k]
-            _filter_plane(square, tj, tk, False, low, high, padded, ring_ff[done % width])
+            for c in range(channels):
+                plane = fixed[done] if c == 0 else square
+                _filter_plane(plane, tj, tk, False, low, high, padded, ring[c, done % width])
             done += 1
         low, high = rows[0, i], rows[1, i]
-        _sum_ring(mean[i], ring_f, i, inn, ti, False, low, high)
-        _sum_ring(spread[i], ring_ff, i, inn, ti, False, low, high)
+        for c in range(channels):
+            _sum_ring(out[c, i], ring[c], i, inn, ti, False, low, high)
         for j in range(jn):
             nij = _count(i, inn, ri) * _count(j, jn, rj)
             for k in range(low[j], high[j]):
@@ -159,16 +164,12 @@ def _coefficients(
 ):
     inn, jn, kn = fixed.shape
     ri, rj, rk = ti.shape[0] - 1, tj.shape[0] - 1, tk.shape[0] - 1
-    width = 2 * ri + 1
-    ring_w = np.empty((width, jn, kn), np.float32)
-    ring_ww = np.empty((width, jn, kn), np.float32)
-    ring_fw = np.empty((width, jn, kn), np.float32)
+    width, channels = 2 * ri + 1, out.shape[0]
+    ring = np.empty((channels, width, jn, kn), np.float32)
     square = np.empty((jn, kn), np.float32)
     cross = np.empty((jn, kn), np.float32)
     padded = np.zeros((jn, kn + 2 * rk), np.float32)
-    sum_w = np.empty((jn, kn), np.float32)
-    sum_ww = np.empty((jn, kn), np.float32)
-    sum_fw = np.empty((jn, kn), np.float32)
+    sums = np.empty((channels, jn, kn), np.float32)  # of W, W² and F·W
     counts = np.empty(kn, np.float32)
     for k in range(kn):
         counts[k] = np.float32(_count(k, kn, rk))
@@ -176,16 +177,15 @@ def _coefficients(
     done = max(start - ri, 0)
     for i in range(start, stop):
         while done <= min(i + ri, inn - 1):
-            slot, low, high = done % width, rows[2, done], rows[3, done]
+            low, high = rows[2, done], rows[3, done]
             _products(fixed[done], warped[done], rj, rk, low, high, square, cross)
-            _filter_plane(warped[done], tj, tk, False, low, high, padded, ring_w[slot])
-            _filter_plane(square, tj, tk, False, low, high, padded, ring_ww[slot])
-            _filter_plane(cross, tj, tk, False, low, high, padded, ring_fw[slot])
+            for c in range(channels):
+                plane = warped[done] if c == 0 else (square if c == 1 else cross)
+                _filter_plane(plane, tj, tk, False, low, high, padded, ring[c, done % width])
             done += 1
         low, high = rows[0, i], rows[1, i]
-        _sum_ring(sum_w, ring_w, i, inn, ti, False, low, high)
-        _sum_ring(sum_ww, ring_ww, i, inn, ti, False, low, high)
-        _sum_ring(sum_fw, ring_fw, i, inn, ti, False, low, high)
+        for c in range(channels):
+            _sum_ring(sums[c], ring[c], i, inn, ti, False, low, high)
         plane_value, plane_weight = 0.0, 0.0
         for j in range(jn):
             p, q = low[j], high[j]
@@ -193,7 +193,7 @@ def _coefficients(
                 continue
             nij = np.float32(_count(i, inn, ri) * _count(j, jn, rj))
             row_value, row_weight = zero, zero
-            rw, rww, rfw = sum_w[j, p:q], sum_ww[j, p:q], sum_fw[j, p:q]
+            rw, rww, rfw = sums[0, j, p:q], sums[1, j, p:q], sums[2, j, p:q]
             mf, bf, nk = fmean[i, j, p:q], fspread[i, j, p:q], counts[p:q]
             oa, ob, oc = out[0, i, j, p:q], out[1, i, j, p:q], out[2, i, j, p:q]
             weights = weight[i, j, p:q] if has_weight else nk
@@ -225,9 +225,9 @@ def _coefficients(
 
 @inlined
 def _box_coefficients(done, i, inn, coefficients, ti, tj, tk, rows, padded, ring, sums):
-    width = ring.shape[1]
+    width, channels = ring.shape[1], coefficients.shape[0]
     while done <= min(i + ti.shape[0] - 1, inn - 1):
-        for c in range(3):
+        for c in range(channels):
             _filter_plane(
                 coefficients[c, done],
                 tj,
@@ -239,7 +239,7 @@ def _box_coefficients(done, i, inn, coefficients, ti, tj, tk, rows, padded, ring
                 ring[c, done % width],
             )
         done += 1
-    for c in range(3):
+    for c in range(channels):
         _sum_ring(sums[c], ring[c], i, inn, ti, False, rows[0, i], rows[1, i])
     return done
 

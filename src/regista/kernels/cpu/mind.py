@@ -253,7 +253,7 @@ def _planes(
     boxes = np.empty((count, back + 1, pjn, pkn), np.float32)
     square = np.empty((pjn, pkn), np.float32)
     lines = np.zeros((pjn, pkn + 2 * rk), np.float32)
-    lows, highs = np.zeros(pjn, np.int64), np.full(pjn, pkn, np.int64)
+    lows, highs = np.zeros(pjn, np.int32), np.full(pjn, pkn, np.int32)
     distances, work = np.empty((channels, kn), np.float32), np.empty((8, kn), np.float32)
     ones = np.ones(kn, np.float32)
     ready = start + pi - back
@@ -396,7 +396,7 @@ def _gradient(start, stop, padded, coefficients, starts, edges, ti, tj, tk, pi, 
     boxes = np.empty((count, back + 1, pjn, pkn), np.float32)
     plane = np.empty((pjn, pkn), np.float32)
     lines = np.zeros((pjn, pkn + 2 * rk), np.float32)
-    lows, highs = np.zeros(pjn, np.int64), np.full(pjn, pkn, np.int64)
+    lows, highs = np.zeros(pjn, np.int32), np.full(pjn, pkn, np.int32)
     line = np.empty(pkn, np.float32)
     first = 0 if start == 0 else start + pi
     last = pin if stop == inn else stop + pi

@@ -146,9 +146,9 @@ def _weights(row, first, n, w):
 @inlined
 def _differences(u, i, j, first, n, c, s):
     """Write central and half second differences in voxels, component by component, axis by axis."""
-    _, inn, jn, kn = u.shape
+    components, inn, jn, kn = u.shape
     end = first + n
-    for a in range(3):
+    for a in range(components):
         here = u[a, i, j, first:end]
         p = 3 * a * _B
         low, high = u[a, max(i - 1, 0), j, first:end], u[a, min(i + 1, inn - 1), j, first:end]
@@ -186,9 +186,9 @@ def _across(low, here, high, end, c, s):
 @inlined
 def _spread(i, j, first, n, start, stop, factor, c, s, out):
     """Add the derivatives by the differences of a block to the rows that the differences were taken from."""
-    _, inn, jn, kn = out.shape
+    components, inn, jn, kn = out.shape
     end, own = first + n, start <= i < stop
-    for a in range(3):
+    for a in range(components):
         here = out[a, i, j, first:end]
         p = 3 * a * _B
         if inn > 1:

@@ -182,7 +182,7 @@ def _planes(
     boxes = np.empty((2, count, back + 1, pjn, pkn), np.float32)
     planes = np.empty((2, pjn, pkn), np.float32)  # squared differences, and the weights of their pairs
     lines = np.zeros((pjn, pkn + 2 * rk), np.float32)
-    lows, highs = np.zeros(pjn, np.int64), np.full(pjn, pkn, np.int64)
+    lows, highs = np.zeros(pjn, np.int32), np.full(pjn, pkn, np.int32)
     distances, inverses = np.empty((channels, kn), np.float32), np.empty((channels, kn), np.float32)
     work = np.empty((9, kn), np.float32)
     ready = start + pi - back
@@ -336,7 +336,7 @@ def _gradient(start, stop, padded, weight, coefficients, starts, edges, ti, tj, 
     boxes = np.empty((count, back + 1, pjn, pkn), np.float32)
     plane = np.empty((pjn, pkn), np.float32)
     lines = np.zeros((pjn, pkn + 2 * rk), np.float32)
-    lows, highs = np.zeros(pjn, np.int64), np.full(pjn, pkn, np.int64)
+    lows, highs = np.zeros(pjn, np.int32), np.full(pjn, pkn, np.int32)
     line = np.empty(pkn, np.float32)
     first = 0 if start == 0 else start + pi
     last = pin if stop == inn else stop + pi

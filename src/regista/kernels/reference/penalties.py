@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import sparse
 Array = NDArray[np.float64]
 
 
+@lru_cache(maxsize=8)
 def difference_matrices(shape: tuple[int, ...]) -> tuple[list[sparse.csr_matrix], list[sparse.csr_matrix]]:
     """Return, for each axis, the matrices of the forward and of the backward difference of a flattened volume."""
     forward: list[sparse.csr_matrix] = []
@@ -34,7 +36,7 @@ def difference_matrices(shape: tuple[int, ...]) -> tuple[list[sparse.csr_matrix]
 def _differences(u: ArrayLike, sides: tuple[int, ...]) -> tuple[Array, list[sparse.csr_matrix]]:
     """Return ``∂_d u_c`` as ``(voxels, c, d)`` with forward (1), backward (−1) or central (0) differences by axis."""
     field = np.asarray(u, np.float64)
-    forward, backward = difference_matrices(field.shape[1:])
+    forward, backward = difference_matrices(field.shape[1:])  # made once for each shape: it takes long
     matrices = [
         (f + b) / 2 if side == 0 else (f if side > 0 else b)
         for side, f, b in zip(sides, forward, backward, strict=True)
