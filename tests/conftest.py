@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer.testing
 from scipy.spatial.transform import Rotation
 
 from regista.core import Grid
+
+# for every call `CliRunner` builds all commands of the program anew, which takes longer than most calls: once is enough
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 SHAPE, SPACING = (11, 14, 9), (1.0, 0.7, 2.3)
 
