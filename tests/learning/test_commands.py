@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from importlib import metadata
 
 import numpy as np
@@ -14,8 +15,8 @@ from PIL import Image as Picture
 from typer.testing import CliRunner
 
 from regista.cli import app
-from regista.cli._models import linear_plan
-from regista.core import Image, PlanError
+from regista.cli._models import _joined, linear_plan
+from regista.core import Image, PlanError, RunRecord
 from regista.io import read, read_transform, write
 from regista.learning import load_model
 from regista.transforms import Translation
@@ -460,3 +461,34 @@ def test_a_list_of_scans_is_not_written_over(slices, table, tmp_path):
     assert done.exit_code == 2
     assert "is one of the inputs" in done.stderr
     assert path.read_bytes() == before
+
+
+def record_of(status, **more):
+    """Return the record of a part of a run."""
+    return RunRecord.from_dict({"status": status, **more})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "both"),
+    [
+        ("converged", "converged", "converged"),
+        ("step limit", "converged", "step limit"),
+        ("converged", "step limit", "step limit"),
+        ("non-finite", "step limit", "non-finite"),
+        ("step limit", "non-finite", "non-finite"),
+    ],
+)
+def test_a_refinement_is_recorded_with_the_stages_before(before, after, both):
+    first = record_of(
+        before, timings={"affine": 1.0, "registration": 2.0}, warnings=["a", "b"], plan={"name": "x"}
+    )
+    second = record_of(after, timings={"registration": 3.0}, warnings=["b", "c"], plan={"name": "y"})
+    first, second = (
+        replace(one, measures={"predicted_memory_bytes": count}) for one, count in ((first, 7), (second, 5))
+    )
+    joined = _joined(first, second)
+    assert joined.status.value == both
+    assert joined.timings == {"affine": 1.0, "registration": 5.0}
+    assert joined.warnings == ("a", "b", "c")
+    assert joined.plan == {"name": "y"}
+    assert joined.measures == {"linear_plan": {"name": "x"}, "predicted_memory_bytes": 7}

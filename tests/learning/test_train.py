@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from regista.core import FormatError, PlanError, RegistrationError, get_threads, threads
+from regista.core.weights import read_weights
 from regista.learning import (
     InputConfig,
     Loss,
@@ -24,7 +25,7 @@ from regista.learning import (
     TrainingConfig,
     train,
 )
-from regista.learning._checkpoint import CHECKPOINT, LOG, load_weights
+from regista.learning._checkpoint import CHECKPOINT, LOG
 from regista.learning._device import local_device
 from regista.learning._loop import TrainingLoop
 from regista.regularization import Diffusion
@@ -95,7 +96,7 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path, stop):
     parts = train(config(), source, tmp_path / "parts", validation=held, progress=rest)
     assert [report.step for report in rest.seen] == list(range(stop + 1, 9))
     assert parts.best == whole.best
-    a, b = (load_weights(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    a, b = (read_weights(tmp_path / name / "model.safetensors")[0] for name in ("whole", "parts"))
     assert all(np.array_equal(a[key], b[key]) for key in a)
 
 
@@ -110,7 +111,7 @@ def test_a_validation_cut_in_half_is_done_again(tmp_path, monkeypatch):
     assert not (tmp_path / "parts" / CHECKPOINT).exists()
     parts = train(config(), source, tmp_path / "parts", validation=held)
     assert (parts.best, parts.steps) == (whole.best, whole.steps)
-    a, b = (load_weights(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    a, b = (read_weights(tmp_path / name / "model.safetensors")[0] for name in ("whole", "parts"))
     assert all(np.array_equal(a[key], b[key]) for key in a)
 
 
@@ -154,7 +155,7 @@ def test_batches_made_by_several_threads_are_those_made_by_one(tmp_path, monkeyp
     with threads(3):
         train(config(), watched, tmp_path / "three")
     assert seen == {1}  # each of several makers takes one thread
-    a, b = (load_weights(tmp_path / name / "model.safetensors") for name in ("one", "three"))
+    a, b = (read_weights(tmp_path / name / "model.safetensors")[0] for name in ("one", "three"))
     assert one.steps == 8
     assert all(np.array_equal(a[key], b[key]) for key in a)
 
@@ -165,7 +166,7 @@ def test_a_training_begins_with_the_weights_of_another(tmp_path):
     still = config(steps=1, learning_rate=1e-12, start=str(tmp_path / "first"))
     second = train(still, source, tmp_path / "second", validation=held)
     assert second.best.loss == pytest.approx(first.best.loss, rel=1e-4)
-    a, b = (load_weights(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    a, b = (read_weights(tmp_path / name / "model.safetensors")[0] for name in ("first", "second"))
     for key in a:
         np.testing.assert_allclose(a[key], b[key], rtol=0, atol=1e-6)
     other = replace(still, network=NetworkConfig(name="voxelmorph-2", ndim=2))
@@ -219,7 +220,7 @@ def test_the_seed_alone_decides(tmp_path):
     weights = []
     for number, seed in enumerate((0, 0, 1)):
         train(config(seed=seed), source, tmp_path / str(number))
-        weights.append(load_weights(tmp_path / str(number) / "model.safetensors"))
+        weights.append(read_weights(tmp_path / str(number) / "model.safetensors")[0])
     assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert not all(np.array_equal(weights[0][key], weights[2][key]) for key in weights[0])
 
@@ -337,6 +338,6 @@ def test_two_processes_train_as_one(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     train(config(steps=4), PairSource(discs(1)), tmp_path / "one", validation=discs(2, 3))
-    a, b = (load_weights(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    a, b = (read_weights(tmp_path / name / "model.safetensors")[0] for name in ("one", "two"))
     for key in a:
         np.testing.assert_allclose(a[key], b[key], atol=2e-4, rtol=0)

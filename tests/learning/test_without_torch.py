@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 from scipy.ndimage import gaussian_filter
 
-from regista.core import Grid, Image
+from regista.core import FormatError, Grid, Image, PlanError
+from regista.core.weights import read_weights
 from regista.io import read, write
+from regista.learning import load_model
+from regista.learning._device import local_device
 
+LOOK = """
+import sys
+from regista.learning import _device, load_model
+_device._CARDS = ()  # as where there is no graphics card
+model = load_model("any-contrast")
+assert model.device == "cpu"
+model.displacement_vox(*__import__("numpy").zeros((2, 16, 16, 16), "float32"))
+assert "torch" not in sys.modules
+"""
 LAUNCH = """
 import sys
 sys.modules["torch"] = None  # as where it is not installed
@@ -75,3 +89,62 @@ def test_what_needs_torch_says_so(scene, tmp_path):
         assert done.returncode == 2, done.stderr
         assert "pip install 'regista[learn]'" in " ".join(done.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_torch_is_left_alone_where_it_is_installed():
+    command = [sys.executable, "-c", LOOK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_network_as_a_module_says_what_it_needs(monkeypatch):
+    monkeypatch.delitem(sys.modules, "regista.learning._networks", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(PlanError, match="pip install"):
+        load_model("any-contrast", "cpu").network  # noqa: B018
+
+
+@pytest.mark.parametrize(("device", "found"), [("auto", "cpu"), ("cuda", None)])
+def test_a_torch_that_is_broken_is_as_none(monkeypatch, device, found):
+    class Broken:
+        def find_spec(self, name, *_):
+            if name == "torch":
+                raise OSError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setattr("regista.learning._device._card_possible", lambda: True)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    if found:
+        assert local_device(device) == found
+    else:
+        with pytest.raises(PlanError, match=r"libcudart.*pip install"):
+            local_device(device)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (np.float16, None),
+        (np.float64, None),
+        ("BF16", "as BF16, expected float32"),
+        (np.nan, "NaN or Inf weights \\(flow"),
+    ],
+    ids=str,
+)
+def test_weights_of_other_types(tmp_path, kind, message):
+    values = np.full(
+        (2, 3), np.nan if kind is np.nan else 0.5, kind if isinstance(kind, type) else np.float32
+    )
+    content = save({"flow": values})
+    if kind == "BF16":
+        content = content.replace(b'"F32"', b'"BF16"').replace(b"[0,24]", b"[0,12]")
+        size = 8 + int.from_bytes(content[:8], "little") + 1
+        content = (size - 8).to_bytes(8, "little") + content[8 : size + 12]
+    (tmp_path / "w.safetensors").write_bytes(content)
+    if message:
+        with pytest.raises(FormatError, match=message):
+            read_weights(tmp_path / "w.safetensors")
+    else:
+        weights, sha256 = read_weights(tmp_path / "w.safetensors")
+        assert weights["flow"].dtype == np.float32
+        assert sha256 == hashlib.sha256(content).hexdigest()

@@ -134,3 +134,15 @@ def test_stages_that_change_nothing_of_a_start_say_so(smooth_pair, settings, cau
     told = [warning for warning in record.warnings if "changed nothing" in warning]
     assert len(told) == (cause is not None)
     assert all(cause in warning for warning in told)
+
+
+@pytest.mark.parametrize("bent", [False, True])
+def test_a_start_that_does_not_bend_was_not_kept(smooth_pair, bent):
+    """The same image twice: a start of nothing needs no word, one that has to go is not kept."""
+    _, fixed, _ = smooth_pair
+    start = DisplacementField(bent * waves_on(fixed.grid, 2.0), fixed.grid)
+    plan = Plan(
+        stages=(DeformableStage(similarity=LNCC(), shrink=(1,), steps=(5,)),), start=Start(search="none")
+    )
+    record = register(fixed, fixed, plan, initial=start).record
+    assert not [warning for warning in record.warnings if "changed nothing" in warning]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ANY_CONTRAST = ("mi", "nmi", "mind")
 """Similarities of trainings on scans of different contrasts."""
+_MEMORY = "predicted_memory_bytes"
 models = typer.Typer(help="List trained models, show one, or verify its files.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model by name, or its folder.")]
@@ -196,11 +197,13 @@ def _joined(linear: RunRecord, refinement: RunRecord) -> RunRecord:
     timings = dict(linear.timings)
     for name, seconds in refinement.timings.items():
         timings[name] = timings.get(name, 0.0) + seconds
+    both = [one.measures[_MEMORY] for one in (linear, refinement) if _MEMORY in one.measures]
+    memory = {_MEMORY: max(both)} if both else {}
     return replace(
         refinement,
         status=worst[0] if worst else Status.CONVERGED,
         history=(*linear.history, *refinement.history),
         timings=timings,
-        measures={**refinement.measures, "linear_plan": linear.plan},
+        measures={**refinement.measures, "linear_plan": linear.plan, **memory},
         warnings=tuple(dict.fromkeys([*linear.warnings, *refinement.warnings])),
     )

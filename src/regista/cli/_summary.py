@@ -148,7 +148,8 @@ def _course(record: Mapping[str, Any]) -> list[str]:
     before, after = (_similarity(record, plan) for plan in plans_of(record))
     if model is None:
         return after
-    network = f"network {model['name']} ({model['network']}, weights {str(model['weights_sha256'])[:12]})"
+    sha = model.get("weights_sha256")
+    network = f"network {model['name']} ({model['network']}" + (f", weights {sha[:12]})" if sha else ")")
     return [
         *(f"before the network: {line}" for line in before),
         network,

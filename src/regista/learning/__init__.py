@@ -1,4 +1,4 @@
-"""Networks that register: training, weights, prediction of a `Transform`. All but prediction needs the extra ``learn`` (torch)."""
+"""Networks that register: training (extra ``learn``, PyTorch), weights, and prediction of a `Transform`, which needs neither."""
 
 from __future__ import annotations
 

@@ -10,10 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from regista.core import FormatError, PlanError
 from regista.io import replacing, write_text
@@ -46,30 +43,6 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> str:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
-
-
-def load_weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Read weights.
-
-    Raises
-    ------
-    FormatError
-        If the file is missing or damaged, or holds other things than finite float32 numbers.
-    """
-    if not path.is_file():
-        raise FormatError(f"{path} does not exist: a model's folder holds {WEIGHTS} and {SETTINGS}")
-    try:
-        weights = dict(load(path.read_bytes()))
-    except (SafetensorError, KeyError) as error:  # types that NumPy lacks are a KeyError
-        raise FormatError(f"{path} is damaged or no file of weights: copy it again ({error})") from None
-    for name, value in weights.items():
-        if value.dtype != np.float32:
-            raise FormatError(
-                f"{path} holds {name} as {value.dtype}, expected float32: train the model again"
-            )
-        if not np.isfinite(value).all():
-            raise FormatError(f"{path} holds NaN or Inf weights: train the model again, or take another")
-    return weights
 
 
 def write_settings(folder: Path, config: ModelConfig, weights_hash: str, more: Mapping[str, Any]) -> None:

@@ -32,11 +32,11 @@ def local_device(device: str) -> str:
         return "cpu"
     try:
         import torch
-    except ModuleNotFoundError:
+    except (ImportError, OSError) as error:  # missing, or installed and broken
         if kind == "auto":
             return "cpu"
         raise PlanError(
-            f"device = {device!r} needs PyTorch, which is not installed: pip install 'regista[learn]', or take 'cpu'"
+            f"device = {device!r} needs PyTorch, which cannot be imported ({error}): pip install 'regista[learn]', or take 'cpu'"
         ) from None
     if kind == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -5,7 +5,6 @@ The same sums as those of `RegistrationNetwork.forward`, in another order.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -122,10 +121,7 @@ class TrainedNetwork:
         field = answer.flow(self.flows[0], levels[0])
         for flow, level in zip(self.flows[1:], levels[1:], strict=True):
             field = answer.flow(flow, level) + _doubled(field)
-        if not math.isfinite(float(field.sum())):
-            raise RegistrationError(
-                "the network's field holds NaN or Inf: train it again, at a lower learning rate"
-            )
+        check_finite(field)
         if self.diffeomorphic:
             field = _flown(field, self.squarings)
         if self.half_resolution:
@@ -150,6 +146,20 @@ class TrainedNetwork:
         if layer not in self._laid_out:
             self._laid_out[layer] = [planes_part(layer.weight)]
         return self._laid_out[layer][0]
+
+
+def check_finite(field: Floats) -> None:
+    """Refuse a field that the kernels, which ask nothing, would follow out of the image.
+
+    Raises
+    ------
+    RegistrationError
+        If it is not finite.
+    """
+    if not np.isfinite(field).all():
+        raise RegistrationError(
+            "the network's field holds NaN or Inf: train it again, at a lower learning rate"
+        )
 
 
 def _named(ndim: int, weights: Mapping[str, Floats], expected: Mapping[str, Layer]) -> dict[str, _Weights]:
@@ -247,10 +257,8 @@ class _Tail:
             self.shape = _inner(beside)
         sides = _sides([_SLAB + answer.margin, *self.shape[1:]])
         self._held = features(sides, len(layer.bias))
-        self._first, self._done = (
-            -1,
-            0,
-        )  # the plane that is held first, and the first that is not worked out yet
+        self._first = -1  # the plane that is held first
+        self._done = 0  # the first that is not worked out yet
 
     def planes(self, start: int, stop: int) -> Features:
         """Return planes with one before and one behind; they may not begin before those asked for last."""

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import FormatError, GeometryError, Grid, Image, PlanError, get_threads
+from regista.core.weights import read_weights
 from regista.kernels.cpu.warp import warp
-from regista.learning._checkpoint import SETTINGS, WEIGHTS, file_hash, load_weights, read_settings
+from regista.learning._checkpoint import SETTINGS, WEIGHTS, read_settings
 from regista.learning._config import ModelConfig
 from regista.learning._device import local_device
-from regista.learning._inference import TrainedNetwork
+from regista.learning._inference import TrainedNetwork, check_finite
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
 from regista.similarity import METRIC_KIND, load_metric_model, missing_folder, model_folders
 from regista.transforms import Affine, Composite, DisplacementField, Transform
@@ -63,9 +64,9 @@ class RegistrationModel:
 
     @cached_property
     def network(self) -> RegistrationNetwork:
+        network: RegistrationNetwork = self.config.network.build()
         import torch
 
-        network: RegistrationNetwork = self.config.network.build()
         network.load_state_dict({name: torch.tensor(value) for name, value in self.weights.items()})
         network.eval().to(self.device, memory_format=_layout(self.config.network.ndim + 2))
         return network
@@ -158,8 +159,9 @@ class RegistrationModel:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             pair = (torch.from_numpy(np.ascontiguousarray(one))[None, None] for one in (moving, fixed))
             images = (one.to(self.device, memory_format=_layout(one.dim())) for one in pair)
-            field = self.network(*images).field[0]
-            return np.ascontiguousarray(field.cpu().numpy())
+            field = np.ascontiguousarray(self.network(*images).field[0].cpu().numpy())
+        check_finite(field)
+        return field
 
 
 def _linear(initial: Transform | None, ndim: int) -> Affine:
@@ -231,21 +233,16 @@ def load_model(name: str | Path, device: str = "auto") -> RegistrationModel:
             f"the model {folder.name!r} is a similarity metric and registers nothing by itself: name it in a plan, "
             f'similarity = {{deep = "{name}"}}'
         )
-    model = RegistrationModel(
-        folder.name,
-        folder,
-        config,
-        load_weights(folder / WEIGHTS),
-        settings,
-        file_hash(folder / WEIGHTS),
-        device,
-    )
+    weights, sha256 = read_weights(folder / WEIGHTS)
+    model = RegistrationModel(folder.name, folder, config, weights, settings, sha256, device)
     try:
         model._trained  # noqa: B018 (which fits, or does not)
     except ValueError as error:
         raise FormatError(
             f"{folder / WEIGHTS} does not fit {SETTINGS} beside it: copy the whole folder again ({error})"
         ) from None
+    if device != "cpu":
+        model.network  # noqa: B018 (goes to the card now, not in the first prediction)
     return model
 
 
@@ -300,10 +297,12 @@ def verify_model(name: str | Path) -> str:
     folder = find_model(name)
     _, settings = read_settings(folder)
     if settings.get("kind") == METRIC_KIND:
-        load_metric_model(str(folder)).network("cpu")
+        metric = load_metric_model(str(folder))
+        metric.network("cpu")
+        found = metric.weights_sha256
     else:
-        load_model(name)
-    found, told = file_hash(folder / WEIGHTS), settings.get("weights_sha256")
+        found = load_model(name, "cpu").weights_sha256
+    told = settings.get("weights_sha256")
     if found != told:
         raise FormatError(
             f"{folder / WEIGHTS} is not the file that {SETTINGS} was written with (SHA-256 {found[:12]}…, expected "

@@ -142,12 +142,8 @@ class UNet(nn.Module):
         for stage, layers in wiring.stages.items():
             setattr(self, stage, nn.ModuleList(convolution(ndim, *layer) for layer in layers))
 
-    def forward(self, pair: Tensor) -> Tensor:
-        """Return features ``(B, channels_out, *shape)`` of a pair whose sides are multiples of the factor."""
-        return self.pyramid(pair)[-1]
-
     def pyramid(self, pair: Tensor) -> list[Tensor]:
-        """Return features of every resolution, coarse to fine, the last as of `forward`; each twice as fine."""
+        """Return features of every resolution, coarse to fine, of a pair whose sides are multiples of the factor."""
         return self.wiring.pyramid(pair, self)
 
     def layers(self, stage: str) -> Sequence[nn.Module]:

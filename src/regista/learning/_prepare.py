@@ -24,6 +24,8 @@ Align = Callable[[Image, Image], Transform]
 """``align(fixed, moving)``: the linear map that brings a scan near another, before the network."""
 _LEAST_ALIKE = 0.2
 """Share of neighbours of one label in a label map: 0.56 and more in maps of tissues at 4 mm, 0.04 in an image of 256 grays."""
+_ENOUGH = 1000
+"""Neighbours from which on that share tells: a map of a few points has none of one label."""
 _ANTIALIAS = 0.42
 """σ of the smoothing before a coarser grid, in its voxels."""
 
@@ -194,7 +196,7 @@ def _check_label_map(labels: LabelImage, path: Path | None) -> None:
         inside = (values[1:] != 0) & (values[:-1] != 0)
         pairs += int(inside.sum())
         same += int((inside & (values[1:] == values[:-1])).sum())
-    if same < _LEAST_ALIKE * pairs:
+    if pairs >= _ENOUGH and same < _LEAST_ALIKE * pairs:
         raise FormatError(
             f"{path} is no label map but an image, it seems: {100 * same / pairs:.2g} % of neighbouring voxels above 0 have the "
             "same value, in label maps most have; list files whose whole numbers each stand for a structure"

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from regista.core import PlanError
-from regista.learning._checkpoint import SETTINGS, WEIGHTS, load_weights, read_settings
+from regista.core.weights import read_weights
+from regista.learning._checkpoint import SETTINGS, WEIGHTS, read_settings
 from regista.learning._config import ModelConfig
 from regista.learning._model import find_model
 from regista.similarity import model_folders
@@ -40,7 +41,7 @@ def start_weights(config: ModelConfig) -> dict[str, torch.Tensor] | None:
     if start is None:
         return None
     file = start_file(start)
-    weights = {name: torch.tensor(value) for name, value in load_weights(file).items()}
+    weights = {name: torch.tensor(value) for name, value in read_weights(file)[0].items()}
     if (file.parent / SETTINGS).is_file():
         known = read_settings(file.parent)[0].to_dict()["network"]
         wanted = config.to_dict()["network"]

@@ -20,7 +20,13 @@ from regista.registration._levels import Level, Matrix, Scan, Volume, levels
 from regista.registration._pair_cost import PairCost
 from regista.registration._plan import Plan
 from regista.registration._sampled_cost import SampledCost
-from regista.registration._stages import IterativeStage, VelocityStage
+from regista.registration._stages import (
+    DeformableStage,
+    DemonsStage,
+    DenseStage,
+    IterativeStage,
+    VelocityStage,
+)
 
 _NO_CHANGE_VOX = 0.01
 """Changes of a start below this, voxels, are none: that of its rounding."""
@@ -118,19 +124,30 @@ def without_folds(field: VoxelField, grid: Grid) -> tuple[VoxelField, float]:
     return VoxelField(mended, grid, field.back_vox), float(np.abs(mended - vectors).max())
 
 
-def kept_warning(plan: Plan, change_vox: Volume) -> list[str]:
-    """Say so where deformable stages gave a map back as they got it, and what to try."""
-    if np.abs(change_vox).max() > _NO_CHANGE_VOX:
+def kept_warning(plan: Plan, start_vox: Volume, change_vox: Volume) -> list[str]:
+    """Say so where deformable stages gave a bending start back as they got it, and what to try.
+
+    Parameters
+    ----------
+    plan : Plan
+        What ran, none of it to a value that is not finite.
+    start_vox, change_vox : (3, I, J, K) float32 ndarray
+        Displacement that the stages began with, and what they added, voxels.
+    """
+    if np.abs(start_vox).max() <= _NO_CHANGE_VOX or np.abs(change_vox).max() > _NO_CHANGE_VOX:
         return []
-    told = "the deformable stages changed nothing, and the map that they began with is kept"
-    if not any(count for stage in plan.stages for count in stage.steps):
+    told = "the deformable stages changed nothing of the map that they began with"
+    dense = [stage for stage in plan.stages if isinstance(stage, DenseStage)]
+    if not any(count for stage in dense for count in stage.steps):
         return [f"{told}: their levels take no steps (plan key steps)"]
-    smoothed = any(np.any(getattr(stage, "field_sigma_vox", 0)) for stage in plan.stages)
-    cause = " (field_sigma_vox smooths that map too, at every step)" if smoothed else ""
-    less = "less smoothing (--set stages.N.field_sigma_vox=0.4), " if smoothed else ""
+    smoothing = [
+        s.model for s in dense if isinstance(s, DeformableStage | DemonsStage) and any(s.field_sigma_vox)
+    ]
+    cause = " (field_sigma_vox smooths that map too, at every step)" if smoothing else ""
+    less = f"less smoothing (--set stages.{smoothing[-1]}.field_sigma_vox=0.4), " if smoothing else ""
     return [
-        f"{told}: no step made the images more alike{cause}. If they are not aligned well enough, try {less}finer levels alone "
-        "(--set stages.N.shrink=[2,1]) or another metric"
+        f"{told}: the images were aligned already, or no step made them more alike{cause}. If they are not aligned well enough, try "
+        f"{less}finer levels alone (--set stages.{dense[-1].model}.shrink=[2,1]) or another metric"
     ]
 
 

@@ -304,9 +304,10 @@ class _Run:
                 self.history += history
                 self._time(stage.model, began)
         found = self._dense_stages(fixed, moving, matrix, base, self._guidance)
-        if base is not None and found is not None:
-            change = to_voxels(found.vectors_mm, fixed.grid) - base(fixed.grid)
-            self.warnings += kept_warning(self.plan, change)
+        if base is not None and found is not None and all(level.status.ok for level in self.history):
+            given = base(fixed.grid)
+            change = to_voxels(found.vectors_mm, fixed.grid) - given
+            self.warnings += kept_warning(self.plan, given, change)
         return matrix, found
 
     def _halfway(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Found | None]:

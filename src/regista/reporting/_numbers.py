@@ -197,10 +197,10 @@ def record_facts(record: RunRecord) -> dict[str, Any]:
     trained = dict(record.measures.get("trained_metrics", {}))
     model = record.measures.get("model")
     if model is not None:
-        trained[model["name"]] = model["weights_sha256"]
+        trained[model["name"]] = model.get("weights_sha256")
     return {
         "method": _method(record),
-        "trained": [(name, f"{str(sha)[:12]}…") for name, sha in trained.items()],
+        "trained": [(name, f"{sha[:12]}…" if sha else "not known") for name, sha in trained.items()],
         "memory_gb": record.peak_memory_bytes / 1e9,
         "inputs": [(role, dict(tree)) for role, tree in record.inputs.items() if isinstance(tree, dict)],
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -13,10 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from regista.core import FormatError, PlanError
+from regista.core.weights import read_weights
 
 _VARIABLE = "REGISTA_MODELS"
 """Environment variable that names a folder of models of one's own."""
@@ -182,10 +180,5 @@ def _read(folder: Path, *stamps: int) -> MetricModel:
             raise ValueError(f"no such network: {ndim}-D {architecture}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(f"cannot read the trained metric {folder}: {error!r} in model.json") from None
-    try:
-        content = (folder / "model.safetensors").read_bytes()
-        weights = load(content)
-    except (OSError, SafetensorError) as error:
-        raise FormatError(f"cannot read the weights of the trained metric {folder}: {error}") from None
-    digest = hashlib.sha256(content).hexdigest()
+    weights, digest = read_weights(folder / "model.safetensors")
     return MetricModel(architecture, ndim, channels, weights, digest, configuration)
