@@ -81,6 +81,7 @@ FAILURES = (
     "Scans that are not stripped of the skull. Pairs that lie well already (labels overlapping by .9 and more) may lose by it: its field "
     "lies on a lattice of 4 mm. No lesion was in its maps."
 )
+PURPOSE = "stripped brains of any contrast"
 ALIGNMENT = "multimodal"
 """What brings images near each other before the network sees them."""
 STEM_MM = 12.0
@@ -244,6 +245,7 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, Provenance, SynthesisS
         subjects=subjects,
         alignment=ALIGNMENT,
         failures=FAILURES if drawn else "",
+        purpose=PURPOSE if drawn else "",
         before=BEFORE if (options.start or "").endswith("any-contrast-3") else "",
     )
     return parts, origin, source

@@ -263,7 +263,9 @@ def test_what_a_network_did_is_told_apart_from_the_stages_around_it(trained, sli
     course = next(
         n for n, line in enumerate(lines) if line.startswith("before the network: rigid, finest level")
     )
-    assert lines[course + 1] == f"network turned (voxelmorph-1, weights {sha[:12]})"
+    assert lines[course + 1].startswith(
+        f"network turned (voxelmorph-1, weights {sha[:12]}): without and with what bends, information 0."
+    )
     assert lines[course + 2].startswith("after it: diffeomorphic, finest level") == refined
     assert ("finest level" in lines[course + 2]) == refined
     plans = "rigid → turned → 2d" if refined else "rigid → turned"
@@ -492,3 +494,20 @@ def test_a_refinement_is_recorded_with_the_stages_before(before, after, both):
     assert joined.warnings == ("a", "b", "c")
     assert joined.plan == {"name": "y"}
     assert joined.measures == {"linear_plan": {"name": "x"}, "predicted_memory_bytes": 7}
+
+
+def test_a_file_in_the_place_of_the_model_is_told_first(slices, tmp_path):
+    (tmp_path / "m").write_text("mine", encoding="utf-8")
+    for kind, table in (("voxelmorph", "scans.csv"), ("deep-metric", "scans.csv")):
+        refused = call("train", kind, slices / table, "-o", tmp_path / "m")
+        assert refused.exit_code == 2, refused.output
+        assert "is a file, expected a folder" in " ".join(refused.stderr.split())
+    assert (tmp_path / "m").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_training_that_has_not_ended_is_no_model(trained, slices, tmp_path):
+    shutil.copytree(trained, tmp_path / "m")
+    (tmp_path / "m" / "model.json").unlink()
+    refused = call("models", "show", tmp_path / "m")
+    assert refused.exit_code == 2
+    assert "holds a training that has not ended" in " ".join(refused.stderr.split())

@@ -248,3 +248,16 @@ def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
     plan = Plan(stages=(stage,), start=Start(search="none"))
     refined = register(images[3], images[4], plan, initial=predicted).transform
     assert dice(3, 4, refined) > max(dice(3, 4, rigid), dice(3, 4, predicted))
+
+
+def test_images_of_another_size_are_told(folder, rng):
+    model = load_model(folder)
+    margin, steps = model.config.inputs.margin_vox, np.diag([1.5, 1.5, 1.5, 1.0])
+    side = 16 - 2 * margin  # what the images of the training showed
+    alike = Image(rng.random((side,) * 3, np.float32), Grid((side,) * 3, steps))
+    assert model.warnings(alike, alike) == []
+    small = Image(alike.data, Grid((side,) * 3, np.diag([0.15, 0.15, 0.15, 1.0])))
+    (told,) = model.warnings(alike, small)
+    assert told.startswith(
+        "what the moving image shows is 1.5 × 1.5 × 1.5 mm large, and little was trained on images of 12 × "
+    )

@@ -274,6 +274,11 @@ def plain(**changes: float) -> dict[str, float]:
     return features | changes
 
 
+def bent_by(log_ratio: float) -> dict[str, float]:
+    """Return features of a map whose bending part changes all three measures by so much."""
+    return {f"{n}_straight": plain()[n] * float(np.exp(-log_ratio)) for n in ("nmi", "lncc", "edges")}
+
+
 @pytest.mark.parametrize(
     ("changes", "outcome", "words"),
     [
@@ -304,6 +309,10 @@ def plain(**changes: float) -> dict[str, float]:
         ),  # one measure alone
         (HALF_TURN | {"edges_over_mirror": 0.2, "nmi_over_mirror": 0.2}, "look", "is that meant?"),
         (LIKE_ITS_MIRROR, "pass", "only the headers tell"),
+        (bent_by(-0.2), "look", "the bending part of the map makes the images less alike"),
+        (bent_by(-0.4), "fail", "the bending part of the map makes the images less alike"),
+        (bent_by(-0.4) | {"lncc_straight": 0.0}, "pass", None),  # one of the three says otherwise
+        (bent_by(-0.02), "pass", None),
         (
             {f"{n}_over_mirror": -0.04 for n in ("nmi", "lncc", "edges")},
             "look",

@@ -47,7 +47,8 @@ def list_(as_json: Json = False, debug: Debug = False) -> None:
             )
             continue
         spacing = " × ".join(f"{step:g}" for step in told["inputs"]["spacing_mm"])
-        say(f"{name}  {network['name']}, {network['ndim']}-D, {spacing} mm; {told.get('data', '')}")
+        purpose = f"for {told['purpose']}; " if told.get("purpose") else ""
+        say(f"{name}  {purpose}{network['name']}, {network['ndim']}-D, {spacing} mm; {told.get('data', '')}")
     if not found:
         say("no models are installed: train one with `regista train voxelmorph`")
 
@@ -183,6 +184,7 @@ def run_model(
         found = {k: v for k, v in result.record.measures.items() if k != "initial_fixed2moving"}
         record = replace(result.record, measures={**found, **told, "refined": True})
         record = record if earlier is None else _joined(earlier, record)
+    record = replace(record, warnings=(*record.warnings, *model.warnings(fixed, moving)))
     timings = {**record.timings, "network": seconds}
     timings["registration"] += seconds
     return replace(result, record=replace(record, timings=timings))

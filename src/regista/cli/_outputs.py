@@ -97,6 +97,15 @@ def _file_in_the_way(folder: Path) -> Path | None:
     return None if nearest.is_dir() else nearest
 
 
+def check_folder(target: Path) -> None:
+    """Refuse a folder for results where a file stands in the way."""
+    file = _file_in_the_way(target)
+    if file is not None:
+        raise FormatError(
+            f"results cannot be written to {target}: {file} is a file, expected a folder; choose another folder with -o"
+        )
+
+
 def write_together(things: Mapping[Path, Image | str]) -> None:
     """Write images and texts; none takes its place before all are written in full.
 
@@ -130,12 +139,7 @@ class FolderWriter:
 
     def __enter__(self) -> Self:
         target = self.target
-        file = _file_in_the_way(target)
-        if file is not None:
-            raise FormatError(
-                f"results cannot be written to {target}: {file} is a file, expected a folder; choose another folder "
-                "with -o"
-            )
+        check_folder(target)
         # inside the target where there is one: its parent may be read-only or another disk
         beside = target if target.is_dir() else target.absolute().parent
         try:

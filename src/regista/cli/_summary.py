@@ -149,12 +149,28 @@ def _course(record: Mapping[str, Any]) -> list[str]:
     if model is None:
         return after
     sha = model.get("weights_sha256")
-    network = f"network {model['name']} ({model['network']}" + (f", weights {sha[:12]})" if sha else ")")
+    purpose = f"for {model['purpose']}; " if model.get("purpose") else ""
+    network = f"network {model['name']} ({purpose}{model['network']}" + (
+        f", weights {sha[:12]})" if sha else ")"
+    )
     return [
         *(f"before the network: {line}" for line in before),
-        network,
+        network + _of_the_bending(record),
         *(f"after it: {line}" for line in after),
     ]
+
+
+def _of_the_bending(record: Mapping[str, Any]) -> str:
+    """Return how alike the images are without and with the part of the map that bends, where the verdict measured it."""
+    from regista.reporting import MEASURES
+
+    features = record["measures"].get("verdict", {}).get("features", {})
+    if not all(f"{name}_straight" in features for name in MEASURES):
+        return ""
+    told = (
+        f"{word} {features[f'{name}_straight']:.2f} → {features[name]:.2f}" for name, word in MEASURES.items()
+    )
+    return f": without and with what bends, {', '.join(told)}"
 
 
 def _similarity(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:

@@ -43,7 +43,9 @@ def voxelmorph(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model.")],
-    network: Annotated[str, typer.Option(help="voxelmorph-1, voxelmorph-2 or unet-2019.")] = "voxelmorph-2",
+    network: Annotated[
+        str, typer.Option(help="voxelmorph-1, voxelmorph-2, unet-2019 or synthmorph.")
+    ] = "voxelmorph-2",
     diffeomorphic: Annotated[
         bool, typer.Option("--diffeomorphic", help="Estimate a velocity and integrate it: no folds.")
     ] = False,
@@ -158,6 +160,9 @@ def voxelmorph(
     device: Annotated[str, typer.Option(help="'cpu', 'cuda' for a GPU, or 'auto'.")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Same seed and threads: same weights.")] = 0,
     licence: Annotated[str, typer.Option(help="Terms of the data, for the model card.")] = "not stated",
+    purpose: Annotated[
+        str, typer.Option(help="Which images it is for, in a few words: told wherever the model is named.")
+    ] = "",
     threads: Threads = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -168,7 +173,7 @@ def voxelmorph(
     Writes model.safetensors, model.json, card.md with pairs.png, log.csv and checkpoint.pt to the output folder. The same
     command goes on with a training that was interrupted, to the same weights.
     """
-    from regista.cli._outputs import keep_inputs
+    from regista.cli._outputs import check_folder, keep_inputs
     from regista.cli._progress import progress_bar
     from regista.core import PlanError
     from regista.core import threads as use_threads
@@ -201,6 +206,7 @@ def voxelmorph(
     if synthesis is not None and align == "affine":
         align = "multimodal"  # scans to come may be of two contrasts
     device = local_device(device)
+    check_folder(output)
     outputs = [output / name for name in FILES]
     begins = restart or not (output / FILES[-1]).exists()  # what goes on has its weights
     keep_inputs(outputs, [data, *([start_file(start)] if start is not None and begins else [])])
@@ -290,6 +296,7 @@ def voxelmorph(
         origin = Provenance(
             data=f"{len(dataset.scans)} scans of {len(dataset.subjects)} subjects listed in {data.name}",
             licence=licence,
+            purpose=purpose,
             command=" ".join(["regista", *sys.argv[1:]]),
             subjects=subjects,
             alignment=align,
@@ -423,7 +430,7 @@ def _tell(output: Path, result: Any, tested: Any, quiet: bool, as_json: bool) ->
             )
             lines.append(
                 f"{name}: {dice}local correlation {scores.lncc:.3f}, {scores.folded_percent:.4f} % folded "
-                f"({scores.pairs} pairs)"
+                f"({scores.pairs} pair{'s' * (scores.pairs != 1)})"
             )
     tell_trained(output, result, found, lines, quiet, as_json)
 

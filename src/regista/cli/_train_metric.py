@@ -71,7 +71,7 @@ def deep_metric(
     Writes model.safetensors, model.json, card.md, log.csv and checkpoint.pt to the output folder. The same command
     goes on with a training that was interrupted, to the same weights. A plan uses it as similarity = {deep = "FOLDER"}.
     """
-    from regista.cli._outputs import keep_inputs
+    from regista.cli._outputs import check_folder, keep_inputs
     from regista.cli._progress import progress_bar
     from regista.cli._train import FILES, tell_trained
     from regista.core import threads as use_threads
@@ -80,6 +80,7 @@ def deep_metric(
     from regista.learning._device import local_device
 
     device = local_device(device)
+    check_folder(output)
     outputs = [output / name for name in FILES]
     keep_inputs(outputs, [pairs])
     files = read_pairs(pairs)

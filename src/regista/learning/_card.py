@@ -31,6 +31,8 @@ class Provenance:
         How scans were brought near each other: 'affine', 'rigid' or 'none'.
     failures : str
         Failures that are known.
+    purpose : str
+        Which images it is for, in a few words: 'stripped brains of any contrast'.
     before : str
         Trainings before this one, whose weights it began with.
     """
@@ -41,6 +43,7 @@ class Provenance:
     subjects: Mapping[str, Sequence[str]]
     alignment: str = "affine"
     failures: str = ""
+    purpose: str = ""
     before: str = ""
 
 
@@ -66,7 +69,10 @@ def training_versions() -> dict[str, str]:
 def _figures(scores: Scores | None) -> str:
     if scores is None:
         return "not measured: no subjects were held out."
-    lines = [f"{scores.pairs} pairs, on the grid of the network, linear alignment only → with the model:", ""]
+    lines = [
+        f"{scores.pairs} pair{'s' * (scores.pairs != 1)}, on the grid of the network, linear alignment only → with the model:",
+        "",
+    ]
     if math.isfinite(scores.dice):
         lines.append(f"- mean Dice of the labels: {scores.dice_before:.3f} → {scores.dice:.3f}")
     lines += [
@@ -101,7 +107,7 @@ def card_text(
     return f"""# {name}
 
 A network that registers two {network.ndim}-D images in one pass: {network.name} ({network.sizes.source}), estimating a
-{kind}{" at half resolution" if network.half_resolution else ""}.
+{kind}{" at half resolution" if network.half_resolution else ""}.{f" For {origin.purpose}." if origin.purpose else ""}
 
     regista register FIXED MOVING -o OUT --model {name}
 
@@ -158,6 +164,7 @@ def settings_of(origin: Provenance, facts: CardFacts) -> dict[str, Any]:
         return {k: v if math.isfinite(v) else None for k, v in vars(scores).items()}
 
     return {
+        "purpose": origin.purpose,
         "data": origin.data,
         "licence": origin.licence,
         "command": origin.command,

@@ -244,7 +244,9 @@ def split_subjects(
     if len(parts["train"]) < least:
         raise PlanError(
             f"training needs {least} subject{'s' * (least > 1)} at least, got {len(parts['train'])} of "
-            f"{len(told)} (the others validate or test): add scans, lower the shares, or list fixed and moving pairs"
+            f"{len(told)}{' (the others validate or test)' * (len(told) > len(parts['train']))}: add scans, or let fewer validate or "
+            "test (--validation, --test)"
+            + ("" if dataset.pairs is not None else ", or list fixed and moving pairs")
         )
     return parts
 

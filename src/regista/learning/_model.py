@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from regista.core import FormatError, GeometryError, Grid, Image, PlanError, get_threads
 from regista.core.weights import read_weights
 from regista.kernels.cpu.warp import warp
-from regista.learning._checkpoint import SETTINGS, WEIGHTS, read_settings
+from regista.learning._checkpoint import CHECKPOINT, SETTINGS, WEIGHTS, read_settings
 from regista.learning._config import ModelConfig
 from regista.learning._device import local_device
 from regista.learning._inference import TrainedNetwork, check_finite
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import torch
 
     from regista.learning._networks import RegistrationNetwork
+
+_SIZE_RATIO = 2.0
+"""Images this much smaller or larger than those of the training are none of its kind, though it takes them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,7 @@ class RegistrationModel:
             "name": self.name,
             "weights_sha256": self.weights_sha256,
             "network": self.config.network.name,
+            "purpose": self.settings.get("purpose", ""),
             "spacing_mm": list(self.config.inputs.spacing_mm),
             "device": self.device,
         }
@@ -100,6 +104,21 @@ class RegistrationModel:
                     f"{image.ndim}-D: choose another model (`regista models list`)"
                 )
             check_scan(image, f"the {role} image")
+
+    def warnings(self, fixed: Image, moving: Image) -> list[str]:
+        """Say so where images have another size than those the network was trained on, in mm: it sees something else in them."""
+        inputs, told = self.config.inputs, []
+        seen = np.array(inputs.spacing_mm) * np.maximum(np.array(inputs.shape) - 2 * inputs.margin_vox, 1)
+        for role, image in (("fixed", fixed), ("moving", moving)):
+            grid = model_grid(image, inputs)
+            size = np.array(grid.spacing) * (np.array(grid.shape) - 2 * inputs.margin_vox)
+            if (size < seen / _SIZE_RATIO).any() or (size > seen * _SIZE_RATIO).any():
+                mm = [" × ".join(f"{n:.3g}" for n in one) for one in (size, seen)]
+                told.append(
+                    f"what the {role} image shows is {mm[0]} mm large, and {self.name} was trained on images of {mm[1]} mm: its field may well be "
+                    "wrong; look at it beside a plan's result, or train a network on images like these"
+                )
+        return told
 
     def predict(self, fixed: Image, moving: Image, initial: Transform | None = None) -> Transform:
         """Register a pair in one forward pass.
@@ -171,8 +190,8 @@ def _linear(initial: Transform | None, ndim: int) -> Affine:
         initial = initial.transforms[0]
     if not isinstance(initial, Affine):
         raise PlanError(
-            f"a model starts from a linear map, got a {type(initial).__name__}: give the affine part alone "
-            "(in Python initial=)"
+            f"a model starts from a linear map, got a {type(initial).__name__}: give the result of a run with --preset affine, or in "
+            "Python the linear one of the transforms"
         )
     if initial.ndim != ndim:
         raise GeometryError(f"the initial transform is {initial.ndim}-D, the model is for {ndim}-D images")
@@ -267,6 +286,10 @@ def find_model(name: str | Path) -> Path:
     folder = Path(name)
     if folder.is_file() and folder.name in (WEIGHTS, SETTINGS):
         folder = folder.parent
+    if (folder / CHECKPOINT).is_file() and not (folder / SETTINGS).is_file():
+        raise FormatError(
+            f"{folder} holds a training that has not ended: give the command again that began it, which goes on from there"
+        )
     if not (folder / SETTINGS).is_file():
         names, wrong = ", ".join(known) or "none yet", missing_folder()
         raise FormatError(

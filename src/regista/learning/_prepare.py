@@ -42,7 +42,7 @@ def check_scan(image: Image, name: str) -> None:
     if bad:
         raise FormatError(
             f"{name} has {bad} NaN or Inf voxels, which a network cannot leave out as a plan can: replace them in the "
-            "file, by numpy.nan_to_num or the like"
+            "file, by numpy.nan_to_num or the like (--non-finite is for plans)"
         )
     if image.data.size == 0 or image.data.min() == image.data.max():
         raise FormatError(f"{name} is constant: there is nothing to register in it")

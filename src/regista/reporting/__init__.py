@@ -4,12 +4,13 @@ from regista.reporting._cohort import CohortRow, find_runs, write_cohort
 from regista.reporting._folder import RunFolder, read_run
 from regista.reporting._notebook import NotebookViewer, view
 from regista.reporting._page import Report, make_report, write_report
-from regista.reporting._verdict import Outcome, Verdict, judge
+from regista.reporting._verdict import MEASURES, Outcome, Verdict, judge
 from regista.reporting._viewer import open_viewer
 from regista.reporting._viewer_run import ViewerRun
 from regista.reporting._viewer_server import ViewerServer
 
 __all__ = [
+    "MEASURES",
     "CohortRow",
     "NotebookViewer",
     "Outcome",

@@ -215,7 +215,10 @@ def _method(record: RunRecord) -> list[tuple[str, str]]:
     refined = measures.get("refined", False)
     linear = measures.get("linear_plan", {}) if refined else plan
     spacing = " × ".join(f"{step:g}" for step in model["spacing_mm"])
-    network = f"Network {model['name']}: {model['network']}, voxels of {spacing} mm, on {model['device']}"
+    purpose = f"for {model['purpose']}; " if model.get("purpose") else ""
+    network = (
+        f"Network {model['name']}: {purpose}{model['network']}, voxels of {spacing} mm, on {model['device']}"
+    )
     steps = [(f"Linear stages: {_models(linear)}", _plan_text(linear))] if linear.get("stages") else []
     steps.append((network, ""))
     return [*steps, (f"Refinement: {_models(plan)}", _plan_text(plan))] if refined else steps

@@ -35,6 +35,8 @@ patient, the organ is nearly its own mirror image, and no start that turns so wa
 it is 16° at most."""
 WORSE = (-0.05, -0.3)
 """Log ratio to the start that all three measures of likeness are below: look, fail."""
+BENT_WORSE = (-0.05, -0.3)
+"""Log ratio to the map without its bending part that all three are below: look, fail. Of good runs it is above 0."""
 NUDGED = (0.0, 0.02)
 """Log ratio that a small push of the map adds to all three measures: look, fail. Of good runs it is −0.04 at most."""
 MIRRORED = (-0.03, -0.06)
@@ -308,6 +310,8 @@ def _certain(features: Mapping[str, float], status: str, doubtful: bool) -> list
         found.append(_could_do_better(features, doubtful))
     if _worse(features) < WORSE[1]:
         found.append(_than_before(features))
+    if _bent_worse(features) < BENT_WORSE[1]:
+        found.append(_than_straight(features))
     if _against_headers(features):
         found.append(
             f"the map turns the image by {features['turned_deg']:.0f}° though both files state how they lie, and mirrored "
@@ -355,6 +359,8 @@ def _odd(features: Mapping[str, float], doubtful: bool) -> list[str]:
         found.append(_could_do_better(features, doubtful))
     if WORSE[1] <= _worse(features) < WORSE[0]:
         found.append(_than_before(features))
+    if BENT_WORSE[1] <= _bent_worse(features) < BENT_WORSE[0]:
+        found.append(_than_straight(features))
     if MIRRORED[1] <= _over_mirror(features) < MIRRORED[0]:
         found.append(_than_mirrored(features))
     return found
@@ -429,6 +435,25 @@ def _worse(features: Mapping[str, float]) -> float:
     if not names or features.get("before_covered", 1.0) < 0.5 * features["fixed_covered"]:
         return 0.0
     return max(_log_ratio(features[n], features[n] - features[f"{n}_gain"]) for n in names)
+
+
+def _bent_worse(features: Mapping[str, float]) -> float:
+    """Return the log ratio to the map's linear part of the measure of likeness that fell least; 0 if it was not measured."""
+    ratios = [
+        _log_ratio(features[n], features[f"{n}_straight"]) for n in MEASURES if f"{n}_straight" in features
+    ]
+    return max(ratios, default=0.0)
+
+
+def _than_straight(features: Mapping[str, float]) -> str:
+    told = [
+        f"{word} {features[n]:.2f}, without it {features[f'{n}_straight']:.2f}"
+        for n, word in MEASURES.items()
+    ]
+    return (
+        f"the bending part of the map makes the images less alike ({'; '.join(told)}): take its linear part alone, such as "
+        "preset affine gives, or another plan or model"
+    )
 
 
 def _log_ratio(value: float, other: float) -> float:
