@@ -511,3 +511,11 @@ def test_a_training_that_has_not_ended_is_no_model(trained, slices, tmp_path):
     refused = call("models", "show", tmp_path / "m")
     assert refused.exit_code == 2
     assert "holds a training that has not ended" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.parametrize("option", ["--prior", "--kl-weight"])
+def test_settings_of_a_prior_without_one_are_refused(slices, tmp_path, option):
+    refused = call("train", "voxelmorph", slices / "scans.csv", "-o", tmp_path / "m", *QUICK, option, 3)
+    assert refused.exit_code == 2
+    assert f"{option} is of networks that estimate a variance" in " ".join(refused.stderr.split())
+    assert not (tmp_path / "m").exists()

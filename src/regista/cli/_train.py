@@ -87,8 +87,12 @@ def voxelmorph(
     smoothness: Annotated[float, typer.Option(help="Weight of the diffusion penalty.")] = 1.0,
     bending: Annotated[float, typer.Option(help="Weight of the bending penalty, mm².")] = 0.0,
     jacobian: Annotated[float, typer.Option(help="Weight of the squared log-Jacobian.")] = 0.0,
-    prior: Annotated[float, typer.Option(help="Precision of the prior (with --probabilistic).")] = 10.0,
-    kl_weight: Annotated[float, typer.Option(help="Weight of the prior (with --probabilistic).")] = 0.01,
+    prior: Annotated[
+        float | None, typer.Option(help="Precision of the prior (with --probabilistic; default 10).")
+    ] = None,
+    kl_weight: Annotated[
+        float | None, typer.Option(help="Weight of the prior (with --probabilistic; default 0.01).")
+    ] = None,
     labels_weight: Annotated[
         float, typer.Option(help="Weight of 1 − Dice of the labels (semi-supervised).")
     ] = 0.0,
@@ -187,6 +191,9 @@ def voxelmorph(
         raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")
     if align not in ("affine", "rigid", "none"):
         raise PlanError(f"--align is 'affine', 'rigid' or 'none', got {align!r}")
+    for option, value in (("--prior", prior), ("--kl-weight", kl_weight)):
+        if value is not None and not probabilistic:
+            raise PlanError(f"{option} is of networks that estimate a variance: give --probabilistic too")
     same = [_labels_of(one) for one in alike or []]
     if same and synthesis != "labels":
         raise PlanError("--alike tells how images made up from label maps look: give --synthesis labels too")
@@ -240,8 +247,8 @@ def voxelmorph(
             "smoothness": smoothness,
             "bending": bending,
             "jacobian": jacobian,
-            "prior": prior,
-            "kl_weight": kl_weight,
+            "prior": 10.0 if prior is None else prior,
+            "kl_weight": 0.01 if kl_weight is None else kl_weight,
             "labels_weight": labels_weight,
             "bidirectional": bidirectional,
             "overlap_alone": synthesis is not None and not targets,
