@@ -191,9 +191,9 @@ def voxelmorph(
         raise PlanError(f"--synthesis is 'labels' or 'shapes', got {synthesis!r}")
     if align not in ("affine", "rigid", "none"):
         raise PlanError(f"--align is 'affine', 'rigid' or 'none', got {align!r}")
-    for option, value in (("--prior", prior), ("--kl-weight", kl_weight)):
+    for word, value in (("--prior", prior), ("--kl-weight", kl_weight)):
         if value is not None and not probabilistic:
-            raise PlanError(f"{option} is of networks that estimate a variance: give --probabilistic too")
+            raise PlanError(f"{word} is of networks that estimate a variance: give --probabilistic too")
     same = [_labels_of(one) for one in alike or []]
     if same and synthesis != "labels":
         raise PlanError("--alike tells how images made up from label maps look: give --synthesis labels too")
