@@ -11,6 +11,7 @@ from regista.io import read_transform, write
 from regista.transforms import Translation, jacobian_determinant, resample
 
 pytest.importorskip("nilearn", reason="the MNI152 brain ships inside nilearn")
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -119,8 +119,9 @@ def test_a_failed_verdict_is_exit_code_1_with_reasons_and_the_files_are_there(fi
     assert call(*again).exit_code == 1
 
 
-def test_the_demo_fails_as_register_does(files, call, tmp_path) -> None:
+def test_the_demo_fails_as_register_does(files, call, tmp_path, monkeypatch) -> None:
     pytest.importorskip("matplotlib", reason="the demo draws a picture")
+    monkeypatch.setattr("regista.demo._run.warmup", lambda: 0.0)  # as in tests/test_demo.py; here three times
     words = ("demo", "--fixed", files / "fixed.nii.gz", "-o", tmp_path / "o", "--preset", "rigid", "--moving")
     done = call(*words, files / "noise.nii.gz")
     assert done.exit_code == 1, done.output
