@@ -263,9 +263,13 @@ def test_what_a_network_did_is_told_apart_from_the_stages_around_it(trained, sli
     course = next(
         n for n, line in enumerate(lines) if line.startswith("before the network: rigid, finest level")
     )
-    assert lines[course + 1].startswith(
-        f"network turned (voxelmorph-1, weights {sha[:12]}): without and with what bends, information 0."
-    )
+    bending = "without and with what bends, information 0."
+    network = f"network turned (voxelmorph-1, weights {sha[:12]})"
+    if refined:
+        assert lines[course + 1] == network
+        assert lines[course + 3].startswith(f"network and refinement: {bending}")
+    else:
+        assert lines[course + 1].startswith(f"{network}: {bending}")
     assert lines[course + 2].startswith("after it: diffeomorphic, finest level") == refined
     assert ("finest level" in lines[course + 2]) == refined
     plans = "rigid → turned → 2d" if refined else "rigid → turned"

@@ -253,11 +253,19 @@ def test_a_mouse_brain_is_learned_and_refined(data_dir, tmp_path):
 def test_images_of_another_size_are_told(folder, rng):
     model = load_model(folder)
     margin, steps = model.config.inputs.margin_vox, np.diag([1.5, 1.5, 1.5, 1.0])
-    side = 16 - 2 * margin  # what the images of the training showed
-    alike = Image(rng.random((side,) * 3, np.float32), Grid((side,) * 3, steps))
-    assert model.warnings(alike, alike) == []
-    small = Image(alike.data, Grid((side,) * 3, np.diag([0.15, 0.15, 0.15, 1.0])))
-    (told,) = model.warnings(alike, small)
+    side = (
+        16 - 2 * margin
+    )  # the most that images of the training showed: sides are rounded up to multiples of 16
+    for count in (side, 2 * side, 2):
+        alike = Image(rng.random((count,) * 3, np.float32) + np.arange(count), Grid((count,) * 3, steps))
+        assert model.warnings(alike, alike) == []
+    large = Image(rng.random((40, 8, 8), np.float32), Grid((40, 8, 8), steps))
+    (told,) = model.warnings(alike, large)
     assert told.startswith(
-        "what the moving image shows is 1.5 × 1.5 × 1.5 mm large, and little was trained on images of 12 × "
+        "little sees 40 × 8 × 8 voxels of what the moving image shows, and was trained on some 8 × 8 × 8:"
     )
+
+
+def test_a_mouse_is_no_brain_of_the_size_it_knows(rng):
+    small = Image(rng.random((60, 60, 60), np.float32), Grid((60, 60, 60), np.diag([0.15, 0.15, 0.15, 1.0])))
+    assert len(load_model("any-contrast", "cpu").warnings(small, small)) == 2

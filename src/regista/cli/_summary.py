@@ -153,10 +153,14 @@ def _course(record: Mapping[str, Any]) -> list[str]:
     network = f"network {model['name']} ({purpose}{model['network']}" + (
         f", weights {sha[:12]})" if sha else ")"
     )
+    bending = _of_the_bending(record)
+    if not after:
+        network += f": {bending}" if bending else ""
     return [
         *(f"before the network: {line}" for line in before),
-        network + _of_the_bending(record),
+        network,
         *(f"after it: {line}" for line in after),
+        *([f"network and refinement: {bending}"] if after and bending else []),
     ]
 
 
@@ -164,13 +168,13 @@ def _of_the_bending(record: Mapping[str, Any]) -> str:
     """Return how alike the images are without and with the part of the map that bends, where the verdict measured it."""
     from regista.reporting import MEASURES
 
-    features = record["measures"].get("verdict", {}).get("features", {})
-    if not all(f"{name}_straight" in features for name in MEASURES):
+    features = (record["measures"].get("verdict") or {}).get("features", {})
+    if not all(key in features for name in MEASURES for key in (name, f"{name}_straight")):
         return ""
     told = (
         f"{word} {features[f'{name}_straight']:.2f} → {features[name]:.2f}" for name, word in MEASURES.items()
     )
-    return f": without and with what bends, {', '.join(told)}"
+    return f"without and with what bends, {', '.join(told)}"
 
 
 def _similarity(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:

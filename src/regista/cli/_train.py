@@ -303,7 +303,7 @@ def voxelmorph(
         origin = Provenance(
             data=f"{len(dataset.scans)} scans of {len(dataset.subjects)} subjects listed in {data.name}",
             licence=licence,
-            purpose=purpose,
+            purpose=" ".join(purpose.split()),
             command=" ".join(["regista", *sys.argv[1:]]),
             subjects=subjects,
             alignment=align,

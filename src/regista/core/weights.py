@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from safetensors.numpy import load
 from regista.core.errors import FormatError
 
 
-def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
+def read_weights(path: Path) -> tuple[dict[str, NDArray[np.float32]], str]:
     """Read weights, and the SHA-256 of their file.
 
     Parameters
@@ -24,15 +23,15 @@ def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
 
     Returns
     -------
-    weights : dict of str to ndarray
-        By name; numbers with fractions are float32.
+    weights : dict of str to float32 ndarray
+        By name.
     sha256 : str
         Of the file.
 
     Raises
     ------
     FormatError
-        If the file is missing or damaged, or holds numbers that are not finite or of a type that NumPy lacks.
+        If the file is missing or damaged, or holds other numbers than finite ones with fractions.
     """
     if not path.is_file():
         raise FormatError(f"{path} does not exist: copy the whole folder of the model again")
@@ -47,9 +46,11 @@ def read_weights(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
         ) from None
     weights = {}
     for name, value in found.items():
-        fractions = np.issubdtype(value.dtype, np.floating)
-        weights[name] = value.astype(np.float32) if fractions else value
-        if fractions and not np.isfinite(weights[name]).all():
+        if not np.issubdtype(value.dtype, np.floating):
+            raise FormatError(f"{path} holds {name} as {value.dtype}, expected float32: save them so")
+        with np.errstate(over="ignore"):
+            weights[name] = value.astype(np.float32)
+        if not np.isfinite(weights[name]).all():
             raise FormatError(
                 f"{path} holds NaN or Inf weights ({name}): train the model again, or take another"
             )

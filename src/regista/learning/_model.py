@@ -106,17 +106,21 @@ class RegistrationModel:
             check_scan(image, f"the {role} image")
 
     def warnings(self, fixed: Image, moving: Image) -> list[str]:
-        """Say so where images have another size than those the network was trained on, in mm: it sees something else in them."""
-        inputs, told = self.config.inputs, []
-        seen = np.array(inputs.spacing_mm) * np.maximum(np.array(inputs.shape) - 2 * inputs.margin_vox, 1)
+        """Say so where images are of another size than those the network was trained on: it sees something else in them.
+
+        The command line tells them; `predict` does not.
+        """
+        inputs = self.config.inputs
+        most = np.maximum(np.array(inputs.shape) - 2 * inputs.margin_vox, 1)
+        least = np.maximum(most - (self.config.network.sizes.factor - 1), 1)  # sides were rounded up
+        told = []
         for role, image in (("fixed", fixed), ("moving", moving)):
-            grid = model_grid(image, inputs)
-            size = np.array(grid.spacing) * (np.array(grid.shape) - 2 * inputs.margin_vox)
-            if (size < seen / _SIZE_RATIO).any() or (size > seen * _SIZE_RATIO).any():
-                mm = [" × ".join(f"{n:.3g}" for n in one) for one in (size, seen)]
+            seen = np.array(model_grid(image, inputs).shape) - 2 * inputs.margin_vox
+            if (seen < least / _SIZE_RATIO).any() or (seen > most * _SIZE_RATIO).any():
+                sides = [" × ".join(map(str, one)) for one in (seen, most)]
                 told.append(
-                    f"what the {role} image shows is {mm[0]} mm large, and {self.name} was trained on images of {mm[1]} mm: its field may well be "
-                    "wrong; look at it beside a plan's result, or train a network on images like these"
+                    f"{self.name} sees {sides[0]} voxels of what the {role} image shows, and was trained on some {sides[1]}: its field "
+                    "may well be wrong; look at it beside a plan's result, or train a network on images like these"
                 )
         return told
 

@@ -34,9 +34,7 @@ LARGEST_TURN_DEG = (60.0, 75.0)
 patient, the organ is nearly its own mirror image, and no start that turns so was given. Of good runs whose headers are right
 it is 16° at most."""
 WORSE = (-0.05, -0.3)
-"""Log ratio to the start that all three measures of likeness are below: look, fail."""
-BENT_WORSE = (-0.05, -0.3)
-"""Log ratio to the map without its bending part that all three are below: look, fail. Of good runs it is above 0."""
+"""Log ratio that all three measures of likeness are below, to the start or to the map without its bending part: look, fail."""
 NUDGED = (0.0, 0.02)
 """Log ratio that a small push of the map adds to all three measures: look, fail. Of good runs it is −0.04 at most."""
 MIRRORED = (-0.03, -0.06)
@@ -308,10 +306,9 @@ def _certain(features: Mapping[str, float], status: str, doubtful: bool) -> list
         found.append(f"identity returned: {_stays(features)}, and the images do not match there")
     if _nudged(features) > NUDGED[1]:
         found.append(_could_do_better(features, doubtful))
-    if _worse(features) < WORSE[1]:
-        found.append(_than_before(features))
-    if _bent_worse(features) < BENT_WORSE[1]:
-        found.append(_than_straight(features))
+    for ratio, told in ((_worse(features), _than_before), (_bent_worse(features), _than_straight)):
+        if ratio < WORSE[1]:
+            found.append(told(features))
     if _against_headers(features):
         found.append(
             f"the map turns the image by {features['turned_deg']:.0f}° though both files state how they lie, and mirrored "
@@ -357,10 +354,9 @@ def _odd(features: Mapping[str, float], doubtful: bool) -> list[str]:
         found.append(f"identity returned: {_stays(features)}, and the images hardly match there")
     if NUDGED[0] < nudged <= NUDGED[1]:
         found.append(_could_do_better(features, doubtful))
-    if WORSE[1] <= _worse(features) < WORSE[0]:
-        found.append(_than_before(features))
-    if BENT_WORSE[1] <= _bent_worse(features) < BENT_WORSE[0]:
-        found.append(_than_straight(features))
+    for ratio, told in ((_worse(features), _than_before), (_bent_worse(features), _than_straight)):
+        if WORSE[1] <= ratio < WORSE[0]:
+            found.append(told(features))
     if MIRRORED[1] <= _over_mirror(features) < MIRRORED[0]:
         found.append(_than_mirrored(features))
     return found
@@ -450,10 +446,8 @@ def _than_straight(features: Mapping[str, float]) -> str:
         f"{word} {features[n]:.2f}, without it {features[f'{n}_straight']:.2f}"
         for n, word in MEASURES.items()
     ]
-    return (
-        f"the bending part of the map makes the images less alike ({'; '.join(told)}): take its linear part alone, such as "
-        "preset affine gives, or another plan or model"
-    )
+    less = f"the bending part of the map makes the images less alike ({'; '.join(told)})"
+    return f"{less}: take the linear stages of the plan alone, or another plan or model"
 
 
 def _log_ratio(value: float, other: float) -> float:
