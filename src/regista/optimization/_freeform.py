@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from regista.core import PlanError
 from regista.kernels.cpu.bspline import SplineAxis, spline_expand, spline_reduce
+from regista.kernels.cpu.folds import smallest_corners
 from regista.optimization._control_spacing import Spacing, along_axes, check_spacing, spline_axes
 from regista.optimization._dense import DenseCost, Field, Rows
-from regista.optimization._folds import Displacing, folds
+from regista.optimization._folds import LEAST_DETERMINANT, Displacing
 from regista.optimization._stopping import Convergence
 
 Vector = NDArray[np.float64]
@@ -55,7 +56,7 @@ class FreeForm(Displacing):
     memory : int
         Steps remembered.
     forbid_folds : bool
-        Whether a step to a field that folds is refused, whatever its value, and a shorter one tried.
+        Whether the map may not fold, whatever its value: steps are shortened around voxels that they fold.
     """
 
     parts: ClassVar[int] = 1
@@ -120,20 +121,42 @@ class FreeForm(Displacing):
             return False
         factor, start = min(1.0, self.max_step_vox / largest), state.control
         for _ in range(8):
-            control = start + factor * direction
-            value, found = self._evaluate(state, cost, control)
-            if self.forbid_folds and folds(*np.split(state.field, self.parts)):
-                value = np.inf
-            if np.isfinite(value) and value <= before + 1e-4 * factor * slope:
-                state.pairs.append((control - start, found - gradient))
+            move: Vector | None = factor * direction
+            if self.forbid_folds:
+                move = self._without_folds(state, factor * direction)
+            ahead = 0.0 if move is None else float(np.vdot(move, gradient))
+            value = np.inf
+            if move is not None and ahead < 0:
+                value, found = self._evaluate(state, cost, start + move)
+            if move is not None and np.isfinite(value) and value <= before + 1e-4 * ahead:
+                state.pairs.append((move, found - gradient))
                 while len(state.pairs) > self.memory:
                     state.pairs.popleft()
-                state.control = control
+                state.control = start + move
                 return True
             # minimum of the parabola through both values and the slope, kept within a sane range; half, before a wall
-            curve = 2 * (value - before - factor * slope) if np.isfinite(value) else 0.0
-            factor *= float(np.clip(-factor * slope / curve if curve > 0 else 0.5, 0.1, 0.5))
+            curve = 2 * (value - before - ahead) if np.isfinite(value) else 0.0
+            factor *= float(np.clip(-ahead / curve if curve > 0 else 0.5, 0.1, 0.5))
         return False
+
+    def _without_folds(self, state: FreeFormState, move: Vector) -> Vector | None:
+        """Return a change of control points, less of it around voxels that it folds; None where less does not help.
+
+        A step that was shortened as a whole would stand still everywhere for one voxel's sake.
+        """
+        for less in (0.5, 0.5, 0.0, 0.0, 0.0):
+            np.add(state.start, spline_expand(state.control + move, state.axes), out=state.field)
+            parts = np.split(state.field, self.parts)
+            folded = np.stack([smallest_corners(part) <= LEAST_DETERMINANT for part in parts])
+            if not folded.any():
+                return move
+            for axis in (1, 2, 3):  # differences look a voxel further
+                before, after = np.moveaxis(folded.copy(), axis, 0), np.moveaxis(folded, axis, 0)
+                after[1:] |= before[:-1]
+                after[:-1] |= before[1:]
+            near = np.repeat(spline_reduce(folded, state.axes) > 0, 3, axis=0)
+            move = np.where(near, less * move, move)
+        return None
 
     def _evaluate(self, state: FreeFormState, cost: DenseCost, control: Vector) -> tuple[float, Vector]:
         """Return value and gradient at control points, and leave the field there in the state."""
