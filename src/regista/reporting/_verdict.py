@@ -435,10 +435,8 @@ def _worse(features: Mapping[str, float]) -> float:
 
 def _bent_worse(features: Mapping[str, float]) -> float:
     """Return the log ratio to the map's linear part of the measure of likeness that fell least; 0 if it was not measured."""
-    ratios = [
-        _log_ratio(features[n], features[f"{n}_straight"]) for n in MEASURES if f"{n}_straight" in features
-    ]
-    return max(ratios, default=0.0)
+    known = all(f"{n}_straight" in features for n in MEASURES)
+    return max(_log_ratio(features[n], features[f"{n}_straight"]) for n in MEASURES) if known else 0.0
 
 
 def _than_straight(features: Mapping[str, float]) -> str:
