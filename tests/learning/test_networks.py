@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -203,6 +205,35 @@ def test_an_answer_is_of_the_weights_as_they_are_now():
         for one in network.parameters():
             one += 0.03 * torch.randn(one.shape, generator=torch.Generator().manual_seed(2))
     answers_as(network, (20, 24))
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize("shape", [(33, 24, 35), (41, 30)], ids=str)
+def test_an_answer_is_not_of_those_before(name, shape):
+    answer = strong(len(shape), ARCHITECTURES[name]).trained().displacement_vox
+    fixed, moving = np.random.default_rng(0).random((2, *shape), np.float32)
+    expected = answer(fixed, moving)
+    kept = expected.copy()
+    # another size that is padded to the same, and features that are all 0 or large
+    others = [
+        np.full((n, *shape[1:]), level, np.float32) for n in (shape[0], shape[0] + 1) for level in (0, 1e6)
+    ]
+    for other in others:
+        answer(other, other)
+        np.testing.assert_array_equal(answer(fixed, moving), kept)
+    with pytest.raises(RegistrationError, match="NaN"):
+        answer(fixed, np.full(shape, np.nan, np.float32))
+    np.testing.assert_array_equal(answer(fixed, moving), kept)
+    np.testing.assert_array_equal(expected, kept)
+
+
+def test_answers_at_once():
+    answer = strong(3, ARCHITECTURES["voxelmorph-1"]).trained().displacement_vox
+    pairs = list(np.random.default_rng(0).random((6, 2, 33, 24, 35), np.float32))
+    expected = [answer(*pair) for pair in pairs]
+    with ThreadPoolExecutor(3) as pool:
+        for found, one in zip(pool.map(lambda pair: answer(*pair), pairs), expected, strict=True):
+            np.testing.assert_array_equal(found, one)
 
 
 def test_an_answer_takes_views():

@@ -18,6 +18,7 @@ from regista.kernels.cpu.convolution import (
     Part,
     convolve,
     features,
+    halved,
     maxima,
     part,
     planes,
@@ -35,6 +36,8 @@ LEAST = 0.2
 """Share of an image's mean edge that counts as nothing: what is flat stays so, for all its noise."""
 _SLAB = 16
 """Planes at full resolution that are worked out at a time: even."""
+_KEPT = 1 << 29
+"""Bytes of room that a network keeps for its next answer: memory that is new to a process costs up to half of one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +49,41 @@ class _Weights:
     stride: int
 
 
+class _Room:
+    """Room for features, found again by the next answer, which asks in the same order.
+
+    Parameters
+    ----------
+    sides : tuple of int
+        Of the images that are answered.
+    """
+
+    def __init__(self, sides: tuple[int, int, int]) -> None:
+        self.sides = sides
+        self._held: list[Features] = []
+        self._asked = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(one.nbytes for one in self._held)
+
+    def again(self) -> None:
+        """Begin with the first."""
+        self._asked = 0
+
+    def features(self, shape: tuple[int, int, int], channels: int) -> Features:
+        """Return room for features, its border 0; what lies within is of an answer before."""
+        if self._asked == len(self._held):
+            self._held.append(features(shape, channels))
+        self._asked += 1
+        return self._held[self._asked - 1]
+
+
 class TrainedNetwork:
     """A network that only answers.
+
+    It keeps the room that it worked in for its next answer.
 
     Parameters
     ----------
@@ -95,6 +131,7 @@ class TrainedNetwork:
         self._named = _named(ndim, weights, expected | flows | unused)
         self.flows = [self._named[name] for name in flows]
         self._laid_out: dict[_Weights, list[Part]] = {}
+        self._idle: list[_Room] = []
 
     def displacement_vox(self, fixed: Floats, moving: Floats) -> Floats:
         """Return the displacement, voxels ``(n, *shape)``, for images ``(*shape)`` from 0 to 1.
@@ -112,15 +149,18 @@ class TrainedNetwork:
         pair = [edge_strength(one) if self.edges else one for one in (moving, fixed)]
         sides = _sides(fixed.shape)
         padded = _sides([-(-n // self.factor) * self.factor for n in fixed.shape])
-        seen = features(padded, 2)
+        room = self._room(sides)
+        seen = room.features(padded, 2)
         inside = tuple(slice(1, 1 + n) for n in sides)
         for channel, image in enumerate(pair):
             seen[inside][..., channel] = image.reshape(sides)
-        answer = _Answer(self)
+        answer = _Answer(self, room)
         levels = self.wiring.pyramid(seen, answer)[-len(self.flows) :]
         field = answer.flow(self.flows[0], levels[0])
         for flow, level in zip(self.flows[1:], levels[1:], strict=True):
             field = answer.flow(flow, level) + _doubled(field)
+        if room.size <= _KEPT:
+            self._idle = [room]
         check_finite(field)
         if self.diffeomorphic:
             field = _flown(field, self.squarings)
@@ -128,6 +168,15 @@ class TrainedNetwork:
             field = _doubled(field)
         within = tuple(slice(n) for n in sides)
         return np.ascontiguousarray(field[(slice(None), *within)]).reshape(-1, *fixed.shape)
+
+    def _room(self, sides: tuple[int, int, int]) -> _Room:
+        """Return the room that is idle, or a new one where there is none or the last images were of another size."""
+        try:
+            room = self._idle.pop()  # whoever asks meanwhile, in another thread, gets a new one
+        except IndexError:
+            return _Room(sides)
+        room.again()
+        return room if room.sides == sides else _Room(sides)
 
     def layers(self, stage: str) -> list[_Weights]:
         """Return the layers of a stage of the U-Net."""
@@ -190,10 +239,12 @@ class _Answer:
     ----------
     network : TrainedNetwork
         Whose layers.
+    room : _Room
+        Where features lie.
     """
 
-    def __init__(self, network: TrainedNetwork) -> None:
-        self.network = network
+    def __init__(self, network: TrainedNetwork, room: _Room) -> None:
+        self.network, self.room = network, room
         # from the last level on, features are the largest, and only the next layer looks at them
         self._tail = self.layers("up")[-1] if network.ndim == 3 and len(network.flows) == 1 else None
         # each layer runs ahead of the next by up to 2 planes
@@ -208,7 +259,7 @@ class _Answer:
         if isinstance(x, _Tail) or layer is self._tail:
             return _Tail(self, layer, x, beside)
         inputs = [x] if beside is None else [x, beside]
-        out = features(_sides([-(-n // layer.stride) for n in _inner(inputs[-1])]), len(layer.bias))
+        out = self.room.features(_sides([-(-n // layer.stride) for n in _inner(inputs[-1])]), len(layer.bias))
         self.convolve(layer, inputs, out)
         return out
 
@@ -219,7 +270,7 @@ class _Answer:
 
     def pool(self, x: Features) -> Features:
         """Return the largest values at half the resolution."""
-        return maxima(x)
+        return maxima(x, self.room.features(halved(x), x.shape[3]))
 
     def flow(self, layer: _Weights, x: Features | _Tail) -> Floats:
         """Return a field ``(n, I, J, K)``, not rectified; of a slice I is 1."""
@@ -256,7 +307,8 @@ class _Tail:
         if beside is not None:
             self.shape = _inner(beside)
         sides = _sides([_SLAB + answer.margin, *self.shape[1:]])
-        self._held = features(sides, len(layer.bias))
+        self._held = answer.room.features(sides, len(layer.bias))
+        self._held[0] = 0
         self._first = -1  # the plane that is held first
         self._done = 0  # the first that is not worked out yet
 
@@ -281,7 +333,8 @@ class _Tail:
         """Hold no plane before this one."""
         gone, kept = first - self._first, self._done - first
         if gone > 0:
-            self._held[:kept] = self._held[gone : gone + kept].copy()
+            for plane in range(kept):
+                self._held[plane] = self._held[plane + gone]
             self._first = first
 
     def _inputs(self, start: int, stop: int) -> list[Features]:

@@ -62,7 +62,7 @@ def _convolutions() -> None:
     parts = [(convolution.part(weight), x)]
     convolution.convolve(parts, bias, 1.0, convolution.features((2, 2, 2), 3))
     convolution.planes(convolution.planes_part(weight), x, bias, np.zeros((3, 2, 2, 2), np.float32))
-    convolution.maxima(x)
+    convolution.maxima(x, convolution.features(convolution.halved(x), 1))
 
 
 def _stochastic() -> Plan:

@@ -251,12 +251,23 @@ def planes_part(weight: NDArray[np.float32]) -> Part:
     return part(wide, narrow=True)
 
 
-def maxima(x: Features) -> Features:
-    """Return the largest value of every 2 × 2 (× 2) places, of features whose sides are even."""
-    depth = x.shape[0] - 2
-    shape = (depth // 2 if depth > 1 else 1, (x.shape[1] - 2) // 2, (x.shape[2] - 2) // 2)
-    out = features(shape, x.shape[3])
-    parallel_for(lambda a, b: _maxima(a, b, x, out), shape[0])
+def halved(x: Features) -> tuple[int, int, int]:
+    """Return the voxels along each axis, without the border, of features of half the resolution: a slice stays one deep."""
+    depth, rows, width = (n - 2 for n in x.shape[:3])
+    return depth // 2 if depth > 1 else 1, rows // 2, width // 2
+
+
+def maxima(x: Features, out: Features) -> Features:
+    """Write the largest value of every 2 × 2 (× 2) places, of features whose sides are even.
+
+    Parameters
+    ----------
+    x : Features
+        Input.
+    out : Features
+        From `features`, of the sides of `halved`.
+    """
+    parallel_for(lambda a, b: _maxima(a, b, x, out), out.shape[0] - 2)
     return out
 
 
