@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -145,6 +146,22 @@ def test_a_network_that_sees_edges_is_trained_and_registers(slices, tmp_path):
         for y in (moving, negative)
     )
     np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_log_file_tells_every_round_and_a_card_that_it_is_not_finished(slices, tmp_path):
+    words = ("train", "voxelmorph", slices / "scans.csv", "-o", tmp_path / "m", *QUICK)
+    done = call(*words, "--minutes", 1e-6)
+    assert done.exit_code == 0, done.output
+    steps = json.loads((tmp_path / "m" / "model.json").read_text(encoding="utf-8"))["training"]["steps"]
+    card = (tmp_path / "m" / "card.md").read_text(encoding="utf-8")
+    assert f"**Not finished**: the time was up after 1 of {steps} steps" in card
+    assert "`similarity` lncc (radius" in card
+    done = call(*words)
+    told = re.findall(rf"step (\d+) of {steps}, loss (\S+), \d+ s", done.stderr)
+    with (tmp_path / "m" / "log.csv").open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    assert told == [(row["step"], f"{float(row['loss']):.4f}") for row in rows]
+    assert "Not finished" not in (tmp_path / "m" / "card.md").read_text(encoding="utf-8")
 
 
 def test_a_model_folder_is_whole(trained):
@@ -317,6 +334,9 @@ def test_options_that_do_not_fit(trained, slices, tmp_path, more, message):
 def test_the_same_command_goes_on_and_restart_begins_again(trained, slices, tmp_path):
     folder = tmp_path / "tiny"
     shutil.copytree(trained, folder)
+    told = call("info", folder)
+    assert told.exit_code == 2
+    assert f"regista models show {folder}" in " ".join(told.stderr.split())
     words = (
         "--network",
         "voxelmorph-1",
@@ -331,6 +351,10 @@ def test_the_same_command_goes_on_and_restart_begins_again(trained, slices, tmp_
     again = call("train", "voxelmorph", slices / "scans.csv", "-o", folder, *words, *QUICK, "--json")
     assert json.loads(again.stdout)["seconds"] < json.loads(again.stdout)["steps"] * 10
     assert (folder / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+    other = call("train", "voxelmorph", slices / "scans.csv", "-o", folder, *words, *QUICK, "--seed", 1)
+    assert other.exit_code == 2
+    assert "training.seed: 0 there, 1 now" in " ".join(other.stderr.split())
+    assert "prepared" not in other.stderr
     (folder / "checkpoint.pt").write_bytes(b"broken")
     broken = call("train", "voxelmorph", slices / "scans.csv", "-o", folder, *words, *QUICK)
     assert broken.exit_code == 2

@@ -59,9 +59,12 @@ def info(
 
 def _entry(path: Path, kind: str | None, options: dict[str, Any]) -> dict[str, Any]:
     from regista.cli._kinds import fsl_field, load
+    from regista.core import FormatError
 
     if kind is None and (path / "record.json").is_file():
         return _result(path, options)
+    if kind is None and (path / "model.json").is_file():
+        raise FormatError(f"{path} is a model's folder: regista models show {path} tells what it is")
     record = None if kind else read_record(path) or read_image_record(path)
     if record is not None:
         return {"kind": "record", **record}

@@ -183,6 +183,7 @@ def voxelmorph(
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import Provenance, fit, prepare_parts, read_dataset, split_subjects
+    from regista.learning._checkpoint import refuse_other_settings
     from regista.learning._device import local_device
     from regista.learning._loop import first_process
     from regista.learning._start import start_file, start_weights
@@ -266,8 +267,10 @@ def voxelmorph(
         },
         flips=None if not augment else tuple(flip_axis or ()),
     )
-    if begins:
-        start_weights(config)  # a wrong one is told before the scans are prepared
+    if begins:  # what is wrong is told before the scans are prepared
+        start_weights(config)
+    else:
+        refuse_other_settings(output, config)
     speaks = first_process()
     show = speaks and not (quiet or as_json)
     if show:
@@ -308,7 +311,7 @@ def voxelmorph(
             subjects=subjects,
             alignment=align,
         )
-        with progress_bar(show) as progress:
+        with progress_bar(show, rounds=True) as progress:
             result, tested = fit(
                 parts,
                 output,

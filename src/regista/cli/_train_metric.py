@@ -112,7 +112,7 @@ def deep_metric(
             _prepared([files[n] for n in parts[part]], config, not trust_alignment, show)
             for part in ("train", "validation")
         )
-        with progress_bar(show) as progress:
+        with progress_bar(show, rounds=True) as progress:
             result = fit_metric(
                 config,
                 train,

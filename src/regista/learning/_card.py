@@ -50,7 +50,8 @@ class Provenance:
 class CardFacts(NamedTuple):
     """What a card says of a training: steps and seconds in all, what computed, and what was measured on scans held out.
 
-    `start_sha256` is that of the weights it began with, where they are another model's.
+    `start_sha256` is that of the weights it began with, where they are another model's; `finished` is False where the time was
+    up before the last step.
     """
 
     steps: int
@@ -59,6 +60,19 @@ class CardFacts(NamedTuple):
     validation: Scores | None
     test: Scores | None
     start_sha256: str | None = None
+    finished: bool = True
+
+
+def _told(value: Any) -> str:
+    """Return a setting of the loss in words: a term by its name with its settings."""
+    if isinstance(value, list):
+        return "none" if not value else " + ".join(map(_told, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, dict):
+        return "none" if value is None else str(value)
+    settings = ", ".join(f"{key} {_told(one)}" for key, one in value.items() if key != "name")
+    return f"{value['name']}{f' ({settings})' if settings else ''}"
 
 
 def training_versions() -> dict[str, str]:
@@ -90,7 +104,7 @@ def card_text(
     pictures: str = "",
 ) -> str:
     """Return the model card as Markdown."""
-    steps, seconds, devices, validation, test, start_sha256 = facts
+    steps, seconds, devices, validation, test, start_sha256, finished = facts
     network, inputs = config.network, config.inputs
     kind = "displacement"
     if network.diffeomorphic:
@@ -103,7 +117,12 @@ def card_text(
     begun = f"the weights of {config.training.start}" if config.training.start else "random weights"
     if start_sha256:
         begun += f" (SHA-256 {start_sha256})"
-    loss = ", ".join(f"`{key}` {value}" for key, value in config.loss.to_dict().items())
+    loss = ", ".join(f"`{key}` {_told(value)}" for key, value in config.loss.to_dict().items())
+    pairs = f"{config.training.batch} pair{'s' * (config.training.batch > 1)}"
+    if finished:
+        done = f"{steps} steps of {pairs}"
+    else:
+        done = f"**Not finished**: the time was up after {steps} of {config.training.steps} steps of {pairs}, and the same command goes on"
     return f"""# {name}
 
 A network that registers two {network.ndim}-D images in one pass: {network.name} ({network.sizes.source}), estimating a
@@ -124,7 +143,7 @@ Voxels of {steps_mm} mm, trained at {" × ".join(map(str, inputs.shape))}; inten
 
 ## Training
 
-{steps} steps of {config.training.batch} pair{"s" * (config.training.batch > 1)}, {seconds / 60:.1f} minutes in all by {" and ".join(devices) or "a device not recorded"}, seed
+{done}. {seconds / 60:.1f} minutes in all by {" and ".join(devices) or "a device not recorded"}, seed
 {config.training.seed}, from {begun}. Loss: {loss}.
 
     {origin.command}
@@ -156,7 +175,7 @@ Pairs of the {part} part, one per row: {", ".join(COLUMNS)} (white: {longest_vox
 
 def settings_of(origin: Provenance, facts: CardFacts) -> dict[str, Any]:
     """Return what ``model.json`` holds besides the configuration."""
-    steps, seconds, devices, validation, test, start_sha256 = facts
+    steps, seconds, devices, validation, test, start_sha256, finished = facts
 
     def plain(scores: Scores | None) -> dict[str, Any] | None:
         if scores is None:
@@ -173,6 +192,7 @@ def settings_of(origin: Provenance, facts: CardFacts) -> dict[str, Any]:
         "alignment": origin.alignment,
         "subjects": {part: list(names) for part, names in origin.subjects.items()},
         "steps_done": steps,
+        "finished": finished,
         "seconds": round(seconds, 1),
         "devices": list(devices),
         "validation": plain(validation),

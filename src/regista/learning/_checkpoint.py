@@ -93,8 +93,10 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), temporary)
 
 
-def load_checkpoint(path: Path, config: ModelConfig | MetricConfig) -> dict[str, Any]:
-    """Read a checkpoint.
+def load_checkpoint(
+    path: Path, config: ModelConfig | MetricConfig, *, any_shape: bool = False
+) -> dict[str, Any]:
+    """Read a checkpoint; with `any_shape` that of the images need not be the same.
 
     Raises
     ------
@@ -112,17 +114,33 @@ def load_checkpoint(path: Path, config: ModelConfig | MetricConfig) -> dict[str,
             raise ValueError("it lacks parts")
         # as settings that came later would have been
         settings = type(config).from_dict(json.loads(state["config"])).to_dict()
+        now = config.to_dict()
+        if any_shape:
+            now["inputs"]["shape"] = settings["inputs"]["shape"]
     except Exception as error:  # torch raises whatever the damage leads to
         raise FormatError(
             f"{path} is a damaged checkpoint ({' '.join(str(error).split())[:120]}): remove it to begin again"
         ) from None
-    changed = _difference(*(json.loads(json.dumps(one)) for one in (settings, config.to_dict())))
+    changed = _difference(*(json.loads(json.dumps(one)) for one in (settings, now)))
     if changed:
         raise PlanError(
             f"{path} belongs to a training with other settings ({changed}): give the same settings to go on, or another "
             "folder (-o), or --restart"
         )
     return state
+
+
+def refuse_other_settings(folder: Path, config: ModelConfig) -> None:
+    """Refuse a checkpoint in a folder that belongs to another configuration, of a shape that may not be known yet.
+
+    Raises
+    ------
+    FormatError, PlanError
+        As `load_checkpoint`.
+    """
+    path = folder / CHECKPOINT
+    if path.exists():
+        load_checkpoint(path, config, any_shape=not config.inputs.shape)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str:

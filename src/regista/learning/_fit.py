@@ -180,7 +180,13 @@ def fit(
     if not first_process():
         return result, test
     facts = CardFacts(
-        result.steps, result.total_seconds, result.devices, result.best, test, result.start_sha256
+        result.steps,
+        result.total_seconds,
+        result.devices,
+        result.best,
+        test,
+        result.start_sha256,
+        result.finished,
     )
     pictures = ""
     for name, part in {"test": parts.test, "validation": parts.validation, "training": parts.train}.items():
