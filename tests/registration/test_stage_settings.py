@@ -24,6 +24,8 @@ from regista.registration import (
 from regista.registration._inputs import unused_warnings
 from regista.similarity import LNCC, MI
 
+PRIOR = {"deformation-prior": {"model": "prior.npz", "weight": 0.1}}
+
 
 @pytest.mark.parametrize(
     ("make", "message"),
@@ -140,6 +142,17 @@ def test_a_setting_has_one_value_or_one_per_level(model, name, values):
         ("convex", {"similarity": "mi"}, "no setting 'similarity'"),
         ("convex", {"shrink": [2, 4, 4]}, "coarse to fine"),
         ("bspline", {"steps": [1, 2]}, "one entry per level"),
+        ("syn", {"penalties": [PRIOR]}, "syn: deformation-prior is learned from whole maps one way"),
+        (
+            "svf",
+            {"penalties": [PRIOR], "symmetric": True, "gradient": "composition"},
+            "svf: deformation-prior is learned from whole maps one way",
+        ),
+        (
+            "bspline",
+            {"penalties": [PRIOR, {"inverse-consistency": {"weight": 0.1}}]},
+            "bspline: deformation-prior is learned from whole maps one way",
+        ),
     ],
 )
 def test_settings_of_models_out_of_range(model, settings, message):

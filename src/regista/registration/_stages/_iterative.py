@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from regista.core import PlanError
 from regista.optimization import Convergence, DenseSolver
 from regista.registration._stages._base import DenseStage
-from regista.regularization import PAIR_PENALTIES, PairPenalty, Penalty, forbids_folds
+from regista.regularization import PAIR_PENALTIES, DeformationPrior, PairPenalty, Penalty, forbids_folds
 from regista.similarity import LNCC, DemonsSSD, Similarity
 
 
@@ -53,6 +53,14 @@ class IterativeStage(DenseStage, ABC):
             raise PlanError(
                 f"{self.model}: demons' forces are steps, to which no penalty can be added (log-jacobian alone may be given: it then "
                 "forbids folds and adds no force); smooth the field more (field_sigma_vox), or take another metric and model"
+            )
+        if (self.exchangeable or self.of_pairs) and any(
+            isinstance(one, DeformationPrior) for one in self.penalties
+        ):
+            raise PlanError(
+                f"{self.model}: {DeformationPrior.name} is learned from whole maps one way, and this stage estimates halves of a map, "
+                "or a map and one back; take 'diffeomorphic', 'svf' with symmetric = false, or 'bspline' without a penalty on a "
+                "map and one back"
             )
         for level in range(len(self.shrink)):
             self.solver(level)  # its own checks
