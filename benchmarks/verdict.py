@@ -1,6 +1,6 @@
 """Fit the verdict's model on good and failed registrations, and measure the verdict on other people's.
 
-python benchmarks/verdict.py [--data DIR] [--runs FOLDER] [--quick] [--kept] [--from-table] [--write]
+python benchmarks/verdict.py [--data DIR] [--runs FOLDER] [--quick] [--kept] [--families NAMES --others-from-table] [--from-table] [--write]
 
 Registrations of several anatomies are run as they should be and so that they fail (wrong start, flipped, other organ,
 cropped, noise, left where it was), and good results are moved off by known amounts. The truth, which the verdict does
@@ -10,7 +10,8 @@ failed runs. Whatever is made is kept: a run that was interrupted goes on where 
 measures on what there is by then. Families take turns, so that it is of all of them.
 
 ``--quick`` makes a few runs of 2-D slices, in minutes, and judges them by the model that is there: it shows that the
-benchmark works, and measures nothing. ``--from-table`` fits and measures on the features kept in the clone.
+benchmark works, and measures nothing. ``--from-table`` fits and measures on the features kept in the clone;
+``--others-from-table`` makes the runs of ``--families`` anew, whose presets have changed, and takes the rest from there.
 """
 
 import argparse
@@ -330,7 +331,7 @@ def write(rows: Sequence[Row], model: Model, table: bool) -> None:
     MODEL.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
     if table:
         with TABLE.open("w", encoding="utf-8", newline="") as stream:
-            names = [name for name in rows[0] if name != "truly"]
+            names = list(dict.fromkeys(name for row in rows for name in row if name != "truly"))
             writer = csv.DictWriter(stream, names, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             for row in rows:
@@ -356,11 +357,17 @@ def main() -> None:
     parser.add_argument(
         "--from-table", action="store_true", help="fit and measure on the features kept in the clone"
     )
+    parser.add_argument(
+        "--others-from-table",
+        action="store_true",
+        help="take families that are not made from the clone's table",
+    )
     parser.add_argument("--write", action="store_true", help="put the model and the features into the clone")
     options = parser.parse_args()
-    partly = options.quick or options.families != ",".join(FAMILIES)
+    others = options.others_from_table
+    partly = options.quick or (not others and options.families != ",".join(FAMILIES))
     if options.write and (partly or options.shipped):
-        parser.error("--write takes all anatomies and a new fit: leave out --quick, --families and --shipped")
+        parser.error("--write takes all anatomies and a new fit: leave out --quick, --shipped and --families (or add --others-from-table)")
     families = QUICK if options.quick else options.families.split(",")
     if options.from_table:
         rows = [row for row in read_table() if row["family"] in families]
@@ -369,6 +376,8 @@ def main() -> None:
     else:
         pairs = 2 if options.quick else options.pairs
         rows = make_runs(data_folder(options.data), options.runs, families, pairs)
+    if others:
+        rows = [*(row for row in read_table() if row["family"] not in families), *rows]
     judged_by_truth(rows)
     print(Counter((row["half"], row["truly"]) for row in rows))
     if options.quick or options.shipped:

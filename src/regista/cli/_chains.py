@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,6 +134,17 @@ def check_direction(
 def with_folder(space: str, path: Path) -> str:
     """Return the name of a space with the folder of its file before it."""
     return f"{path.resolve().parent.name}/{space}"
+
+
+def tell_apart(images: dict[str, Image | None], files: Mapping[str, Path | None]) -> None:
+    """Give a fixed and a moving image of one file name their folders' names too."""
+    roles = ("fixed", "moving")
+    known = {role: (image, path) for role in roles if (image := images[role]) and (path := files[role])}
+    if len(known) < 2 or len({image.space for image, _ in known.values()}) == 2:
+        return
+    if len({path.resolve() for _, path in known.values()}) == 2:
+        for role, (image, path) in known.items():
+            images[role] = replace(image, space=with_folder(str(image.space), path))
 
 
 def parse_fill(word: str) -> Any:

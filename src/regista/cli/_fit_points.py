@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regista.cli._chains import Convention, Moving, read_optional, with_folder
+from regista.cli._chains import Convention, Moving, read_optional, tell_apart, with_folder
 from regista.cli._console import Debug, Json, Quiet, Threads, complain, guarded, say, say_json
 from regista.cli._convert import Output, ToFormat
 
@@ -70,7 +70,9 @@ def fit_points(
             "a thin-plate spline is written as a displacement field: give the fixed image, whose grid it is to lie on, "
             "--like FIXED"
         )
-    fixed, other = read_optional(like), read_optional(moving)
+    images: dict[str, Image | None] = {"fixed": read_optional(like), "moving": read_optional(moving)}
+    tell_apart(images, {"fixed": like, "moving": moving})
+    fixed, other = images["fixed"], images["moving"]
     here, there = read_landmarks((fixed_points, moving_points), convention, (fixed, other))
     weights = None if weights_column is None else read_point_values(fixed_points, weights_column)
     fit = fit_landmarks(

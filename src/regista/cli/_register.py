@@ -293,6 +293,7 @@ def _reading(
     paths: Mapping[str, Path | None], series: Mapping[str, str | None]
 ) -> Iterator[dict[str, Image | None]]:
     """Read the files on threads while the block runs; the dictionary is full when it ends."""
+    from regista.cli._chains import tell_apart
     from regista.io import read
 
     images: dict[str, Image | None] = dict.fromkeys(paths)
@@ -302,7 +303,7 @@ def _reading(
         yield images
         images.update({role: future.result() for role, future in futures.items()})
     _refuse_series(images, wanted)
-    _tell_apart(images, wanted)
+    tell_apart(images, wanted)
 
 
 def _refuse_series(images: Mapping[str, Image | None], paths: Mapping[str, Path]) -> None:
@@ -347,23 +348,6 @@ def _hint_2d(fixed: Image | None) -> None:
             f"Hint: the images are 2-D, and the default preset {DEFAULT_PRESET} is made for 3-D brains: try --preset 2d, or "
             "histology for stained sections"
         )
-
-
-def _tell_apart(images: dict[str, Image | None], wanted: Mapping[str, Path]) -> None:
-    """Give two scans of one file name their folders' names too."""
-    from regista.cli._chains import with_folder
-
-    fixed, moving = images["fixed"], images["moving"]
-    if (
-        fixed
-        and moving
-        and fixed.space == moving.space
-        and wanted["fixed"].resolve() != wanted["moving"].resolve()
-    ):
-        for role in ("fixed", "moving"):
-            image = images[role]
-            assert image is not None
-            images[role] = replace(image, space=with_folder(str(image.space), wanted[role]))
 
 
 def _initial(paths: list[Path], fixed: Image | None, moving: Image | None) -> Transform | None:

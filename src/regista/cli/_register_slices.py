@@ -92,17 +92,12 @@ def register_slices(
 
 
 def _read(files: dict[str, Path | None]) -> dict[str, Image | None]:
-    from regista.cli._chains import with_folder
+    from regista.cli._chains import tell_apart
     from regista.io import read
 
     with stops_deferred():
         images = {role: None if path is None else read(path) for role, path in files.items()}
-    fixed, moving = images["fixed"], images["moving"]
-    if fixed and moving and fixed.space == moving.space:  # two scans of one file name
-        for role, image in (("fixed", fixed), ("moving", moving)):
-            path = files[role]
-            assert path is not None
-            images[role] = replace(image, space=with_folder(str(image.space), path))
+    tell_apart(images, files)
     return images
 
 

@@ -372,7 +372,9 @@ def _some(labels: set[int]) -> str:
 
 def _check_weight(kind: str, weight: Any) -> None:
     if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not 0 < weight < np.inf:
-        raise PlanError(f"the weight of a guide by {kind} is a number above 0, got {weight!r}")
+        raise PlanError(
+            f"the weight of a guide by {kind} (--{kind}-weight) is a number above 0, got {weight!r}"
+        )
 
 
 def _check_length(name: str, value: Any) -> None:

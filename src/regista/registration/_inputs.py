@@ -60,7 +60,10 @@ def check_mask(mask: Image, image: Image, role: str, owner: str = "its image", g
             f"({image.grid.describe()}); resample it first: regista apply MASK --like IMAGE -o OUT --labels"
         )
     if not np.any(mask.as_float32() > 0):
-        raise GeometryError(f"the {role} mask is empty: no voxel is above 0")
+        raise GeometryError(
+            f"the {role} mask{f' {mask.space!r}' if mask.space else ''} is empty: no voxel is above 0; give one that is above 0 "
+            "where images shall be compared, or leave it out"
+        )
     if graded:
         weights_of(mask, role)  # says what is wrong, before anything runs
     return mask
