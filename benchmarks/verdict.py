@@ -190,19 +190,28 @@ def logistic(rows: Sequence[Row], penalty: float) -> Model:
 
 
 def with_thresholds(model: Model, rows: Sequence[Row], models: Sequence[Model]) -> Model:
-    """Put 'fail' as low as good runs of an anatomy that was left out allow, and 'look' a little below.
+    """Put 'fail' as low as good runs of an anatomy that was left out allow, higher if that loses no failure, and 'look' a little below.
 
     What the rules find needs no probability: the whole verdict is counted, each run's by the model that has not seen its
     anatomy.
     """
-    good = [(row, one) for row, one in zip(rows, models, strict=True) if row["truly"] == "good"]
+    good, bad = (
+        [(row, one) for row, one in zip(rows, models, strict=True) if row["truly"] == truly]
+        for truly in ("good", "failed")
+    )
     usual = float(np.percentile([m.probability(features_of(r)) for r, m in good], 92))
+    most = -1
     for fail in np.linspace(0.2, 0.8, 61).round(3):
         look = round(max(min(usual, float(fail) - 0.1), 0.05), 3)
-        model = replace(model, look_above=look, fail_above=float(fail))
-        said = [outcome(row, replace(one, look_above=look, fail_above=fail)) for row, one in good]
-        if np.mean([one != "fail" for one in said]) >= SPARED:
+        there = {"look_above": look, "fail_above": float(fail)}
+        spared, found = (
+            [outcome(row, replace(one, **there)) == "fail" for row, one in part] for part in (good, bad)
+        )
+        if most < 0 and 1 - np.mean(spared) < SPARED:
+            continue
+        if sum(found) < most:
             break
+        most, model = sum(found), replace(model, **there)
     return model
 
 
@@ -367,7 +376,9 @@ def main() -> None:
     others = options.others_from_table
     partly = options.quick or (not others and options.families != ",".join(FAMILIES))
     if options.write and (partly or options.shipped):
-        parser.error("--write takes all anatomies and a new fit: leave out --quick, --shipped and --families (or add --others-from-table)")
+        parser.error(
+            "--write takes all anatomies and a new fit: leave out --quick, --shipped and --families (or add --others-from-table)"
+        )
     families = QUICK if options.quick else options.families.split(",")
     if options.from_table:
         rows = [row for row in read_table() if row["family"] in families]

@@ -143,8 +143,13 @@ def _lung_mri(data: Path, folder: Path) -> Iterator[Case]:
     """Return four pairs of three people, who cannot be halved: all for fitting."""
     for pair in list(itertools.permutations(("0004", "0006", "0007"), 2))[:4]:
         scans = [_scan(data / "lung_mri" / f"{name}_h1.nii.gz", 4.5) for name in pair]
-        lobes = [_labels(data / "lung_mri" / f"{name}_lobes.nii.gz", 4.5) for name in pair]
-        yield Case("lung MRI", "-".join(pair), "fit", "lung-mri", *scans, labels=(lobes[0], lobes[1]))
+        lobes, masks = (
+            [_labels(data / "lung_mri" / f"{name}_{kind}.nii.gz", 4.5) for name in pair]
+            for kind in ("lobes", "mask")
+        )
+        yield Case(
+            "lung MRI", "-".join(pair), "fit", "lung-mri", *scans, labels=tuple(lobes), masks=tuple(masks)
+        )
 
 
 def _hearts(data: Path, folder: Path) -> Iterator[Case]:

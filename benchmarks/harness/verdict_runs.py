@@ -327,7 +327,8 @@ def _row(run: Planned, folder: Path) -> dict[str, Any]:
     if run.derive is not None:
         result = run.derive(result)
         error = error if run.same_error else _error(run.case, result)
-    scene = make_scene(run.case.fixed, run.case.moving, result.transform)
+    mask = run.case.masks and run.case.masks[0]
+    scene = make_scene(run.case.fixed, run.case.moving, result.transform, mask)
     features = measure_features(scene, result, run.case.fixed, run.case.moving)
     return {
         "run": run.name,

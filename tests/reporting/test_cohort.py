@@ -92,6 +92,16 @@ def test_a_file_of_the_same_name_is_not_taken_for_the_registered_one(
     (mine / "out/record.json").write_text(json.dumps(record), encoding="utf-8")
     monkeypatch.chdir(other)
     assert np.array_equal(read_run(mine / "out").fixed.data, pair.fixed.data)
+    assert read_run(mine / "out").result.fixed_mask is None
+    mask = pair.fixed.with_data((pair.fixed.data > 50).astype(np.uint8))
+    record["inputs"]["fixed_mask"] = {"path": "mask.nii.gz", "sha256": hash_array(mask.data)}
+    (mine / "out/record.json").write_text(json.dumps(record), encoding="utf-8")
+    assert "mask.nii.gz" in read_run(mine / "out").result.record.warnings[-1]
+    write(mine / "mask.nii.gz", mask)
+    found = read_run(mine / "out").result
+    assert found.fixed_mask is not None
+    assert np.array_equal(found.fixed_mask.data, mask.data)
+    assert not found.record.warnings
     record["working_folder"] = ""
     (mine / "out/record.json").write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(FormatError, match="is not the fixed image that was registered"):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scenes import bend, result_of, turned
+from scipy.ndimage import binary_dilation
 
 from regista.core import GeometryError, Grid, Image, Status
 from regista.io import read
@@ -374,6 +375,36 @@ def test_tiny_and_flat_images_are_judged_without_a_crash(shape) -> None:
 def test_a_smooth_bend_is_no_failure(pair) -> None:
     bent = result_of(pair.fixed, pair.fixed, bend(pair.fixed.grid, 0.5))
     assert judge(pair.fixed, pair.fixed, bent).outcome is not Outcome.FAIL
+
+
+def test_only_what_was_compared_is_judged(pair, good) -> None:
+    """Beside the fixed mask the moving image may show anything; within it, nothing is forgiven."""
+    mask = pair.fixed.with_data((pair.fixed.data > 60).astype(np.uint8))
+    half = mask.with_data(mask.data * (np.arange(mask.data.shape[1]) < 24)[:, None])
+    noise = np.random.default_rng(0).normal(100, 40, pair.fixed.grid.shape)
+    beside = binary_dilation(half.data > 0, iterations=6) == 0
+    spoilt = pair.fixed.with_data(np.where(beside, noise, pair.fixed.data).astype(np.float32))
+    identity = result_of(pair.fixed, spoilt, Affine.identity(3))
+    everywhere = judge(pair.fixed, spoilt, identity).features
+    within = judge(pair.fixed, spoilt, replace(identity, fixed_mask=half)).features
+    for name in ("nmi", "lncc", "edges"):
+        assert everywhere[name] < 0.7 * within[name]
+        assert within[name] > 0.95 * judge(pair.fixed, pair.fixed, identity).features[name]
+    wrong = result_of(pair.fixed, pair.moving, turned(70, (9, -6, 4), pair.fixed.grid.center_mm))
+    assert judge(pair.fixed, pair.moving, replace(wrong, fixed_mask=half)).outcome is Outcome.FAIL
+    speck = half.with_data(np.zeros_like(half.data))
+    speck.data[20, 20, 15] = 1
+    assert judge(pair.fixed, pair.moving, replace(good, fixed_mask=speck)).outcome is not Outcome.FAIL
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("names", [("0004", "0006"), ("0007", "0004")])
+def test_lungs_within_their_masks_do_not_fail(data_dir, names) -> None:
+    folder = data_dir / "lung_mri"
+    fixed, moving = (read(folder / f"{name}_h1.nii.gz") for name in names)
+    masks = [read(folder / f"{name}_mask.nii.gz") for name in names]
+    result = register(fixed, moving, "lung-mri", fixed_mask=masks[0], moving_mask=masks[1])
+    assert judge(fixed, moving, result).outcome is not Outcome.FAIL
 
 
 @pytest.mark.data

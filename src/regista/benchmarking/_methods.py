@@ -220,14 +220,15 @@ def _check_settings(name: str, tool: str, settings: Mapping[str, Any], where: st
     """Refuse settings that no peer of the same tool has, most likely mistyped, and a lack of those it needs."""
     if where == "peers.toml":
         return
-    known = sorted({key for peer in _peers().values() if peer.tool == tool for key in peer.settings})
+    kept = [set(peer.settings) for peer in _peers().values() if peer.tool == tool]
+    known = sorted(set().union(*kept))
     # ANTsPy takes any keyword of ants.registration
     unknown = [] if tool == "ants" else sorted(set(settings) - set(known))
     if unknown:
         raise PlanError(
             f"{where}: {name} has the unknown setting {unknown[0]!r}; {tool} has {', '.join(known)}"
         )
-    needed = ["type_of_transform"] if tool == "ants" else known
+    needed = ["type_of_transform"] if tool == "ants" else sorted(set(known).intersection(*kept))
     lacking = [key for key in needed if key not in settings]
     if lacking:
         raise PlanError(

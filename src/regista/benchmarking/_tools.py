@@ -101,6 +101,8 @@ def elastix(job: Job, folder: Path) -> Report:
             if "FinalGridSpacingInPhysicalUnits" in chosen:
                 del chosen["FinalGridSpacingInPhysicalUnits"]
             chosen["FinalGridSpacingInVoxels"] = [str(settings["grid_spacing_vox"])] * ndim
+            if "bspline_steps" in settings:
+                chosen["MaximumNumberOfIterations"] = [str(settings["bspline_steps"])]
         # eroded at each coarse level, as by default, a mask of an organ vanishes, and elastix finds no voxel
         chosen["ErodeFixedMask"] = chosen["ErodeMovingMask"] = ["false"]
         parameters.AddParameterMap(chosen)

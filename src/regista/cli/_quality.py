@@ -51,7 +51,8 @@ def judged(
 
     Labels and landmarks that guided the registration are drawn on the page, but say little about its accuracy.
     """
-    result = replace(result, record=replace(result.record, command=command, working_folder=str(Path.cwd())))
+    record = replace(result.record, command=command, working_folder=str(Path.cwd()))
+    result = replace(result, record=record, fixed_mask=images.get("fixed_mask"))
     if not (report or verdict):
         return result, None
     from regista.reporting import judge, make_report
@@ -65,7 +66,7 @@ def judged(
     # one at a time: the results must not be lost for a picture of them, nor the verdict, which sets the exit code
     if verdict:
         try:
-            scene = make_scene(fixed, moving, result.transform)
+            scene = make_scene(fixed, moving, result.transform, result.fixed_mask)
             found = judge(fixed, moving, result, scene=scene)
         except Exception as error:
             result = _warned(result, "the registration could not be judged", error)

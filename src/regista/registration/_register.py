@@ -204,7 +204,8 @@ class _Run:
         warped = replace(warped, grid=self.fixed.grid, space=self.fixed.space, oriented=self.fixed.oriented)
         self._time("inverse and resampling", began_output)
         self._time("registration", began)
-        return Result(transform, inverse, warped, self._record(), (self.fixed, self.moving))
+        pair = (self.fixed, self.moving)
+        return Result(transform, inverse, warped, self._record(), pair, self.fixed_mask)
 
     def _scans(self) -> tuple[Scan, Scan]:
         began = time.perf_counter()

@@ -27,6 +27,8 @@ class Result:
         How it went.
     pair : tuple of two Image, optional
         The fixed and the moving image as they were given, for `regista.view`; references, not copies.
+    fixed_mask : Image, optional
+        Where on the fixed image they were compared, if not everywhere: the verdict looks there.
     """
 
     transform: Transform
@@ -34,6 +36,7 @@ class Result:
     warped: Image
     record: RunRecord
     pair: tuple[Image, Image] | None = field(default=None, repr=False)
+    fixed_mask: Image | None = field(default=None, repr=False)
 
     @property
     def velocity(self) -> VelocityField | None:

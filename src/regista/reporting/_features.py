@@ -20,7 +20,7 @@ from regista.reporting._likeness import (
     rims_of,
     shared_information,
 )
-from regista.reporting._scene import Scene, nameless, work_grid
+from regista.reporting._scene import LEAST_VOXELS, Scene, nameless, work_grid
 from regista.transforms import Affine, Transform, resample
 
 _MIRROR_POINTS = 4_000
@@ -84,8 +84,10 @@ def _alike(scene: Scene, likeness: Likeness, base: dict[str, float], region: Mas
 
 
 def _region(scene: Scene, seen: Mask, inside: Mask) -> Mask:
-    region = binary_dilation(scene.seen | seen, iterations=1) & inside
-    return region if region.sum() >= 64 else inside | scene.seen
+    """Return where images are compared: around what either shows, or where they were when they were registered."""
+    region = binary_dilation(scene.seen | seen, iterations=1) if scene.compared is None else scene.compared
+    region = region & inside
+    return region if region.sum() >= LEAST_VOXELS else inside | scene.seen
 
 
 def _shifted(scene: Scene, region: Mask) -> list[tuple[Volume, Volume, Mask]]:
@@ -219,6 +221,7 @@ class _Information:
 
     def __init__(self, scene: Scene) -> None:
         region = binary_dilation(scene.seen) if scene.seen.any() else np.ones_like(scene.seen)
+        region = region if scene.compared is None else scene.compared
         kept = np.flatnonzero(region)
         kept = kept[:: max(1, len(kept) // _MIRROR_POINTS)]
         self._places = np.concatenate([scene.places_mm[kept].T, np.ones((1, len(kept)))])

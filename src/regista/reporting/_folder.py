@@ -110,6 +110,8 @@ def read_run(folder: Path, fixed: Path | None = None, moving: Path | None = None
         image, text = _image(folder, record, role, given)
         images[role] = image
         warnings += [text] if text else []
+    mask, text = _mask(folder, record)
+    warnings += [text] if text else []
     warped = read(folder / _FILES[0])
     maps = [read_transform(folder / name) for name in _FILES[1:3]]
     for name, transform in zip(_FILES[1:3], maps, strict=True):
@@ -123,6 +125,7 @@ def read_run(folder: Path, fixed: Path | None = None, moving: Path | None = None
         maps[1],
         Image(warped.data, warped.grid, warped.kind, images["fixed"].space),
         replace(record, warnings=tuple(warnings)),
+        fixed_mask=mask,
     )
     if not warped.grid.same_as(images["fixed"].grid, 1e-2):
         raise FormatError(
@@ -156,6 +159,21 @@ def _image(folder: Path, record: RunRecord, role: str, given: Path | None) -> tu
     raise FormatError(
         f"the {role} image {tree.get('path') or f'{role}.nii.gz'}, which the record of {folder} names, is not there: name "
         f"the file with --{role}"
+    )
+
+
+def _mask(folder: Path, record: RunRecord) -> tuple[Image | None, str]:
+    """Return the fixed mask that was given, and a warning where it is no longer there."""
+    tree = record.inputs.get("fixed_mask")
+    if not tree:
+        return None, ""
+    places = [one for (one, *_) in _places(folder, record, "fixed_mask") if one.is_file()]
+    masks = [mask for mask in map(read, places) if _is_registered(mask, tree)]
+    if masks:
+        return masks[0], ""
+    return None, (
+        f"the fixed mask {tree.get('path') or ''}, where the images were compared, is not there as it was: the verdict looks at all "
+        "of the image"
     )
 
 

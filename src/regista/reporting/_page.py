@@ -112,7 +112,7 @@ def make_report(
                 f"the images are {fixed.ndim}-D, the {what} {' and '.join(f'{one.ndim}-D' for one in given)}: give {what} of "
                 "the same images"
             )
-    scene = make_scene(fixed, moving, result.transform) if scene is None else scene
+    scene = make_scene(fixed, moving, result.transform, result.fixed_mask) if scene is None else scene
     fresh = judged and verdict is None
     if fresh:
         verdict = judge(fixed, moving, result, scene=scene)
@@ -201,6 +201,10 @@ def _notes(
         notes.append(
             f"The fixed image has {shape} voxels; the pictures are down-sampled: a pixel is the mean of "
             f"{1 / layout.shown_fraction:.1f} voxels along an axis."
+        )
+    if scene.compared is not None:
+        notes.append(
+            "The verdict compares the images within the mask of the fixed image and just around it, where they were registered."
         )
     if scene.centred:
         notes.append(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from regista.core import Grid, Image
 from regista.reporting._coarse import coarse_image
@@ -19,6 +20,10 @@ _SAMPLES = 200_000
 """Voxels that an image's intensities are told from."""
 _RIM = 33
 """Percentile of the outermost voxels that must be bright for a bright background: a crop cuts through what it shows."""
+LEAST_VOXELS = 64
+"""Voxels of the lattice that images are compared on, at least."""
+_EDGE = 2
+"""Voxels of the lattice around a mask that count to it: an organ is seen by its edge."""
 _CONTENT = 0.6
 """Content begins at this share of the way from the background to the intensity that splits the image."""
 
@@ -54,6 +59,8 @@ class Scene:
         The moving image, smoothed for this lattice, and of a huge one only some voxels.
     content : Content
         What of the moving image is not background.
+    compared : ndarray of bool, optional
+        Where the images were compared, with what lies beside it; None where everywhere.
     """
 
     grid: Grid
@@ -75,6 +82,7 @@ class Scene:
     transform: Transform
     there: Image
     content: Content
+    compared: Mask | None
 
 
 def work_grid(grid: Grid, voxels: int = WORK_VOXELS) -> Grid:
@@ -89,7 +97,7 @@ def work_grid(grid: Grid, voxels: int = WORK_VOXELS) -> Grid:
     return grid.with_spacing(np.maximum(grid.spacing, high))
 
 
-def make_scene(fixed: Image, moving: Image, transform: Transform) -> Scene:
+def make_scene(fixed: Image, moving: Image, transform: Transform, fixed_mask: Image | None = None) -> Scene:
     """Put a pair on a coarse lattice.
 
     Parameters
@@ -98,6 +106,8 @@ def make_scene(fixed: Image, moving: Image, transform: Transform) -> Scene:
         The pair; channels are averaged.
     transform : Transform
         Map fixed → moving.
+    fixed_mask : Image, optional
+        Where, above 0, the images were compared.
     """
     grid = work_grid(fixed.grid)
     here = coarse_image(fixed, grid.spacing)
@@ -143,7 +153,16 @@ def make_scene(fixed: Image, moving: Image, transform: Transform) -> Scene:
         transform=transform,
         there=there,
         content=content,
+        compared=None if fixed_mask is None else _compared(fixed_mask, grid),
     )
+
+
+def _compared(mask: Image, grid: Grid) -> Mask | None:
+    """Return a mask on a lattice, wider by the edge of what it holds; None where too little is left to tell anything."""
+    ones = Image((mask.as_float32() > 0).astype(np.float32), mask.grid)
+    there = np.asarray(resample(coarse_image(ones, grid.spacing), grid).data)
+    wide = np.asarray(binary_dilation(there > 0.5, iterations=_EDGE), bool)
+    return wide if wide.sum() >= LEAST_VOXELS else None
 
 
 def nameless(mapped: NDArray[np.float64], places: NDArray[np.float64], grid: Grid) -> Transform:

@@ -214,7 +214,7 @@ def judge(fixed: Image, moving: Image, result: Result, *, scene: Scene | None = 
             f"2-D and 3-D do not mix: fixed {fixed.ndim}-D, moving {moving.ndim}-D, transform "
             f"{result.transform.ndim}-D"
         )
-    scene = make_scene(fixed, moving, result.transform) if scene is None else scene
+    scene = make_scene(fixed, moving, result.transform, result.fixed_mask) if scene is None else scene
     return conclude(measure_features(scene, result, fixed, moving), str(result.record.status))
 
 
