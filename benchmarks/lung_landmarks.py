@@ -86,10 +86,17 @@ def jacobian(transform: Transform, point: Points, step_mm: float = 3.0) -> Point
     return (ends[0] - ends[1]).T / (2 * step_mm)
 
 
-def matched(pair: Pair, transform: Transform) -> Points:
+def matched(pair: Pair, transform: Transform) -> tuple[Points, Points, Points]:
     """Return where the ball about each landmark, turned and stretched as the map does there, correlates best.
 
-    The search begins at the landmark's partner and at the map's answer, and the better end counts.
+    Returns
+    -------
+    from_partner : (N, 3) ndarray
+        Where the search ends that begins at the landmark's partner, of which the map knows nothing.
+    best : (N, 3) ndarray
+        The better of that and of the end of a search from the map's answer.
+    gain : (N,) ndarray
+        How much higher the correlation is at the map's answer than at the partner.
     """
     ticks = np.arange(-RADIUS_MM, RADIUS_MM + STEP_MM / 2, STEP_MM)
     ball = np.stack(np.meshgrid(ticks, ticks, ticks), -1).reshape(-1, 3)
@@ -105,7 +112,7 @@ def matched(pair: Pair, transform: Transform) -> Points:
         return values / np.sqrt(weight @ values**2 + 1e-9)
 
     simplex = np.vstack([np.zeros(3), np.diag([1.2, 1.2, 2.0])])
-    found = []
+    found, gains = [], []
     for here, *starts in zip(pair.here, pair.there, transform.map_points(pair.here), strict=True):
         one, moved_ball = normalized(0, here + ball), ball @ jacobian(transform, here).T
 
@@ -117,8 +124,10 @@ def matched(pair: Pair, transform: Transform) -> Points:
             minimize(loss, s, method="Nelder-Mead", options={**options, "initial_simplex": s + simplex})
             for s in starts
         ]
-        found.append(min(ends, key=lambda end: end.fun).x)
-    return np.array(found)
+        found.append((ends[0].x, min(ends, key=lambda end: end.fun).x))
+        gains.append(loss(starts[0]) - loss(starts[1]))
+    from_partner, best = np.moveaxis(found, 1, 0)
+    return from_partner, best, np.array(gains)
 
 
 def rounding_mm() -> float:
@@ -148,7 +157,7 @@ def distances(one: Points, other: Points) -> Points:
 
 def measure(pair: Pair, maps: tuple[Transform, Transform], plan: Plan) -> dict[str, object]:
     """Return the figures of a pair, given the maps of the plan there and back."""
-    answer, ball = maps[0].map_points(pair.here), matched(pair, maps[0])
+    answer, (near, ball, gain) = maps[0].map_points(pair.here), matched(pair, maps[0])
     error, alone = distances(answer, pair.there), distances(ball, pair.there)
     others = np.arange(len(error)) != error.argmax()
     samples, truth = pair.samples(), pair.map(load_plan("bspline-mi", TRUTH))
@@ -161,6 +170,9 @@ def measure(pair: Pair, maps: tuple[Transform, Transform], plan: Plan) -> dict[s
         "largest": error.max(),
         "error of the others": error[others].mean(),
         "others, ball alone": alone[others].mean(),
+        "others, ball from the partner": distances(near, pair.there)[others].mean(),
+        "ball from the partner to map": distances(answer, near)[others].mean(),
+        "others more alike at the answer": int((gain[others] > 0).sum()),
         "others, rounding": rounding_mm(),
         "ball to map": distances(answer, ball)[others].mean(),
         "ways": distances(maps[1].map_points(maps[0].map_points(samples)), samples).mean(),
