@@ -56,11 +56,13 @@ def points_of(grid: Grid) -> np.ndarray:
     return np.moveaxis(grid.coordinates_mm(), 0, -1)
 
 
-def pair(truth, grid=None, moving_grid=None, contrast=None, noise=0.01, seed=0) -> tuple[Image, Image]:
+def pair(
+    truth, grid=None, moving_grid=None, contrast=None, noise=0.01, seed=0, blobs=500
+) -> tuple[Image, Image]:
     """Return ``fixed(x) = body(truth(x))`` and ``moving(y) = body(y)``, so that `truth` is the map to find."""
     grid = grid_of() if grid is None else grid
     moving_grid = grid if moving_grid is None else moving_grid
-    body, rng = Body(moving_grid, seed=seed), np.random.default_rng(seed + 1)
+    body, rng = Body(moving_grid, blobs, seed), np.random.default_rng(seed + 1)
     fixed, moving = body(truth(points_of(grid))), body(points_of(moving_grid))
     if contrast is not None:
         fixed = contrast(fixed)

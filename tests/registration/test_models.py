@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from phantoms import error_mm, error_vox, grid_of, inside, linear_truth, pair, points_of, smooth_truth
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from regista.core import GeometryError, Image, PlanError
 from regista.preprocessing import Reorient
@@ -20,7 +22,9 @@ from regista.registration import (
     VelocityStage,
     register,
 )
-from regista.similarity import LNCC, DemonsSSD
+from regista.registration._cost import LevelCost
+from regista.registration._levels import Level, Scan
+from regista.similarity import LNCC, SSD, DemonsSSD
 from regista.transforms import Affine, Composite, DisplacementField, to_displacement_field
 
 LEVELS = {"shrink": (4, 2, 1), "steps": (40, 30, 12)}
@@ -49,6 +53,33 @@ MODELS = {
     "convex": ConvexStage(),
 }
 EVERY = pytest.mark.parametrize("name", MODELS)
+LEFT = {  # share of the error that is left: in 3-D, on another grid, in 2-D, in 2-D where much is flat
+    "diffeomorphic": (0.126, 0.132, 0.167, 0.359),
+    "syn": (0.098, 0.124, 0.138, 0.308),
+    "additive demons": (0.155, 0.147, 0.194, 0.331),
+    "compositive demons": (0.151, 0.148, 0.216, 0.329),
+    "diffeomorphic demons": (0.151, 0.149, 0.200, 0.327),
+    "svf": (0.147, 0.179, 0.176, 0.380),
+    "svf by composition": (0.165, 0.191, 0.214, 0.466),
+    "svf, symmetric": (0.182, 0.153, 0.248, 0.550),
+    "log-demons": (0.139, 0.143, 0.207, 0.304),
+    "bspline": (0.171, 0.181, 0.144, 0.228),
+    "convex": (0.243, 0.362, 0.328, 0.463),
+}
+MISSED_MM = {  # mean error that is left: of a translation, of a rotation
+    "diffeomorphic": (0.303, 0.277),
+    "syn": (0.209, 0.198),
+    "additive demons": (0.224, 0.300),
+    "compositive demons": (0.231, 0.293),
+    "diffeomorphic demons": (0.227, 0.294),
+    "svf": (0.233, 0.356),
+    "svf by composition": (0.369, 0.425),
+    "svf, symmetric": (0.290, 0.275),
+    "log-demons": (0.185, 0.265),
+    "bspline": (0.215, 0.346),
+}
+MARGIN = 1.5
+"""On what each model reached when it was measured, above."""
 PLANE = grid_of((90, 70), (0.8, 1.3), (25.0,), (-40.0, 12.0))
 
 
@@ -86,19 +117,20 @@ def test_a_smooth_deformation_is_found(smooth_pair, name):
     result = register(fixed, moving, plan(name))
     before = error_vox(still(), truth, fixed, moving).mean()
     assert before > 2
-    assert error_vox(result.transform, truth, fixed, moving).mean() < before / (
-        3.5 if name == "convex" else 5
-    )
+    most = min(MARGIN * LEFT[name][0], 1 / 3.5 if name == "convex" else 1 / 5)
+    assert error_vox(result.transform, truth, fixed, moving).mean() < most * before
     check_map(result, fixed)
 
 
+@pytest.mark.parametrize("blobs", [200, 500])  # of 500, most reach the greatest or the least value
 @EVERY
-def test_a_smooth_deformation_in_two_dimensions(name):
+def test_a_smooth_deformation_in_two_dimensions(name, blobs):
     truth = smooth_truth(PLANE, 3.0)
-    fixed, moving = pair(truth, PLANE)
+    fixed, moving = pair(truth, PLANE, blobs=blobs)
     result = register(fixed, moving, plan(name))
     before = error_vox(still(2), truth, fixed, moving).mean()
-    assert error_vox(result.transform, truth, fixed, moving).mean() < 0.6 * before
+    most = min(MARGIN * LEFT[name][2 if blobs == 200 else 3], 0.6)
+    assert error_vox(result.transform, truth, fixed, moving).mean() < most * before
     assert result.transform.ndim == 2
     check_map(result, fixed)
 
@@ -113,8 +145,27 @@ def test_a_moving_image_on_another_grid(name):
     matrix[:3, 3] = -shift
     result = register(fixed, moving, plan(name), initial=Affine(matrix))
     before = error_mm(Affine(matrix), truth, fixed).mean()
-    assert error_mm(result.transform, truth, fixed).mean() < before / 2.5
+    most = min(MARGIN * LEFT[name][1], 1 / 2.5)
+    assert error_mm(result.transform, truth, fixed).mean() < most * before
     check_map(result, fixed)
+
+
+@pytest.fixture(scope="module", params=["translation", "rotation"])
+def moved_pair(request):
+    """Return the number of a small rigid move, its truth, and the fixed and moving image."""
+    moves = ({"shift_mm": (1.5, -1.3, 2.0)}, {"rotation_deg": (6, -5, 7)})
+    number = request.param_index
+    truth = linear_truth(grid_of(), **moves[number])
+    return number, truth, *pair(truth)
+
+
+@pytest.mark.parametrize("name", MISSED_MM)
+def test_a_small_move_is_found_without_a_linear_stage(moved_pair, name):
+    number, truth, fixed, moving = moved_pair
+    result = register(fixed, moving, plan(name))
+    assert error_mm(still(), truth, fixed).mean() > (2.8, 1.37)[number]
+    assert error_mm(result.transform, truth, fixed).mean() < MARGIN * MISSED_MM[name][number]
+    assert result.record.measures["folded_percent"] == 0
 
 
 def spoilt(image: Image, low, high) -> tuple[Image, Image]:
@@ -211,6 +262,51 @@ def test_a_start_is_refined(smooth_pair, name):
     idle = plan(name, steps=(0,) * len(MODELS[name].steps))
     kept = register(fixed, moving, idle, initial=start).transform
     assert error_mm(kept, start.map_points, fixed).max() < 0.02
+
+
+def waves(shape, largest, seed):
+    """Return a smooth field with components up to `largest`; in a plane it has no third."""
+    rng, sigma = np.random.default_rng(seed), [2.0 if n > 1 else 0.0 for n in shape]
+    field = np.stack([ndimage.gaussian_filter(rng.standard_normal(shape), sigma) for _ in range(3)])
+    field *= largest / np.abs(field).max(axis=(1, 2, 3), keepdims=True)
+    field[np.array(shape) == 1] = 0
+    return field.astype(np.float32)
+
+
+@pytest.mark.parametrize("metric", [SSD(), LNCC()], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    ("grids", "turn"),
+    [
+        ((((15, 18, 12), (1.0, 0.7, 2.3)), ((26, 26, 18), (1.1, 0.9, 2.4))), (5, -4, 6)),
+        ((((24, 29, 1), (0.8, 1.3, 2.0)), ((40, 32, 1), (0.9, 1.6, 2.0))), None),
+    ],
+    ids=["3-D", "2-D"],
+)
+def test_the_force_on_a_velocity_is_the_derivative_of_the_cost(grids, turn, metric):
+    # the moving image reaches further, so that no voxel leaves it
+    one, other = (grid_of(*grid) for grid in grids)
+    noise = [np.random.default_rng(n).standard_normal(grid.shape) for n, grid in enumerate((one, other))]
+    images = [10 * ndimage.gaussian_filter(values, 2.5).astype(np.float32) for values in noise]
+    scans = [Scan(image, grid) for image, grid in zip(images, (one, other), strict=True)]
+    matrix = np.eye(4)
+    if turn is not None:
+        matrix[:3, :3] = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
+    matrix[:3, 3] = other.center_mm - matrix[:3, :3] @ one.center_mm
+    cost, solver = LevelCost(Level(0, 1, 1, (1, 1, 1), *scans), metric, matrix), MODELS["svf"].solver(0)
+    velocity, step = waves(one.shape, 4.0, 0), 0.01
+    state = solver.init([velocity.copy()])
+    solver.value(state, cost)
+    found, expected = [], []
+    for seed, axis in np.ndindex(4, 3):
+        if one.shape[axis] == 1:
+            continue
+        way = np.zeros_like(velocity)
+        way[axis] = waves(one.shape, 1.0, seed + 1)[axis]
+        ends = [solver.value(solver.init([velocity + sign * step * way]), cost) for sign in (1, -1)]
+        expected.append((ends[0] - ends[1]) / (2 * step))
+        found.append(-np.vdot(state.force.astype(np.float64), way))
+    # without the way through scaling and squaring it is off by a fourth and more
+    assert np.linalg.norm(np.subtract(found, expected)) < 0.03 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("name", ["svf", "svf, symmetric", "log-demons"])
