@@ -23,6 +23,8 @@ QUICK: dict[str, list[str]] = {
     "evaluation": ["--repeat", "1", "--no-peers"],
     "known_truth": [],
     "triangle": [],
+    "known_motion": ["--people", "1000"],
+    "landmark_fits": [],
     "exchange": ["--people", "1000"],
     "barrier": ["--only", "mouse"],
     "lung_landmarks": [],
