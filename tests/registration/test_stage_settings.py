@@ -218,3 +218,10 @@ def test_settings_without_effect_are_told(model, settings, named):
 
 def test_presets_set_nothing_without_effect():
     assert [warning for name in list_presets() for warning in unused_warnings(load_plan(name))] == []
+
+
+def test_a_stage_without_steps_is_said_to_do_nothing():
+    plan = load_plan("deformable", ["stages.diffeomorphic.steps=[0,0,0,0]"])
+    (told,) = unused_warnings(plan)
+    assert "stages.0 (diffeomorphic) does nothing" in told
+    assert unused_warnings(load_plan("deformable", ["stages.diffeomorphic.steps=[0,9,0,0]"])) == []

@@ -147,8 +147,13 @@ def masks_warning(plan: Plan, fixed_mask: Image | None, moving_mask: Image | Non
 
 
 def unused_warnings(plan: Plan) -> list[str]:
-    """Return what to say where a plan sets what has no effect in the stage it is set for."""
-    return [
+    """Return what to say where a plan sets what has no effect in the stage it is set for, or a stage has no effect."""
+    still = [
+        f"stages.{number} ({stage.model}) does nothing: it has no step on any level (steps = {list(stage.steps)})"
+        for number, stage in enumerate(plan.stages)
+        if not any(stage.steps)
+    ]
+    return still + [
         f"stages.{number} ({stage.model}): {name} has no effect, as {why}"
         for number, stage in enumerate(plan.stages)
         if isinstance(stage, IterativeStage)

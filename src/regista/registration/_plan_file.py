@@ -256,7 +256,9 @@ def _similarity(spec: Any, where: str) -> Similarity:
         raise PlanError(f'{where} reads like "mi" or {{lncc = {{radius = 2}}}}, got {spec!r}')
     ((name, options),) = spec.items()
     if name not in SIMILARITIES:
-        raise PlanError(f"{where}: there is no metric {name!r}; metrics are {', '.join(SIMILARITIES)}")
+        raise PlanError(
+            f"{where}: there is no metric {name!r}; metrics are {', '.join(SIMILARITIES)}{did_you_mean(name, SIMILARITIES)}"
+        )
     option = getattr(SIMILARITIES[name], "option", None)
     if option is not None and isinstance(options, str):
         options = {option: options}
