@@ -190,7 +190,9 @@ def logistic(rows: Sequence[Row], penalty: float) -> Model:
 
 
 def with_thresholds(model: Model, rows: Sequence[Row], models: Sequence[Model]) -> Model:
-    """Put 'fail' as low as good runs of an anatomy that was left out allow, higher if that loses no failure, and 'look' a little below.
+    """Put 'fail' amid what good and failed runs of an anatomy that was left out allow, and 'look' a little below.
+
+    The lowest spares good ones; higher ones do too, up to the first that loses a failure: the middle is furthest from both.
 
     What the rules find needs no probability: the whole verdict is counted, each run's by the model that has not seen its
     anatomy.
@@ -200,6 +202,7 @@ def with_thresholds(model: Model, rows: Sequence[Row], models: Sequence[Model]) 
         for truly in ("good", "failed")
     )
     usual = float(np.percentile([m.probability(features_of(r)) for r, m in good], 92))
+    allowed: list[Model] = []
     most = -1
     for fail in np.linspace(0.2, 0.8, 61).round(3):
         look = round(max(min(usual, float(fail) - 0.1), 0.05), 3)
@@ -211,8 +214,9 @@ def with_thresholds(model: Model, rows: Sequence[Row], models: Sequence[Model]) 
             continue
         if sum(found) < most:
             break
-        most, model = sum(found), replace(model, **there)
-    return model
+        most = sum(found)
+        allowed.append(replace(model, **there))
+    return allowed[len(allowed) // 2] if allowed else model
 
 
 def rates(rows: Sequence[Row], model: Model) -> dict[str, Any]:
