@@ -66,10 +66,11 @@ def pairs_of(images: str, data: Path, folder: Path, count: int | None) -> Iterat
 
 def measure(images: dict[str, Image], preset: str, threads: int, ways: Sequence[str]) -> dict[str, object]:
     """Run a preset without the penalty ('free') and with it ('barred')."""
-    model = load_plan(preset).stages[-1].model
+    stages = load_plan(preset).stages
+    bending = [n for n, stage in enumerate(stages) if stage.model == stages[-1].model]
     row: dict[str, object] = {"preset": preset}
     for name in ways:
-        settings = [f"stages.{model}.penalties={PENALTY}"] if name == "barred" else []
+        settings = [f"stages.{n}.penalties={PENALTY}" for n in bending] if name == "barred" else []
         start = time.perf_counter()
         result = register(**images, plan=load_plan(preset, settings), threads=threads)
         row[f"{name}_seconds"] = time.perf_counter() - start
