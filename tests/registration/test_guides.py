@@ -339,7 +339,7 @@ def test_what_does_not_fit_is_refused_in_words():
     with pytest.raises(GeometryError, match="fills its image"):
         SurfaceGuide(fixed=fixed, moving=Image(np.ones(grid.shape), grid))
     for bad in (0, -1.0, np.nan, "1", True):
-        with pytest.raises(PlanError, match="weight of a guide by labels .* is a number above 0"):
+        with pytest.raises(PlanError, match=r"weight of a guide by labels .* is a number above 0"):
             LabelGuide(fixed=fixed, moving=moving, weight=bad)
         with pytest.raises(PlanError, match="clip_mm"):
             SurfaceGuide(fixed=fixed, moving=moving, clip_mm=bad)
