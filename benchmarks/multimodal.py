@@ -37,16 +37,18 @@ PEERS = ("ants_syn", "greedy_nmi")
 PRESETS = ("brain-multimodal", "multimodal")
 
 
-def make_case(data: Path, case: str) -> tuple[Pair, np.ndarray, np.ndarray]:
-    """Write the moved contrast; return the pair, the brain (k, j, i) and the true displacements there (LPS mm)."""
-    folder = RESULTS / "cases" / case
+def make_case(
+    data: Path, case: str, displacement_mm: float = 10.0
+) -> tuple[Pair, np.ndarray, np.ndarray]:
+    """Write the moved contrast; return the pair, the brain (i, j, k) and the true displacements there (LPS mm)."""
+    folder = RESULTS / "cases" / (case if displacement_mm == 10 else f"{case}_{displacement_mm:g}mm")
     patient = case.split("_")[0]
     folder.mkdir(parents=True, exist_ok=True)
     fixed_file = data / "brain_multicontrast" / f"{patient}_t1.nii.gz"
     fixed = read(str(fixed_file))
     contrast = read(str(data / "brain_multicontrast" / f"{case}.nii.gz"))
     mask = LabelImage((fixed.as_float32() > 0).astype(np.uint8), fixed.grid)
-    known = make_known_map(mask, displacement_mm=10.0, seed=int(patient[-2:]))
+    known = make_known_map(mask, displacement_mm=displacement_mm, seed=int(patient[-2:]))
     grid = contrast.grid.with_spacing((1.1, 0.9, 1.2))
     moved = resample(Image(contrast.data, contrast.grid), grid, known.moving2fixed)
     moving_file = folder / "moved.nii.gz"

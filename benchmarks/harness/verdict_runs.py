@@ -29,9 +29,9 @@ from harness.verdict_cases import (
     wrong_start,
 )
 from regista.core import Image, PlanError, PointSet, RegistaError, RunRecord, Status
-from regista.evaluation import label_measures, landmark_error, match_landmarks
+from regista.evaluation import _likeness, label_measures, landmark_error, match_landmarks
 from regista.registration import Result, load_plan, register
-from regista.reporting import _features, _likeness, _scene
+from regista.reporting import _features, _scene
 from regista.reporting._features import measure_features
 from regista.reporting._scene import make_scene
 from regista.transforms import Affine, Composite, resample, resample_labels

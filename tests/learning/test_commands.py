@@ -261,6 +261,39 @@ def test_register_by_a_model(trained, slices, tmp_path, refined):
     np.testing.assert_allclose(back.map_points(there.map_points(points)), points, atol=0.1)
 
 
+def test_an_answer_that_helps_nothing_is_not_kept_and_that_is_told(trained, slices, tmp_path):
+    words = (slices / "p0_t1.nii.gz", slices / "p0_t1.nii.gz", "--model", trained, "--threads", 1)
+    done = call("register", *words, "-o", tmp_path / "out", "--passes", 3, "--no-verdict", "--no-report")
+    assert done.exit_code == 0, done.output
+    assert "found nothing that makes the images noticeably more alike" in done.stderr
+    assert "--passes 1" in done.stderr
+    assert "nothing of its answer is kept" in done.stdout
+    record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
+    assert (record["measures"]["model"]["passes"], record["measures"]["model"]["kept"]) == (3, False)
+    there = read_transform(tmp_path / "out" / "fixed2moving.h5")
+    np.testing.assert_allclose(there.map_points([[3.0, 4.0]]), [[3.0, 4.0]], atol=1e-9)
+    once = call("register", *words, "-o", tmp_path / "once", "--no-verdict", "--no-report")
+    record = json.loads((tmp_path / "once" / "record.json").read_text(encoding="utf-8"))
+    assert (record["measures"]["model"]["passes"], record["measures"]["model"]["kept"]) == (1, True)
+    assert once.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--passes", "3"), "--passes goes with --model"),
+        (("--model", "any-contrast", "--passes", "11"), "1 to 10"),
+    ],
+)
+def test_passes_that_make_no_sense_are_refused(slices, tmp_path, words, told):
+    refused = call(
+        "register", slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "out", *words
+    )
+    assert refused.exit_code == 2
+    assert told in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("refined", [False, True])
 def test_what_a_network_did_is_told_apart_from_the_stages_around_it(trained, slices, tmp_path, refined):
     shutil.copytree(trained, tmp_path / "turned")

@@ -269,3 +269,28 @@ def test_images_of_another_size_are_told(folder, rng):
 def test_a_mouse_is_no_brain_of_the_size_it_knows(rng):
     small = Image(rng.random((60, 60, 60), np.float32), Grid((60, 60, 60), np.diag([0.15, 0.15, 0.15, 1.0])))
     assert len(load_model("any-contrast", "cpu").warnings(small, small)) == 2
+
+
+def test_passes_are_the_models_own_unless_told_otherwise(folder, make_grid, rng):
+    """An untrained network makes nothing more alike: in several passes the start is kept, in one its answer is."""
+    fixed, moving = scan(make_grid, rng), scan(make_grid, rng, 1.0)
+    start = Translation.by([1.0, -2.0, 0.5], fixed.space, moving.space)
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    assert load_model(folder).passes == 1
+    (folder / SETTINGS).write_text(json.dumps(settings | {"passes": 3}), encoding="utf-8")
+    model = load_model(folder)
+    (kept,) = model.predict(fixed, moving, initial=start).transforms
+    np.testing.assert_allclose(kept.matrix, start.matrix)
+    assert len(model.predict(fixed, moving, initial=start, passes=1).transforms) == 2
+    for passes in (0, 11, 1.5, True):
+        with pytest.raises(PlanError, match="a whole number from 1 to 10"):
+            model.predict(fixed, moving, passes=passes)
+
+
+def test_an_estimate_and_its_displacement_are_the_answer(folder, rng):
+    network = load_model(folder)._trained
+    pair = rng.random((2, 19, 16, 21)).astype(np.float32)
+    estimate = network.estimate(*pair)
+    np.testing.assert_array_equal(
+        network.displacement(estimate, pair.shape[1:]), network.displacement_vox(*pair)
+    )

@@ -15,11 +15,11 @@ import pytest
 from scenes import result_of
 
 from regista.core import GeometryError, Grid, Image, LabelImage, LevelHistory, PointSet, RunRecord, Status
+from regista.evaluation._likeness import contrasts_differ
 from regista.io import read
 from regista.reporting import make_report, write_report
 from regista.reporting._colours import EDGE_COLOUR, FIXED_COLOUR, MOVING_COLOUR, two_colours
 from regista.reporting._curves import curves
-from regista.reporting._likeness import contrasts_differ
 from regista.reporting._outlines import edges
 from regista.reporting._page import SUMMARY_END, SUMMARY_START, page_text
 from regista.reporting._pictures import _outlines, draw_pair

@@ -137,6 +137,7 @@ def run_model(
     fill: Any,
     seed: int,
     device: str,
+    passes: int | None,
     run: Callable[[Plan, Transform | None], Result],
 ) -> Result:
     """Register by a model: linear stage, one pass of the network, and the engine from there if asked.
@@ -155,24 +156,29 @@ def run_model(
         As in `register`.
     device : {'auto', 'cpu', 'cuda'}
         Where the network runs.
+    passes : int, optional
+        In how many passes it answers at most; None for as many as the model says.
     run : callable
         Runs a plan on the images from a start, masks and all.
     """
     from regista.learning import load_model
     from regista.registration import finish, linear_of
+    from regista.transforms import Affine, Composite
 
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
     assert moving is not None
     model = load_model(name, device)
     model.check(fixed, moving)  # before the linear stages
+    passes = model.passes if passes is None else passes
     plan = None if initial is not None else linear_plan(model.settings)
     first = None if plan is None else run(plan, None)
     start = initial if first is None else first.transform
     began = time.perf_counter()
-    predicted = model.predict(fixed, moving, initial=start)
+    predicted = model.predict(fixed, moving, initial=start, passes=passes)
     seconds = time.perf_counter() - began
-    told: dict[str, Any] = {"model": model.describe()}
+    kept = not all(isinstance(part, Affine) for part in Composite((predicted,)).flatten().transforms)
+    told: dict[str, Any] = {"model": {**model.describe(), "passes": passes, "kept": kept}}
     told |= {} if initial is None else {"initial_fixed2moving": linear_of(initial)}
     earlier = None if first is None else first.record
     if refine is None:
@@ -184,7 +190,13 @@ def run_model(
         found = {k: v for k, v in result.record.measures.items() if k != "initial_fixed2moving"}
         record = replace(result.record, measures={**found, **told, "refined": True})
         record = record if earlier is None else _joined(earlier, record)
-    record = replace(record, warnings=(*record.warnings, *model.warnings(fixed, moving)))
+    more = model.warnings(fixed, moving)
+    if not kept:
+        more.append(
+            f"{model.name} found nothing that makes the images noticeably more alike: the linear map is kept as it is "
+            "(--passes 1 takes the network's answer whole)"
+        )
+    record = replace(record, warnings=(*record.warnings, *more))
     timings = {**record.timings, "network": seconds}
     timings["registration"] += seconds
     return replace(result, record=replace(record, timings=timings))

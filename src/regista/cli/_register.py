@@ -84,6 +84,12 @@ def register(
             help="With --model: plan of deformable stages that starts from its field ('deformable')."
         ),
     ] = None,
+    passes: Annotated[
+        int | None,
+        typer.Option(
+            help="With --model: in how many passes its network answers at most; 1 takes its first answer whole (default: the model's own)."
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="With --model: where its network runs, 'cpu', 'cuda', or 'auto' (the default)."),
@@ -183,7 +189,9 @@ def register(
         voxels, outside = voxel_type(dtype), parse_fill(fill)
         chosen_series = {"fixed": fixed_series, "moving": moving_series}
         with _reading(files, chosen_series) as images:
-            chosen = _chosen(preset, plan, overrides, model, refine, device, outputs)  # while files are read
+            chosen = _chosen(
+                preset, plan, overrides, model, refine, passes, device, outputs
+            )  # while files are read
             clock.lap("load")
         _stack(images)
         if preset is None and plan is None and model is None and not quiet:
@@ -201,7 +209,7 @@ def register(
             result = _run(images, chosen, start, options, show=show)
         else:
             result = run_model(
-                images, model, chosen, start, outside, seed, device or "auto",
+                images, model, chosen, start, outside, seed, device or "auto", passes,
                 lambda stages, begin: _run(images, stages, begin, options, show=show),
             )  # fmt: skip
         clock.lap("register")
@@ -225,6 +233,7 @@ def _chosen(
     overrides: list[str] | None,
     model: str | None,
     refine: str | None,
+    passes: int | None,
     device: str | None,
     outputs: list[Path],
 ) -> Plan | None:
@@ -234,12 +243,18 @@ def _chosen(
     if model is None:
         if refine is not None:
             raise PlanError("--refine goes with --model: it starts from the field of a network")
+        if passes is not None:
+            raise PlanError("--passes goes with --model: they are those of its network")
         if device is not None:
             raise PlanError(
                 "--device goes with --model: plans run on the CPU; that of a trained metric is set in its plan "
                 "(similarity = {deep = {model = NAME, device = 'cuda'}})"
             )
         return chosen_plan(preset or (None if plan else DEFAULT_PRESET), plan, overrides, outputs)
+    if passes is not None:
+        from regista.learning._model import check_passes
+
+        check_passes(passes)
     if device not in (None, "auto", "cpu", "cuda"):
         raise PlanError(f"--device is 'auto', 'cpu' or 'cuda', got {device!r}")
     if preset is not None or plan is not None:

@@ -153,7 +153,7 @@ def _course(record: Mapping[str, Any]) -> list[str]:
     network = f"network {model['name']} ({purpose}{model['network']}" + (
         f", weights {sha[:12]})" if sha else ")"
     )
-    bending = _of_the_bending(record)
+    bending = _of_the_bending(record) if after or model.get("kept", True) else "nothing of its answer is kept"
     if not after:
         network += f": {bending}" if bending else ""
     return [

@@ -39,10 +39,14 @@ def voxelmorph(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="CSV with columns image[,subject][,labels][,split] or fixed,moving[,…], or a folder of images.",
+            help="CSV with columns image[,subject][,labels][,split] or fixed,moving[,…], a BIDS dataset, or a folder of images.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model.")],
+    suffix: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a folder, take images whose names end so, as T1w in BIDS; repeat for more."),
+    ] = None,
     network: Annotated[
         str, typer.Option(help="voxelmorph-1, voxelmorph-2, unet-2019 or synthmorph.")
     ] = "voxelmorph-2",
@@ -167,6 +171,12 @@ def voxelmorph(
     purpose: Annotated[
         str, typer.Option(help="Which images it is for, in a few words: told wherever the model is named.")
     ] = "",
+    passes: Annotated[
+        int,
+        typer.Option(
+            min=1, max=10, help="In how many passes `register --model` asks it at most; training knows one."
+        ),
+    ] = 1,
     threads: Threads = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -218,7 +228,7 @@ def voxelmorph(
     outputs = [output / name for name in FILES]
     begins = restart or not (output / FILES[-1]).exists()  # what goes on has its weights
     keep_inputs(outputs, [data, *([start_file(start)] if start is not None and begins else [])])
-    dataset = read_dataset(data)
+    dataset = read_dataset(data, suffix or ())
     keep_inputs(outputs, [path for scan in dataset.scans for path in (scan.image, scan.labels)])
     subjects = split_subjects(dataset, validation, test, seed)
     unlabelled = [scan.image for scan in dataset.of(subjects["train"]).scans if scan.labels is None]
@@ -304,12 +314,13 @@ def voxelmorph(
         if source is not None and parts.validation is not None and parts.validation.codes is None:
             parts = replace(parts, validation=None)  # without labels nothing tells good weights from bad
         origin = Provenance(
-            data=f"{len(dataset.scans)} scans of {len(dataset.subjects)} subjects listed in {data.name}",
+            data=f"{len(dataset.scans)} scans of {len(dataset.subjects)} subjects {'in the folder' if data.is_dir() else 'listed in'} {data.resolve().name}",
             licence=licence,
             purpose=" ".join(purpose.split()),
             command=" ".join(["regista", *sys.argv[1:]]),
             subjects=subjects,
             alignment=align,
+            passes=passes,
         )
         with progress_bar(show, rounds=True) as progress:
             result, tested = fit(

@@ -35,6 +35,8 @@ class Provenance:
         Which images it is for, in a few words: 'stripped brains of any contrast'.
     before : str
         Trainings before this one, whose weights it began with.
+    passes : int
+        In how many passes at most it registers, see `RegistrationModel.predict`.
     """
 
     data: str
@@ -45,6 +47,7 @@ class Provenance:
     failures: str = ""
     purpose: str = ""
     before: str = ""
+    passes: int = 1
 
 
 class CardFacts(NamedTuple):
@@ -80,11 +83,19 @@ def training_versions() -> dict[str, str]:
     return {**software_versions(), "torch": metadata.version("torch")}
 
 
+def _passes_told(passes: int) -> str:
+    return (
+        "one pass"
+        if passes == 1
+        else f"up to {passes} passes, each kept as far as the images become more alike by it"
+    )
+
+
 def _figures(scores: Scores | None) -> str:
     if scores is None:
         return "not measured: no subjects were held out."
     lines = [
-        f"{scores.pairs} pair{'s' * (scores.pairs != 1)}, on the grid of the network, linear alignment only → with the model:",
+        f"{scores.pairs} pair{'s' * (scores.pairs != 1)}, on the grid of the network, in one pass, linear alignment only → with the model:",
         "",
     ]
     if math.isfinite(scores.dice):
@@ -125,7 +136,7 @@ def card_text(
         done = f"**Not finished**: the time was up after {steps} of {config.training.steps} steps of {pairs}, and the same command goes on"
     return f"""# {name}
 
-A network that registers two {network.ndim}-D images in one pass: {network.name} ({network.sizes.source}), estimating a
+A network that registers two {network.ndim}-D images in {_passes_told(origin.passes)}: {network.name} ({network.sizes.source}), estimating a
 {kind}{" at half resolution" if network.half_resolution else ""}.{f" For {origin.purpose}." if origin.purpose else ""}
 
     regista register FIXED MOVING -o OUT --model {name}
@@ -190,6 +201,7 @@ def settings_of(origin: Provenance, facts: CardFacts) -> dict[str, Any]:
         "before": origin.before,
         "start_sha256": start_sha256,
         "alignment": origin.alignment,
+        "passes": origin.passes,
         "subjects": {part: list(names) for part, names in origin.subjects.items()},
         "steps_done": steps,
         "finished": finished,

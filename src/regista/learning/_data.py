@@ -12,6 +12,7 @@ import numpy as np
 
 from regista.core import FormatError, PlanError
 from regista.io import stem_of, suffix_of
+from regista.learning._bids import find_bids, is_bids
 
 _IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".mgh", ".mgz", ".png")
 _LABEL_WORDS = ("labels", "label", "dseg", "seg")
@@ -83,7 +84,7 @@ class Dataset:
         return Dataset(scans=tuple(self.scans[n] for n in keep), pairs=pairs)
 
 
-def read_dataset(path: Path) -> Dataset:
+def read_dataset(path: Path, suffixes: Sequence[str] = ()) -> Dataset:
     """Read which scans to train on.
 
     Parameters
@@ -91,9 +92,11 @@ def read_dataset(path: Path) -> Dataset:
     path : Path
         A CSV file with the columns ``image[,subject][,labels][,split]``, or ``fixed,moving[,subject][,fixed_labels]
         [,moving_labels][,split]``; paths count from its folder. With ``labels[,subject][,split]`` alone, without images,
-        for training by synthesis, the label maps take the images' place. Or a folder of images: the subject is ``sub-…`` of
-        BIDS, else what comes before the first underscore; labels are files named like the image with ``_labels``,
+        for training by synthesis, the label maps take the images' place. Or a BIDS dataset, see `find_bids`. Or another folder of images: the subject is
+        ``sub-…`` or what comes before the first underscore; labels are files named like the image with ``_labels``,
         ``_seg`` or ``_dseg`` in place of the last part of its name or after it.
+    suffixes : sequence of str
+        Of a folder, take images whose names end so: ``T1w`` (default: all; a BIDS dataset then must have one kind).
 
     Returns
     -------
@@ -103,10 +106,13 @@ def read_dataset(path: Path) -> Dataset:
     Raises
     ------
     FormatError
-        If the file or one that it names is missing, or it has other columns.
+        If the file or one that it names is missing, or it has other columns; or a folder holds no images, or no such ones.
     """
     if path.is_dir():
-        return _from_folder(path)
+        if is_bids(path):
+            found = find_bids(path, suffixes)
+            return Dataset(scans=tuple(ScanFile(image=i, subject=s, labels=m) for i, s, m in found))
+        return _from_folder(path, suffixes)
     if not path.is_file():
         raise FormatError(
             f"{path} does not exist: name a folder of images, or a CSV file with the columns {_COLUMNS}"
@@ -115,6 +121,8 @@ def read_dataset(path: Path) -> Dataset:
         raise FormatError(
             f"{path} is neither a folder nor a .csv file: name a folder of images, or list them in a CSV file"
         )
+    if suffixes:
+        raise FormatError(f"--suffix chooses images of a folder, and {path} is a list: leave it out")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
@@ -169,7 +177,7 @@ def subject_of(path: Path) -> str:
     return found[0] if found else stem_of(path).split("_")[0]
 
 
-def _from_folder(folder: Path) -> Dataset:
+def _from_folder(folder: Path, suffixes: Sequence[str]) -> Dataset:
     files = sorted(
         file
         for file in folder.rglob("*")
@@ -185,6 +193,14 @@ def _from_folder(folder: Path) -> Dataset:
         raise FormatError(
             f"{folder} holds no images ({', '.join(_IMAGES)}): name another folder, or a CSV file"
         )
+    if suffixes:
+        ends = tuple(f"_{one}" for one in suffixes)
+        wanted = [file for file in images if stem_of(file).endswith(ends)]
+        if not wanted:
+            raise FormatError(
+                f"{folder} holds no image whose name ends in {' or '.join(ends)}; one of them is {images[0].name}"
+            )
+        images = wanted
     known = {(file.parent, stem_of(file)): file for file in files}
     scans = []
     for image in images:

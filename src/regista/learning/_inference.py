@@ -146,6 +146,21 @@ class TrainedNetwork:
         RegistrationError
             If it is not finite.
         """
+        return self.displacement(self.estimate(fixed, moving), fixed.shape)
+
+    def estimate(self, fixed: Floats, moving: Floats) -> Floats:
+        """Return the field, or the velocity, as the network gives it: on its own lattice, ``(n, I, J, K)``, I being 1 of a slice.
+
+        Parameters
+        ----------
+        fixed, moving : (*shape) float32 ndarray
+            Images on the network's grid.
+
+        Raises
+        ------
+        RegistrationError
+            If it is not finite.
+        """
         pair = [edge_strength(one) if self.edges else one for one in (moving, fixed)]
         sides = _sides(fixed.shape)
         padded = _sides([-(-n // self.factor) * self.factor for n in fixed.shape])
@@ -162,12 +177,15 @@ class TrainedNetwork:
         if room.size <= _KEPT:
             self._idle = [room]
         check_finite(field)
-        if self.diffeomorphic:
-            field = _flown(field, self.squarings)
+        return field
+
+    def displacement(self, estimate: Floats, shape: tuple[int, ...]) -> Floats:
+        """Return the displacement, voxels ``(n, *shape)``, of an `estimate` for images of this size."""
+        field = _flown(estimate, self.squarings) if self.diffeomorphic else estimate
         if self.half_resolution:
             field = _doubled(field)
-        within = tuple(slice(n) for n in sides)
-        return np.ascontiguousarray(field[(slice(None), *within)]).reshape(-1, *fixed.shape)
+        within = tuple(slice(n) for n in _sides(shape))
+        return np.ascontiguousarray(field[(slice(None), *within)]).reshape(-1, *shape)
 
     def _room(self, sides: tuple[int, int, int]) -> _Room:
         """Return the room that is idle, or a new one where there is none or the last images were of another size."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from regista.learning._checkpoint import CHECKPOINT, SETTINGS, WEIGHTS, read_set
 from regista.learning._config import ModelConfig
 from regista.learning._device import local_device
 from regista.learning._inference import TrainedNetwork, check_finite
+from regista.learning._passes import answer_in_passes
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
 from regista.similarity import METRIC_KIND, load_metric_model, missing_folder, model_folders
 from regista.transforms import Affine, Composite, DisplacementField, Transform
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from regista.learning._networks import RegistrationNetwork
 
+MOST_PASSES = 10
 _SIZE_RATIO = 2.0
 """Images this much smaller or larger than those of the training are none of its kind, though it takes them."""
 
@@ -89,6 +92,11 @@ class RegistrationModel:
             "device": self.device,
         }
 
+    @property
+    def passes(self) -> int:
+        """In how many passes at most it registers, unless `predict` is told otherwise."""
+        return int(self.settings.get("passes", 1))
+
     def check(self, fixed: Image, moving: Image) -> None:
         """Refuse images that the network cannot take.
 
@@ -124,8 +132,10 @@ class RegistrationModel:
                 )
         return told
 
-    def predict(self, fixed: Image, moving: Image, initial: Transform | None = None) -> Transform:
-        """Register a pair in one forward pass.
+    def predict(
+        self, fixed: Image, moving: Image, initial: Transform | None = None, passes: int | None = None
+    ) -> Transform:
+        """Register a pair in one forward pass, or in several.
 
         Parameters
         ----------
@@ -134,29 +144,43 @@ class RegistrationModel:
         initial : Transform, optional
             Linear map fixed → moving that brings the images near each other (by default the headers are taken at
             their word).
+        passes : int, optional
+            1: what the network says. More: at most so many passes, in each of which it sees the moving image as it is warped so
+            far and is asked both ways round; each is kept, by halves, as far as the images become more alike by it, for
+            three measures that training does not use (default: what the model's settings say, or 1).
 
         Returns
         -------
         Composite
-            A `DisplacementField` on the grid of `fixed`, then the linear map.
+            A `DisplacementField` on the grid of `fixed`, then the linear map; that map alone where, of several passes, none made the
+            images noticeably more alike.
 
         Raises
         ------
         GeometryError, FormatError
             If the images have another number of axes than the network, several values per voxel, or NaN.
         PlanError
-            If the start is not linear.
+            If the start is not linear, or `passes` is no whole number from 1 to 10.
         """
         self.check(fixed, moving)
+        passes = check_passes(self.passes if passes is None else passes)
         linear = _linear(initial, self.config.network.ndim)
         lattice = model_grid(fixed, self.config.inputs, multiple=self.config.network.sizes.factor)
         here = seen_by_network(fixed, lattice, self.config.inputs)
         there = seen_by_network(moving, lattice, self.config.inputs, linear)
-        vectors = self.displacement_vox(here, there)
-        field = on_native_grid(vectors, lattice, fixed.grid)
-        forward = DisplacementField(field, fixed.grid, fixed.space, fixed.space)
         affine = Affine(linear.matrix, fixed.space, moving.space)
-        return Composite((forward, affine))
+        vectors: NDArray[np.float32] | None
+        if passes == 1:
+            vectors = self.displacement_vox(here, there)
+        else:
+            spacing = self.config.inputs.spacing_mm
+            vectors = answer_in_passes(
+                self._estimate, self._displacement(here.shape), here, there, spacing, passes
+            )
+        if vectors is None:
+            return Composite((affine,))
+        field = on_native_grid(vectors, lattice, fixed.grid)
+        return Composite((DisplacementField(field, fixed.grid, fixed.space, fixed.space), affine))
 
     def displacement_vox(
         self, fixed: NDArray[np.float32], moving: NDArray[np.float32]
@@ -175,6 +199,19 @@ class RegistrationModel:
         """
         if self.device == "cpu":
             return self._trained.displacement_vox(fixed, moving)
+        return self._by_torch(fixed, moving).field
+
+    def _estimate(self, fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the network's field or velocity, as `TrainedNetwork.estimate` does."""
+        if self.device == "cpu":
+            return self._trained.estimate(fixed, moving)
+        found = self._by_torch(fixed, moving).mean
+        return found if found.ndim == 4 else found[:, None]
+
+    def _displacement(self, shape: tuple[int, ...]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        return lambda estimate: self._trained.displacement(estimate, shape)
+
+    def _by_torch(self, fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> _Said:
         import torch
 
         torch.set_num_threads(get_threads())
@@ -182,9 +219,32 @@ class RegistrationModel:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             pair = (torch.from_numpy(np.ascontiguousarray(one))[None, None] for one in (moving, fixed))
             images = (one.to(self.device, memory_format=_layout(one.dim())) for one in pair)
-            field = np.ascontiguousarray(self.network(*images).field[0].cpu().numpy())
+            motion = self.network(*images)
+            field, mean = (
+                np.ascontiguousarray(one[0].float().cpu().numpy()) for one in (motion.field, motion.mean)
+            )
         check_finite(field)
-        return field
+        return _Said(field, mean)
+
+
+class _Said(NamedTuple):
+    """The displacement, voxels, and the field or velocity it comes from, on the network's own lattice."""
+
+    field: NDArray[np.float32]
+    mean: NDArray[np.float32]
+
+
+def check_passes(passes: int) -> int:
+    """Refuse what is no number of passes.
+
+    Raises
+    ------
+    PlanError
+        If it is no whole number from 1 to `MOST_PASSES`.
+    """
+    if isinstance(passes, bool) or not isinstance(passes, int) or not 1 <= passes <= MOST_PASSES:
+        raise PlanError(f"passes of a network are a whole number from 1 to {MOST_PASSES}, got {passes!r}")
+    return passes
 
 
 def _linear(initial: Transform | None, ndim: int) -> Affine:

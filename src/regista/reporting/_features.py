@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, map_coordinates
 
 from regista.core import Grid, Image
-from regista.registration import Result
-from regista.reporting._likeness import (
+from regista.evaluation._likeness import (
     Likeness,
     Mask,
     Volume,
@@ -20,6 +19,7 @@ from regista.reporting._likeness import (
     rims_of,
     shared_information,
 )
+from regista.registration import Result
 from regista.reporting._scene import LEAST_VOXELS, Scene, nameless, work_grid
 from regista.transforms import Affine, Transform, resample
 

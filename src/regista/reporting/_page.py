@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from regista.core import GeometryError, Image, LabelImage, PointSet
+from regista.evaluation._likeness import contrasts_differ
 from regista.io import write_text
 from regista.registration import Result
 from regista.reporting._colours import FOLD_COLOUR, RGB, data_uri, is_colour, thumbnail
 from regista.reporting._curves import curves
 from regista.reporting._deformation import Deformation, draw_deformation
-from regista.reporting._likeness import contrasts_differ
 from regista.reporting._mosaic import mosaic
 from regista.reporting._numbers import Numbers, measure_numbers, record_facts
 from regista.reporting._pictures import Pictures, aligned_centres, draw_pair

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
 from regista.core import Grid, Image
+from regista.evaluation._likeness import Mask, Volume
 from regista.reporting._coarse import coarse_image
 from regista.reporting._deformation import linear_part
-from regista.reporting._likeness import Mask, Volume
 from regista.transforms import Affine, DisplacementField, Transform, resample
 
 WORK_VOXELS = 60_000
