@@ -170,7 +170,11 @@ def classical(slow: bool) -> dict[str, Timed]:
 
 
 def learned(
-    model: RegistrationModel, name: str, refine: Sequence[str], linear: str | Plan = "affine"
+    model: RegistrationModel,
+    name: str,
+    refine: Sequence[str],
+    linear: str | Plan = "affine",
+    passes: int | None = None,
 ) -> dict[str, Timed]:
     """Return the network after a linear map, and the deformable stages of presets from the network's field."""
     # imports what a machine that only trains may lack
@@ -178,7 +182,7 @@ def learned(
 
     def predicted(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
         affine, before = timed(lambda: register(fixed, moving, linear).transform)
-        field, seconds = timed(lambda: model.predict(fixed, moving, initial=affine))
+        field, seconds = timed(lambda: model.predict(fixed, moving, initial=affine, passes=passes))
         return field, {"seconds": before + seconds, "network_seconds": seconds}
 
     def refined(preset: str) -> Timed:

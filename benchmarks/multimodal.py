@@ -37,9 +37,7 @@ PEERS = ("ants_syn", "greedy_nmi")
 PRESETS = ("brain-multimodal", "multimodal")
 
 
-def make_case(
-    data: Path, case: str, displacement_mm: float = 10.0
-) -> tuple[Pair, np.ndarray, np.ndarray]:
+def make_case(data: Path, case: str, displacement_mm: float = 10.0) -> tuple[Pair, np.ndarray, np.ndarray]:
     """Write the moved contrast; return the pair, the brain (i, j, k) and the true displacements there (LPS mm)."""
     folder = RESULTS / "cases" / (case if displacement_mm == 10 else f"{case}_{displacement_mm:g}mm")
     patient = case.split("_")[0]

@@ -294,3 +294,12 @@ def test_an_estimate_and_its_displacement_are_the_answer(folder, rng):
     np.testing.assert_array_equal(
         network.displacement(estimate, pair.shape[1:]), network.displacement_vox(*pair)
     )
+
+
+def test_pytorch_estimates_the_same_as_the_kernels(folder, rng):
+    """The way of graphics cards, here on the CPU."""
+    model = load_model(folder, device="cpu")
+    pair = rng.random((2, 19, 16, 21)).astype(np.float32)
+    said = model._by_torch(*pair)
+    np.testing.assert_allclose(said.mean, model._trained.estimate(*pair), atol=2e-5)
+    np.testing.assert_allclose(said.field, model.displacement_vox(*pair), atol=2e-5)

@@ -17,7 +17,7 @@ from regista.io import read, read_labels
 from regista.kernels.cpu.fields import jacobian_determinant
 from regista.learning import load_model, verify_model
 from regista.registration import register
-from regista.transforms import resample, to_displacement_field
+from regista.transforms import DisplacementField, resample, to_displacement_field
 from regista.transforms._fields import to_voxels
 
 NAME = "any-contrast"
@@ -48,19 +48,23 @@ def test_it_is_whole_small_and_says_where_it_comes_from():
         assert words in card
 
 
+CONTRASTS = list(itertools.permutations(("t1", "t2", "flair"), 2))
+
+
 @functools.cache
-def known_case(data_dir, contrast):
+def known_case(data_dir, contrast, displacement_mm):
     """Return an image, its mask and a known map onto it."""
     image = read(data_dir / "brain_multicontrast" / f"patient07_{contrast}.nii.gz")
     mask = LabelImage((image.as_float32() > 0).astype(np.uint8), image.grid)
-    return image, mask, make_known_map(mask, displacement_mm=8.0, seed=100)
+    return image, mask, make_known_map(mask, displacement_mm=displacement_mm, seed=100)
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("fixed", "moving"), list(itertools.permutations(("t1", "t2", "flair"), 2)))
-def test_it_finds_more_of_a_known_map_than_the_affine_map(data_dir, fixed, moving):
+@pytest.mark.parametrize(("fixed", "moving"), CONTRASTS)
+@pytest.mark.parametrize(("displacement_mm", "share"), [(8.0, 0.85), (3.0, 0.95)])
+def test_it_finds_more_of_a_known_map_than_the_affine_map(data_dir, fixed, moving, displacement_mm, share):
     """Every two contrasts, each the fixed one, of a seed of its own that chose nothing."""
-    first, mask, known = known_case(data_dir, fixed)
+    first, mask, known = known_case(data_dir, fixed, displacement_mm)
     second = read(data_dir / "brain_multicontrast" / f"patient07_{moving}.nii.gz")
     moved = resample(
         Image(second.data, second.grid), second.grid.with_spacing((1.2, 1.0, 1.1)), known.moving2fixed
@@ -70,8 +74,34 @@ def test_it_finds_more_of_a_known_map_than_the_affine_map(data_dir, fixed, movin
     affine = register(first, moved, linear()).transform
     found = load_model(NAME, device="cpu").predict(first, moved, initial=affine)
     before, after = (np.linalg.norm(one.map_points(points) - there, axis=1).mean() for one in (affine, found))
-    assert after < 0.95 * before, (before, after)
+    assert after < share * before, (before, after)
     assert folded_percent(found, first.grid) < 0.1
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("fixed", "moving"), CONTRASTS)
+def test_it_does_no_harm_to_scans_of_one_head_that_lie_well(data_dir, fixed, moving):
+    """Two contrasts as they are, with the identity as the truth: one pass of it ends .6 mm and more away."""
+    first, second = (
+        read(data_dir / "brain_multicontrast" / f"patient07_{contrast}.nii.gz")
+        for contrast in (fixed, moving)
+    )
+    points = first.grid.index2world(np.argwhere(first.as_float32() > 0)[::40])
+    affine = register(first, second, linear()).transform
+    found = load_model(NAME, device="cpu").predict(first, second, initial=affine)
+    before, after = (
+        np.linalg.norm(one.map_points(points) - points, axis=1).mean() for one in (affine, found)
+    )
+    assert after <= before + 1e-6, (before, after)
+
+
+@pytest.mark.data
+def test_images_of_another_kind_are_left_to_the_linear_map(data_dir):
+    """Of a mouse it sees a few voxels, and its one answer takes a third of the overlap away."""
+    first, second = (read(data_dir / "mouse_brain" / f"{n}_mri.nii.gz") for n in (1, 2))
+    affine = register(first, second, linear()).transform
+    found = load_model(NAME, device="cpu").predict(first, second, initial=affine)
+    assert not any(isinstance(part, DisplacementField) for part in found.transforms)
 
 
 @pytest.mark.data
@@ -86,5 +116,5 @@ def test_labels_of_two_people_overlap_more(data_dir):
         measured = label_measures(labels[0], LabelImage(carried.data, first.grid), surface=None)
         return float(np.nanmean([one.dice for one in measured.labels]))
 
-    assert dice(found) > dice(affine) + 0.01
+    assert dice(found) > dice(affine) + 0.05
     assert folded_percent(found, first.grid) < 0.1
