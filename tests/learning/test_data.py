@@ -202,74 +202,123 @@ def test_alignment_sees_the_reference_first(slices):
     assert isinstance(slices, Path)
 
 
-@pytest.fixture
-def bids(tmp_path) -> Path:
-    """Return a BIDS dataset of empty files: three people, one in two sessions, label maps in derivatives."""
-    (tmp_path / "dataset_description.json").write_text(
+def made(folder: Path, *names: str) -> Path:
+    """Return a BIDS dataset of empty files."""
+    folder.mkdir(exist_ok=True)
+    (folder / "dataset_description.json").write_text(
         '{"Name": "t", "BIDSVersion": "1.8.0"}', encoding="utf-8"
     )
-    for name in (
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+@pytest.fixture
+def bids(tmp_path) -> Path:
+    """Return three people, one in two sessions, one with two runs; label maps in derivatives, of one run alone."""
+    return made(
+        tmp_path / "bids",
         "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_mod-T1w_defacemask.nii.gz",
         "sub-01/func/sub-01_task-rest_bold.nii.gz",
         "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii.gz",
         "sub-02/ses-b/anat/sub-02_ses-b_T1w.nii.gz",
         "sub-03/anat/sub-03_run-1_T1w.nii",
         "sub-03/anat/sub-03_run-2_T1w.nii",
-        "derivatives/drawn/sub-01/anat/sub-01_dseg.nii.gz",
+        "sub-03/anat/sub-03_run-2_part-phase_T1w.nii",
+        "sub-03/anat/broken.nii",
+        ".trash/sub-04/anat/sub-04_T1w.nii",
+        "sourcedata/sub-04/anat/sub-04_T1w.nii",
+        "derivatives/drawn/sub-01/anat/sub-01_space-orig_dseg.nii.gz",
         "derivatives/drawn/sub-01/anat/sub-01_space-MNI_dseg.nii.gz",
+        "derivatives/drawn/sub-01/anat/sub-01_hemi-L_dseg.nii.gz",
+        "derivatives/drawn/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
         "derivatives/drawn/sub-02/ses-b/anat/sub-02_ses-b_dseg.nii.gz",
         "derivatives/drawn/sub-03/anat/sub-03_run-2_dseg.nii.gz",
-        "derivatives/drawn/sub-03/anat/sub-03_run-1_dseg.nii.gz",
-        "derivatives/drawn/sub-01/anat/sub-01_desc-brain_mask.nii.gz",
-        "derivatives/drawn/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    return tmp_path
+    )
 
 
-def test_a_bids_dataset_gives_its_own_anatomical_images_with_label_maps_of_derivatives(bids):
+SCANS = [
+    ("sub-01_T1w.nii.gz", "sub-01"),
+    ("sub-02_ses-a_T1w.nii.gz", "sub-02"),
+    ("sub-02_ses-b_T1w.nii.gz", "sub-02"),
+    ("sub-03_run-1_T1w.nii", "sub-03"),
+    ("sub-03_run-2_T1w.nii", "sub-03"),
+]
+
+
+def test_a_bids_dataset_gives_its_own_anatomical_images(bids):
     found = read_dataset(bids)
-    assert [(s.image.name, s.subject, s.labels and s.labels.name) for s in found.scans] == [
-        ("sub-01_T1w.nii.gz", "sub-01", "sub-01_dseg.nii.gz"),
-        ("sub-02_ses-a_T1w.nii.gz", "sub-02", None),
-        ("sub-02_ses-b_T1w.nii.gz", "sub-02", "sub-02_ses-b_dseg.nii.gz"),
-        ("sub-03_run-1_T1w.nii", "sub-03", "sub-03_run-1_dseg.nii.gz"),
-        ("sub-03_run-2_T1w.nii", "sub-03", "sub-03_run-2_dseg.nii.gz"),
+    assert [(scan.image.name, scan.subject) for scan in found.scans] == SCANS
+    assert not any(scan.labels for scan in found.scans)
+
+
+def test_label_maps_of_a_bids_dataset_are_those_of_the_scan(bids):
+    found = read_dataset(bids, labels="dseg")
+    assert [scan.labels and scan.labels.name for scan in found.scans] == [
+        "sub-01_space-orig_dseg.nii.gz",
+        None,
+        "sub-02_ses-b_dseg.nii.gz",
+        None,
+        "sub-03_run-2_dseg.nii.gz",
     ]
+    made(bids, "derivatives/drawn/sub-01/anat/sub-01_desc-aseg_dseg.nii.gz")
+    with pytest.raises(FormatError, match=r"has 2 label maps .*say more of the name by --labels"):
+        read_dataset(bids, labels="dseg")
+    aseg = read_dataset(bids, labels="desc-aseg_dseg").scans[0].labels
+    assert aseg.name == "sub-01_desc-aseg_dseg.nii.gz"
+    with pytest.raises(FormatError, match=r"no label map that ends in _aparc"):
+        read_dataset(bids, labels="aparc")
 
 
-def test_a_derived_bids_dataset_gives_images_in_the_subjects_own_space(bids):
-    derived = bids / "derivatives" / "drawn"
-    (derived / "dataset_description.json").touch()
-    (derived / "sub-01/anat/sub-01_space-MNI_desc-preproc_T1w.nii.gz").touch()
-    assert [scan.image.name for scan in read_dataset(derived).scans] == ["sub-01_desc-preproc_T1w.nii.gz"]
+def test_a_derived_bids_dataset_gives_images_in_the_subjects_own_space_where_there_are(bids):
+    derived = made(
+        bids / "derivatives" / "drawn",
+        "sub-01/anat/sub-01_space-MNI_desc-preproc_T1w.nii.gz",
+        "sub-02/anat/sub-02_space-MNI_desc-preproc_T1w.nii.gz",
+    )
+    names = [scan.image.name for scan in read_dataset(derived).scans]
+    assert names == ["sub-01_desc-preproc_T1w.nii.gz", "sub-02_space-MNI_desc-preproc_T1w.nii.gz"]
+    made(derived, "sub-01/anat/sub-01_desc-brain_T1w.nii.gz")
+    with pytest.raises(
+        FormatError, match=r"are one scan: choose one by --suffix, as in --suffix desc-brain_T1w"
+    ):
+        read_dataset(derived)
+    (chosen,) = read_dataset(derived, ["desc-brain_T1w"]).scans
+    assert chosen.image.name == "sub-01_desc-brain_T1w.nii.gz"
 
 
 def test_images_of_several_kinds_in_a_bids_dataset_are_chosen_from(bids):
-    (bids / "sub-01/anat/sub-01_T2w.nii.gz").touch()
-    with pytest.raises(FormatError, match=r"T1w \(5\), T2w \(1\): choose one by --suffix T1w"):
+    made(bids, "sub-01/anat/sub-01_T2w.nii.gz")
+    with pytest.raises(FormatError, match=r"T1w \(5\), T2w \(1\): choose by --suffix T1w"):
         read_dataset(bids)
     assert [scan.image.name for scan in read_dataset(bids, ["T2w"]).scans] == ["sub-01_T2w.nii.gz"]
     assert len(read_dataset(bids, ["T1w", "T2w"]).scans) == 6
     with pytest.raises(FormatError, match="ends in _FLAIR"):
-        read_dataset(bids, ["FLAIR"])
+        read_dataset(bids, ["T1w", "FLAIR"])
 
 
-def test_several_label_maps_of_one_image_and_a_dataset_without_images_are_refused(bids, tmp_path):
-    (bids / "derivatives/drawn/sub-01/anat/sub-01_desc-aseg_dseg.nii.gz").touch()
-    with pytest.raises(FormatError, match=r"has 2 label maps .*CSV file"):
-        read_dataset(bids)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    (empty / "dataset_description.json").touch()
+def test_bids_datasets_that_give_no_scans_are_refused(bids, tmp_path):
     with pytest.raises(FormatError, match=r"without images in sub-…/anat"):
-        read_dataset(empty)
+        read_dataset(made(tmp_path / "empty"))
+    (bids / "sub-01/anat/sub-01_T1w.nii").touch()
+    with pytest.raises(FormatError, match="are one scan"):
+        read_dataset(bids)
+    (bids / "sub-01/anat/sub-01_T1w.nii").unlink()
+    (bids / "sub-01/anat/sub-01_T1w.nii.gz").unlink()
+    (bids / "sub-01/anat/sub-01_T1w.nii.gz").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FormatError, match="datalad get"):
+        read_dataset(bids)
 
 
 def test_images_of_a_folder_are_chosen_by_the_end_of_their_names(slices):
     assert len(read_dataset(slices, ["t1"]).scans) == 5
-    with pytest.raises(FormatError, match="no image whose name ends in _t2"):
+    assert all(scan.labels for scan in read_dataset(slices, labels="labels").scans)
+    with pytest.raises(FormatError, match="no image whose name ends in t2"):
         read_dataset(slices, ["t2"])
-    with pytest.raises(FormatError, match="chooses images of a folder"):
-        read_dataset(slices / "scans.csv", ["t1"])
+    with pytest.raises(FormatError, match="no label map named like an image with _aparc"):
+        read_dataset(slices, labels="aparc")
+    for chosen in ({"suffixes": ["t1"]}, {"labels": "labels"}):
+        with pytest.raises(FormatError, match="chooses files of a folder"):
+            read_dataset(slices / "scans.csv", **chosen)

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
+import regista.learning._passes as passes_module
 from regista.core import FormatError, GeometryError, Grid, Image, PlanError
 from regista.learning import (
     InputConfig,
@@ -21,6 +23,7 @@ from regista.learning import (
 )
 from regista.learning._checkpoint import SETTINGS, WEIGHTS, save_weights, write_settings
 from regista.learning._model import on_native_grid
+from regista.learning._prepare import model_grid, seen_by_network
 from regista.registration import DeformableStage, Plan, Start, finish, register
 from regista.transforms import Affine, Composite, DisplacementField, Translation, resample
 
@@ -282,9 +285,58 @@ def test_passes_are_the_models_own_unless_told_otherwise(folder, make_grid, rng)
     (kept,) = model.predict(fixed, moving, initial=start).transforms
     np.testing.assert_allclose(kept.matrix, start.matrix)
     assert len(model.predict(fixed, moving, initial=start, passes=1).transforms) == 2
+    assert model.answer(fixed, moving, initial=start).passes == 0
+    assert model.predict(fixed, moving, passes=np.int64(1)).transforms
     for passes in (0, 11, 1.5, True):
         with pytest.raises(PlanError, match="a whole number from 1 to 10"):
             model.predict(fixed, moving, passes=passes)
+
+
+@pytest.mark.parametrize("passes", ["three", None, [3], 2.5, True, 0, 11])
+def test_settings_with_passes_that_make_no_sense_are_refused(folder, passes):
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    (folder / SETTINGS).write_text(json.dumps(settings | {"passes": passes}), encoding="utf-8")
+    with pytest.raises(FormatError, match=r"model\.json: passes .* from 1 to 10"):
+        load_model(folder)
+
+
+def moved_by(field, image):
+    places = np.indices(image.shape) + field
+    return ndimage.map_coordinates(image.astype(float), places, order=1, mode="nearest").astype(np.float32)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("diffeomorphic", [False, True])
+def test_two_passes_are_what_the_network_says_twice(monkeypatch, rng, ndim, diffeomorphic):
+    """Composed by SciPy; every answer is followed to its end. Voxels are anisotropic, sides no multiples of 16."""
+    for name in ("GAIN_PER_MM", "GAIN_IN_ALL"):
+        monkeypatch.setattr(passes_module, name, -np.inf)
+    spacing, shape = (1.0, 0.7, 2.3)[:ndim], (37, 29, 18)[:ndim]
+    config = ModelConfig(
+        network=NetworkConfig(ndim=ndim, diffeomorphic=diffeomorphic, half_resolution=True),
+        inputs=InputConfig(spacing_mm=spacing, shape=shape, margin_vox=0),
+    )
+    torch.manual_seed(0)
+    network = config.network.build()
+    torch.nn.init.normal_(network.flow.weight, std=0.2)
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    model = RegistrationModel("random", Path(), config, weights, {}, "")
+    grid = Grid(shape, np.diag([*spacing, 1.0]))
+    fixed, moving = (Image(0.1 + rng.random(shape, np.float32), grid) for _ in range(2))
+    lattice = model_grid(fixed, config.inputs, multiple=16)
+    here, there = (seen_by_network(one, lattice, config.inputs) for one in (fixed, moving))
+    trained, expected = model._trained, np.zeros((ndim, *lattice.shape))
+    for _ in range(2):
+        image = moved_by(expected, there)
+        said = trained.displacement(
+            0.5 * (trained.estimate(here, image) - trained.estimate(image, here)), here.shape
+        )
+        expected = said + np.stack([moved_by(said, one) for one in expected])
+    found = model.predict(fixed, moving, passes=2).transforms[0]
+    assert np.abs(expected).max() > 0.3
+    np.testing.assert_allclose(
+        found.vectors_mm, on_native_grid(expected.astype(np.float32), lattice, grid), atol=2e-3
+    )
 
 
 def test_an_estimate_and_its_displacement_are_the_answer(folder, rng):
@@ -296,10 +348,22 @@ def test_an_estimate_and_its_displacement_are_the_answer(folder, rng):
     )
 
 
-def test_pytorch_estimates_the_same_as_the_kernels(folder, rng):
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_pytorch_estimates_the_same_as_the_kernels(rng, ndim):
     """The way of graphics cards, here on the CPU."""
-    model = load_model(folder, device="cpu")
-    pair = rng.random((2, 19, 16, 21)).astype(np.float32)
-    said = model._by_torch(*pair)
-    np.testing.assert_allclose(said.mean, model._trained.estimate(*pair), atol=2e-5)
-    np.testing.assert_allclose(said.field, model.displacement_vox(*pair), atol=2e-5)
+    config = ModelConfig(
+        network=NetworkConfig(ndim=ndim, diffeomorphic=True, half_resolution=True),
+        inputs=InputConfig(spacing_mm=(1.0,) * ndim),
+    )
+    torch.manual_seed(0)
+    network = config.network.build()
+    torch.nn.init.normal_(network.flow.weight, std=0.2)
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    here, card = (
+        RegistrationModel("random", Path(), config, weights, {}, "", where) for where in ("cpu", "card")
+    )
+    card.__dict__["network"] = here.network
+    object.__setattr__(card, "device", torch.device("cpu"))
+    pair = rng.random((2, *(19, 16, 21)[:ndim])).astype(np.float32)
+    np.testing.assert_allclose(card._estimate(*pair), here._estimate(*pair), atol=2e-5)
+    np.testing.assert_allclose(card.displacement_vox(*pair), here.displacement_vox(*pair), atol=2e-5)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from regista.learning._passes import answer_in_passes
+import regista.learning._passes as passes_module
+from regista.learning._passes import follow_in_passes
 
-SPACING = (2.0, 2.0, 2.0)
+SPACING = (2.0, 1.5, 2.5)
 
 
 def textured(shape, rng):
@@ -39,8 +40,23 @@ def shifted(image, by):
     return ndimage.shift(image, by, order=1).astype(np.float32)
 
 
+def turning(shape, degrees):
+    """Return the displacement of a turn about the middle in the plane of the first two axes."""
+    index = np.indices(shape) - np.reshape([(n - 1) / 2 for n in shape], (3, 1, 1, 1))
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    turned = [(c - 1) * index[0] - s * index[1], s * index[0] + (c - 1) * index[1], 0 * index[2]]
+    return np.stack(turned).astype(np.float32)
+
+
 def run(estimate, fixed, moving, passes):
-    return answer_in_passes(estimate, lambda field: field, fixed, moving, SPACING[: fixed.ndim], passes)
+    return follow_in_passes(estimate, lambda field: field, fixed, moving, SPACING[: fixed.ndim], passes)
+
+
+@pytest.fixture
+def all_is_followed(monkeypatch):
+    """Follow every answer to its end."""
+    for name in ("GAIN_PER_MM", "GAIN_IN_ALL"):
+        monkeypatch.setattr(passes_module, name, -np.inf)
 
 
 @pytest.mark.parametrize("shape", [(40, 36, 32), (64, 60)])
@@ -50,39 +66,59 @@ def test_each_pass_goes_on_from_the_one_before(shape, rng):
     left = []
     for passes in (1, 2, 3):
         found = run(shifting(0.6), fixed, moving, passes)
-        assert found.shape == (len(shape), *shape)
+        assert found.passes == passes
+        assert found.displacement.shape == (len(shape), *shape)
         middle = tuple(n // 2 for n in shape)
-        left.append(np.linalg.norm(found[(slice(None), *middle)] - by) / np.linalg.norm(by))
+        left.append(np.linalg.norm(found.displacement[(slice(None), *middle)] - by) / np.linalg.norm(by))
     np.testing.assert_allclose(left, [0.4, 0.16, 0.064], atol=0.02)
+
+
+def test_a_later_pass_moves_places_first(rng, all_is_followed):
+    """A shift, then a turn, which do not commute: the turned place is shifted, the same everywhere."""
+    shape = (19, 16, 21)
+    fixed, moving = rng.random((2, *shape), np.float32)
+    shift, turn = np.zeros((3, *shape), np.float32), turning(shape, 20)
+    shift[0] = 2
+    answers = iter([shift, -shift, turn, -turn])
+    found = run(lambda a, b: next(answers), fixed, moving, 2)
+    np.testing.assert_allclose(found.displacement, turn + shift, atol=1e-5)
 
 
 def test_an_answer_that_goes_too_far_is_followed_half_the_way(rng):
     fixed = textured((40, 36, 32), rng)
     by = np.array([2.0, 1.5, -1.0])
     found = run(shifting(2.0), fixed, shifted(fixed, by), 3)
-    np.testing.assert_allclose(found[:, 20, 18, 16], by, atol=0.1)
+    assert found.passes == 0.5
+    np.testing.assert_allclose(found.displacement[:, 20, 18, 16], by, atol=0.1)
 
 
 def test_an_answer_that_goes_astray_is_not_followed(rng):
     fixed = textured((40, 36, 32), rng)
-    assert run(shifting(-1.0), fixed, shifted(fixed, (2.0, 1.5, -1.0)), 3) is None
+    assert run(shifting(-1.0), fixed, shifted(fixed, (2.0, 1.5, -1.0)), 3) == (None, 0.0)
 
 
 def test_images_that_lie_well_stay_whatever_the_network_says_of_them(rng):
     fixed = textured((40, 36, 32), rng)
     noise = np.stack([ndimage.gaussian_filter(rng.standard_normal(fixed.shape), 3) for _ in range(3)])
     noise = (0.5 * noise / noise.std()).astype(np.float32)
-    assert run(lambda a, b: noise if a is fixed else -noise, fixed, fixed + 0, 3) is None
+    assert run(lambda a, b: noise if a is fixed else -noise, fixed, fixed + 0, 3).displacement is None
+
+
+def test_a_small_move_of_images_nearly_alike_is_followed(rng):
+    """Near 1 a measure cannot gain much of itself."""
+    fixed = ndimage.gaussian_filter(textured((40, 36, 32), rng), 1)
+    found = run(shifting(1.0), fixed, shifted(fixed, (0.3, 0.2, -0.2)), 3)
+    np.testing.assert_allclose(found.displacement[:, 20, 18, 16], (0.3, 0.2, -0.2), atol=0.12)
 
 
 def test_what_is_said_both_ways_round_alike_cancels(rng):
     """A bias of the network alone, of 1.5 voxels, moves nothing; with it, the shift is found all the same."""
     fixed = textured((40, 36, 32), rng)
     bias = np.full((3, *fixed.shape), 1.5, np.float32)
-    assert run(lambda a, b: bias, fixed, fixed + 0, 3) is None
+    assert run(lambda a, b: bias, fixed, fixed + 0, 3).displacement is None
     estimate = shifting(0.9)
     found = run(lambda a, b: bias + estimate(a, b), fixed, shifted(fixed, (2, 1, -1)), 3)
-    np.testing.assert_allclose(found[:, 20, 18, 16], (2, 1, -1), atol=0.25)
+    np.testing.assert_allclose(found.displacement[:, 20, 18, 16], (2, 1, -1), atol=0.25)
 
 
 def test_contrast_does_not_matter(rng):
@@ -92,15 +128,56 @@ def test_contrast_does_not_matter(rng):
     by = shifting(1.0)
 
     def estimate(a, b):
-        return by(*(np.where(one > 0, 1, 0).astype(np.float32) for one in (a, b)))
+        return by(*((one > 0.05).astype(np.float32) for one in (a, b)))
 
-    negative = np.where(moved > 0.05, 1.05 - moved, 0).astype(np.float32)
+    inside = ndimage.gaussian_filter((moved > 0.25).astype(np.float32), 0.7)
+    negative = (inside * (1.1 - moved)).astype(np.float32)
     found = run(estimate, fixed, negative, 3)
-    np.testing.assert_allclose(found[:, 20, 18, 16], (2, 1, -1), atol=0.3)
+    np.testing.assert_allclose(found.displacement[:, 20, 18, 16], (2, 1, -1), atol=0.3)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "follows"), [((2.0, 2.0, 2.0), True), ((60.0, 2.0, 2.0), False), ((2.0, 2.0, 60.0), True)]
+)
+def test_the_gain_is_asked_for_each_mm(rng, spacing, follows):
+    """A shift along the first axis is far where voxels are long along it."""
+    fixed = textured((40, 36, 32), rng)
+    moving = shifted(fixed, (2.0, 0.0, 0.0))
+    found = follow_in_passes(shifting(1.0), lambda field: field, fixed, moving, spacing, 2)
+    assert (found.displacement is not None) == follows
+
+
+@pytest.mark.parametrize(
+    ("gains", "kept"),
+    [
+        ([(0.1, 0.1, 0.1), (0.1, 0.1, 0.1)], 0.64),
+        ([(0.1, 0.1, 0.1), (0.5, 0.5, 0.04)], 0.16),  # one measure gains less than .10 × .48 mm
+        ([(0.5, 0.5, 0.01)], None),  # less than .10 × .16 mm
+        ([(0.05, 0.1, 0.1), (0.05, 0.1, 0.1)], 0.64),
+        ([(0.05, 0.1, 0.1), (0.0, 0.1, 0.1)], None),  # worth its way, too little in all
+        ([(np.nan, 0.1, 0.1)], None),
+    ],
+)
+def test_each_measure_must_gain_by_each_mm_and_in_all(monkeypatch, gains, kept):
+    """Voxels of 1 mm; the displacement is the square of the answer, so halves of it are quarters: .16 and .64 mm."""
+    odds = 0.2 + np.cumsum([(0, 0, 0), *gains], 0)
+    rows = iter((1.005 * np.exp(odds) - 0.005) / (1 + np.exp(odds)))
+    monkeypatch.setattr(
+        passes_module.Likeness, "measured", lambda *_: dict(zip("abc", next(rows), strict=True))
+    )
+    flat = np.full((6, 7, 8), 0.5, np.float32)
+    answer = np.zeros((3, 6, 7, 8), np.float32)
+    answer[1] = 0.8
+    found = follow_in_passes(
+        lambda a, b: answer if a is flat else -answer, np.square, flat, flat + 0, (1.0, 1.0, 1.0), 1
+    )
+    assert (found.displacement is None) == (kept is None)
+    if kept is not None:
+        np.testing.assert_allclose(found.displacement[1], kept, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_images_of_one_value_move_nothing(value):
     flat = np.full((16, 16, 16), value, np.float32)
     push = np.full((3, 16, 16, 16), 0.5, np.float32)
-    assert run(lambda a, b: push if a is flat else -push, flat, flat + 0, 2) is None
+    assert run(lambda a, b: push if a is flat else -push, flat, flat + 0, 2).displacement is None

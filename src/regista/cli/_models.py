@@ -140,7 +140,7 @@ def run_model(
     passes: int | None,
     run: Callable[[Plan, Transform | None], Result],
 ) -> Result:
-    """Register by a model: linear stage, one pass of the network, and the engine from there if asked.
+    """Register by a model: linear stage, the network in one pass or several, and the engine from there if asked.
 
     Parameters
     ----------
@@ -163,22 +163,20 @@ def run_model(
     """
     from regista.learning import load_model
     from regista.registration import finish, linear_of
-    from regista.transforms import Affine, Composite
 
     fixed, moving = images["fixed"], images["moving"]
     assert fixed is not None
     assert moving is not None
     model = load_model(name, device)
     model.check(fixed, moving)  # before the linear stages
-    passes = model.passes if passes is None else passes
+    most = model.passes if passes is None else passes
     plan = None if initial is not None else linear_plan(model.settings)
     first = None if plan is None else run(plan, None)
     start = initial if first is None else first.transform
     began = time.perf_counter()
-    predicted = model.predict(fixed, moving, initial=start, passes=passes)
+    predicted, followed = model.answer(fixed, moving, initial=start, passes=most)
     seconds = time.perf_counter() - began
-    kept = not all(isinstance(part, Affine) for part in Composite((predicted,)).flatten().transforms)
-    told: dict[str, Any] = {"model": {**model.describe(), "passes": passes, "kept": kept}}
+    told: dict[str, Any] = {"model": {**model.describe(), "passes": most, "passes_followed": followed}}
     told |= {} if initial is None else {"initial_fixed2moving": linear_of(initial)}
     earlier = None if first is None else first.record
     if refine is None:
@@ -191,10 +189,15 @@ def run_model(
         record = replace(result.record, measures={**found, **told, "refined": True})
         record = record if earlier is None else _joined(earlier, record)
     more = model.warnings(fixed, moving)
-    if not kept:
+    if not followed:
+        then = (
+            "the linear map is kept as it is"
+            if refine is None
+            else "the refinement starts from the linear map"
+        )
         more.append(
-            f"{model.name} found nothing that makes the images noticeably more alike: the linear map is kept as it is "
-            "(--passes 1 takes the network's answer whole)"
+            f"{model.name} found nothing that makes the images noticeably more alike: {then} (--passes 1 takes the network's "
+            "answer whole)"
         )
     record = replace(record, warnings=(*record.warnings, *more))
     timings = {**record.timings, "network": seconds}

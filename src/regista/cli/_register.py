@@ -87,7 +87,9 @@ def register(
     passes: Annotated[
         int | None,
         typer.Option(
-            help="With --model: in how many passes its network answers at most; 1 takes its first answer whole (default: the model's own)."
+            min=1,
+            max=10,
+            help="With --model: in how many passes its network answers at most; 1 takes its first answer whole (default: the model's own).",
         ),
     ] = None,
     device: Annotated[
@@ -251,10 +253,6 @@ def _chosen(
                 "(similarity = {deep = {model = NAME, device = 'cuda'}})"
             )
         return chosen_plan(preset or (None if plan else DEFAULT_PRESET), plan, overrides, outputs)
-    if passes is not None:
-        from regista.learning._model import check_passes
-
-        check_passes(passes)
     if device not in (None, "auto", "cpu", "cuda"):
         raise PlanError(f"--device is 'auto', 'cpu' or 'cuda', got {device!r}")
     if preset is not None or plan is not None:

@@ -153,7 +153,9 @@ def _course(record: Mapping[str, Any]) -> list[str]:
     network = f"network {model['name']} ({purpose}{model['network']}" + (
         f", weights {sha[:12]})" if sha else ")"
     )
-    bending = _of_the_bending(record) if after or model.get("kept", True) else "nothing of its answer is kept"
+    followed, most = model.get("passes_followed", 1), model.get("passes", 1)
+    network += f", {followed:g} of {most} passes followed" if most > 1 else ""
+    bending = _of_the_bending(record) if after or followed else ""
     if not after:
         network += f": {bending}" if bending else ""
     return [

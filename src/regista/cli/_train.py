@@ -47,6 +47,10 @@ def voxelmorph(
         list[str] | None,
         typer.Option(help="Of a folder, take images whose names end so, as T1w in BIDS; repeat for more."),
     ] = None,
+    labels: Annotated[
+        str,
+        typer.Option(help="Of a folder, what names of label maps end in, as dseg in BIDS, derivatives too."),
+    ] = "",
     network: Annotated[
         str, typer.Option(help="voxelmorph-1, voxelmorph-2, unet-2019 or synthmorph.")
     ] = "voxelmorph-2",
@@ -228,7 +232,7 @@ def voxelmorph(
     outputs = [output / name for name in FILES]
     begins = restart or not (output / FILES[-1]).exists()  # what goes on has its weights
     keep_inputs(outputs, [data, *([start_file(start)] if start is not None and begins else [])])
-    dataset = read_dataset(data, suffix or ())
+    dataset = read_dataset(data, suffix or (), labels)
     keep_inputs(outputs, [path for scan in dataset.scans for path in (scan.image, scan.labels)])
     subjects = split_subjects(dataset, validation, test, seed)
     unlabelled = [scan.image for scan in dataset.of(subjects["train"]).scans if scan.labels is None]

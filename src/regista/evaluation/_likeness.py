@@ -1,4 +1,4 @@
-"""How alike two images are, by measures that no metric of a registration is."""
+"""How alike two images are, of whatever contrasts: information shared, local correlation, and edges that meet."""
 
 from __future__ import annotations
 
@@ -16,10 +16,24 @@ _CURVED, _CURVED_SHARE = 0.08, 0.45
 """Variance that only a curve explains, of all and of what is explained, in images of two contrasts. Of aligned T1 and T2 it is
 0.11 and more of all, nearly all of what is explained; of one contrast, aligned or not, 0.1 at most or less than the share."""
 _ENOUGH = 500
+_LITTLE = 0.005
+"""Likeness below which more and less do not differ."""
 
 
 def log_ratio(value: float, other: float) -> float:
-    return float(np.log((max(value, 0) + 0.005) / (max(other, 0) + 0.005)))
+    return float(np.log((max(value, 0) + _LITTLE) / (max(other, 0) + _LITTLE)))
+
+
+def log_odds(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the log odds of measures between 0 and 1, whose gains weigh alike near either end: from .94 little of a ratio is left.
+
+    Examples
+    --------
+    >>> np.round(log_odds(np.array([0.1, 0.2, 0.8, 0.9])), 2).tolist()
+    [-2.15, -1.37, 1.37, 2.15]
+    """
+    within = np.clip(values, 0, 1)
+    return np.asarray(np.log((within + _LITTLE) / (1 + _LITTLE - within)))
 
 
 class Likeness:

@@ -1,4 +1,4 @@
-"""Scans of a BIDS dataset: anatomical images, and label maps where they lie beside them or in derivatives.
+"""Scans of a BIDS dataset: anatomical images, and label maps where they are asked for.
 
 K. J. Gorgolewski et al., "The brain imaging data structure, a format for organizing and describing outputs of neuroimaging
 experiments", Scientific Data 3, 2016.
@@ -6,6 +6,7 @@ experiments", Scientific Data 3, 2016.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +17,12 @@ from regista.io import stem_of, suffix_of
 DESCRIPTION = "dataset_description.json"
 """What every BIDS dataset holds."""
 _FILES = (".nii", ".nii.gz")
-_LABELS = "dseg"
-_NO_SCANS = (_LABELS, "mask", "probseg")
-_NAMED = ("sub", "ses", "space")
-"""Entities that a label map shares with its image."""
-_FURTHER = ("acq", "ce", "rec", "run", "echo", "part")
-"""Entities that tell label maps of several images apart, where they are named."""
+_PLACES = ("sub-*/anat/*", "sub-*/ses-*/anat/*")
+_NO_SCANS = ("dseg", "mask", "defacemask", "probseg")
+_NO_PARTS = ("phase", "real", "imag")
+"""Of complex images."""
+_SHARED = ("sub", "ses", "space")
+"""Entities that a label map and its image have both, or neither."""
 
 
 class BidsFile(NamedTuple):
@@ -37,89 +38,136 @@ def is_bids(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file()
 
 
-def parse_bids(path: Path) -> BidsFile:
-    """Return what a BIDS name says.
+def ends_in(stem: str, words: Sequence[str]) -> bool:
+    """Tell whether a name ends in one of some words, as names of images do: after a ``_`` or ``-``, or whole.
 
     Examples
     --------
-    >>> found = parse_bids(Path("sub-01_ses-2_T1w.nii.gz"))
+    >>> ends_in("sub-01_desc-brain_T1w", ["desc-brain_T1w"]), ends_in("p1_t1", ["1"])
+    (True, False)
+    """
+    return any(re.search(rf"(^|[_-]){re.escape(word.lstrip('_-'))}$", stem) for word in words)
+
+
+def parse_bids(path: Path) -> BidsFile:
+    """Return what a BIDS name says; a space of the name ``orig`` is the subject's own, as without one.
+
+    Examples
+    --------
+    >>> found = parse_bids(Path("sub-01_ses-2_space-orig_T1w.nii.gz"))
     >>> found.entities, found.suffix
     ({'sub': '01', 'ses': '2'}, 'T1w')
     """
     *pairs, suffix = stem_of(path).split("_")
     entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
+    if entities.get("space") == "orig":
+        del entities["space"]
     return BidsFile(path, entities, suffix)
 
 
-def find_bids(folder: Path, suffixes: Sequence[str] = ()) -> list[tuple[Path, str, Path | None]]:
+def find_bids(
+    folder: Path, suffixes: Sequence[str] = (), labels: str = ""
+) -> list[tuple[Path, str, Path | None]]:
     """Return image, subject and label map of every scan of a dataset.
 
     Parameters
     ----------
     folder : Path
-        With ``dataset_description.json``. Images are those in ``sub-…/anat`` or ``sub-…/ses-…/anat``; of derived
-        ones those in a subject's own space, if there are such. Label maps (``_dseg``) lie anywhere below, ``derivatives``
-        included, and have the subject, session and space of their image.
+        With ``dataset_description.json``. Images are those in ``sub-…/anat`` and ``sub-…/ses-…/anat``; of derived ones those in
+        a subject's own space, if there are such.
     suffixes : sequence of str
-        Which images: ``T1w``. Without them all must have the same.
+        What names of images end in: ``T1w``, ``desc-brain_T1w``. Without it all must be of one kind.
+    labels : str
+        What names of label maps end in: ``dseg``, ``desc-aseg_dseg``. They lie in the same places or in those of a dataset in
+        ``derivatives``, have the subject, session and space of their image, and all else that they are named by in common with it.
+        Without it no label maps are taken.
 
     Raises
     ------
     FormatError
-        If there are none, if they are of several suffixes and none is chosen, or if an image has several label maps.
+        If there are no images, they are of several kinds and none is chosen, a scan has several images or label maps, a file is a link
+        to none, or no scan has label maps that are asked for.
     """
-    files = [parse_bids(path) for path in sorted(folder.rglob("sub-*")) if suffix_of(path) in _FILES]
-    scans = [one for one in files if _is_anatomical(one.path, folder) and one.suffix not in _NO_SCANS]
-    native = [one for one in scans if "space" not in one.entities]
-    scans = native or scans
-    found = sorted({one.suffix for one in scans})
+    kinds = (*_NO_SCANS, *([labels] if labels else []))
+    scans = [one for one in _files(folder, _PLACES) if not ends_in(stem_of(one.path), kinds)]
+    scans = [one for one in scans if one.entities.get("part") not in _NO_PARTS]
+    native = {_of(one) for one in scans if "space" not in one.entities}
+    scans = [one for one in scans if "space" not in one.entities or _of(one) not in native]
     if not scans:
         raise FormatError(
             f"{folder} is a BIDS dataset without images in sub-…/anat or sub-…/ses-…/anat ({', '.join(_FILES)}): name another "
             "folder, or list images in a CSV file"
         )
-    unknown = [one for one in suffixes if one not in found]
-    if unknown:
+    for word in suffixes:
+        if not any(ends_in(stem_of(one.path), [word]) for one in scans):
+            raise FormatError(
+                f"{folder} holds no image in sub-…/anat that ends in _{word}; there are {_counted(scans)}"
+            )
+    if not suffixes and len({one.suffix for one in scans}) > 1:
         raise FormatError(
-            f"{folder} holds no image that ends in _{unknown[0]} in sub-…/anat; there are {_counted(scans)}"
+            f"{folder} holds images of several kinds, {_counted(scans)}: choose by --suffix {scans[0].suffix}, once or for several"
         )
-    if not suffixes and len(found) > 1:
+    chosen = [one for one in scans if not suffixes or ends_in(stem_of(one.path), suffixes)]
+    _refuse_versions(chosen, folder)
+    _refuse_broken_links(chosen)
+    maps: list[BidsFile] = []
+    if labels:
+        places = [*_PLACES, *(f"derivatives/{deep}{one}" for deep in ("", "*/") for one in _PLACES)]
+        maps = [one for one in _files(folder, places) if ends_in(stem_of(one.path), [labels])]
+    found = [(one.path, f"sub-{one.entities['sub']}", _labels_of(one, maps, folder)) for one in chosen]
+    if labels and not any(drawn for _, _, drawn in found):
         raise FormatError(
-            f"{folder} holds images of several kinds, {_counted(scans)}: choose one by --suffix {found[0]}, or several by more of it"
+            f"{folder} holds no label map that ends in _{labels} and belongs to {chosen[0].path.relative_to(folder)} or another of its "
+            "images, beside them or in derivatives: list images and labels in a CSV file with the columns image,subject,labels"
         )
-    chosen = [one for one in scans if not suffixes or one.suffix in suffixes]
-    labels = [one for one in files if one.suffix == _LABELS]
-    return [(one.path, f"sub-{one.entities['sub']}", _labels_of(one, labels, folder)) for one in chosen]
+    return found
 
 
-def _is_anatomical(path: Path, folder: Path) -> bool:
-    """Tell whether a file lies where a dataset has its own anatomical images."""
-    match path.parent.relative_to(folder).parts:
-        case (subject, "anat"):
-            return subject.startswith("sub-")
-        case (subject, session, "anat"):
-            return subject.startswith("sub-") and session.startswith("ses-")
-    return False
+def _files(folder: Path, places: Sequence[str]) -> list[BidsFile]:
+    paths = {path for place in places for path in folder.glob(place) if suffix_of(path) in _FILES}
+    return [one for one in map(parse_bids, sorted(paths)) if "sub" in one.entities]
 
 
-def _labels_of(scan: BidsFile, labels: Sequence[BidsFile], folder: Path) -> Path | None:
-    """Return the label map of a scan: that which shares its subject, session and space, and most of what else it is named by."""
+def _of(scan: BidsFile) -> tuple[str, str, str]:
+    return scan.entities["sub"], scan.entities.get("ses", ""), scan.suffix
 
-    def same(one: BidsFile, names: Sequence[str]) -> bool:
-        return all(one.entities.get(name) == scan.entities.get(name) for name in names)
 
-    fitting = [one for one in labels if same(one, _NAMED)]
-    if len(fitting) > 1:
-        fitting = [one for one in fitting if same(one, _FURTHER)]
+def _refuse_versions(scans: Sequence[BidsFile], folder: Path) -> None:
+    """Refuse several files of one scan: raw and without its skull, or in two formats."""
+    known: dict[object, Path] = {}
+    for one in scans:
+        scan = (one.suffix, *sorted(item for item in one.entities.items() if item[0] != "desc"))
+        other = known.setdefault(scan, one.path)
+        if other is not one.path:
+            raise FormatError(
+                f"{other.relative_to(folder)} and {one.path.relative_to(folder)} are one scan: choose one by --suffix, as in "
+                f"--suffix desc-brain_{one.suffix}, or list images in a CSV file"
+            )
+
+
+def _refuse_broken_links(scans: Sequence[BidsFile]) -> None:
+    for one in scans:
+        if one.path.is_symlink() and not one.path.exists():
+            raise FormatError(
+                f"{one.path} is a link to a file that is not here: fetch it (of DataLad: datalad get)"
+            )
+
+
+def _labels_of(scan: BidsFile, maps: Sequence[BidsFile], folder: Path) -> Path | None:
+    def fits(one: BidsFile) -> bool:
+        named = [name for name in one.entities if name not in ("desc", "label", "seg", "atlas")]
+        return all(one.entities.get(name) == scan.entities.get(name) for name in (*_SHARED, *named))
+
+    fitting = [one for one in maps if fits(one)]
     if len(fitting) > 1:
         names = " and ".join(str(one.path.relative_to(folder)) for one in fitting[:2])
         raise FormatError(
-            f"{scan.path.relative_to(folder)} has {len(fitting)} label maps ({names}): list images and labels in a CSV file with the "
-            "columns image,subject,labels"
+            f"{scan.path.relative_to(folder)} has {len(fitting)} label maps ({names}): say more of the name by --labels, or list images "
+            "and labels in a CSV file with the columns image,subject,labels"
         )
     return fitting[0].path if fitting else None
 
 
 def _counted(scans: Sequence[BidsFile]) -> str:
-    counts = {one: sum(scan.suffix == one for scan in scans) for one in sorted({s.suffix for s in scans})}
+    counts = {kind: sum(one.suffix == kind for one in scans) for kind in sorted({s.suffix for s in scans})}
     return ", ".join(f"{name} ({count})" for name, count in counts.items())

@@ -12,7 +12,7 @@ import numpy as np
 
 from regista.core import FormatError, PlanError
 from regista.io import stem_of, suffix_of
-from regista.learning._bids import find_bids, is_bids
+from regista.learning._bids import ends_in, find_bids, is_bids
 
 _IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".mgh", ".mgz", ".png")
 _LABEL_WORDS = ("labels", "label", "dseg", "seg")
@@ -84,7 +84,7 @@ class Dataset:
         return Dataset(scans=tuple(self.scans[n] for n in keep), pairs=pairs)
 
 
-def read_dataset(path: Path, suffixes: Sequence[str] = ()) -> Dataset:
+def read_dataset(path: Path, suffixes: Sequence[str] = (), labels: str = "") -> Dataset:
     """Read which scans to train on.
 
     Parameters
@@ -97,6 +97,8 @@ def read_dataset(path: Path, suffixes: Sequence[str] = ()) -> Dataset:
         ``_seg`` or ``_dseg`` in place of the last part of its name or after it.
     suffixes : sequence of str
         Of a folder, take images whose names end so: ``T1w`` (default: all; a BIDS dataset then must have one kind).
+    labels : str
+        Of a folder, what names of label maps end in: ``dseg`` (default: as above; of a BIDS dataset none are taken).
 
     Returns
     -------
@@ -110,9 +112,9 @@ def read_dataset(path: Path, suffixes: Sequence[str] = ()) -> Dataset:
     """
     if path.is_dir():
         if is_bids(path):
-            found = find_bids(path, suffixes)
+            found = find_bids(path, suffixes, labels)
             return Dataset(scans=tuple(ScanFile(image=i, subject=s, labels=m) for i, s, m in found))
-        return _from_folder(path, suffixes)
+        return _from_folder(path, suffixes, labels)
     if not path.is_file():
         raise FormatError(
             f"{path} does not exist: name a folder of images, or a CSV file with the columns {_COLUMNS}"
@@ -121,8 +123,9 @@ def read_dataset(path: Path, suffixes: Sequence[str] = ()) -> Dataset:
         raise FormatError(
             f"{path} is neither a folder nor a .csv file: name a folder of images, or list them in a CSV file"
         )
-    if suffixes:
-        raise FormatError(f"--suffix chooses images of a folder, and {path} is a list: leave it out")
+    if suffixes or labels:
+        word = "--suffix" if suffixes else "--labels"
+        raise FormatError(f"{word} chooses files of a folder, and {path} is a list: leave it out")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
@@ -177,13 +180,16 @@ def subject_of(path: Path) -> str:
     return found[0] if found else stem_of(path).split("_")[0]
 
 
-def _from_folder(folder: Path, suffixes: Sequence[str]) -> Dataset:
+def _from_folder(folder: Path, suffixes: Sequence[str], labels_word: str) -> Dataset:
     files = sorted(
         file
         for file in folder.rglob("*")
         if suffix_of(file) in _IMAGES and not any(part.startswith(".") for part in file.parts)
     )
-    images = [file for file in files if not _NO_SCAN.search(stem_of(file))]
+    own = [labels_word] if labels_word else []
+    images = [
+        file for file in files if not _NO_SCAN.search(stem_of(file)) and not ends_in(stem_of(file), own)
+    ]
     if files and not images:
         raise FormatError(
             f"{folder} holds no images, only files named like label maps and masks ({files[0].name}): list label maps in a "
@@ -194,11 +200,10 @@ def _from_folder(folder: Path, suffixes: Sequence[str]) -> Dataset:
             f"{folder} holds no images ({', '.join(_IMAGES)}): name another folder, or a CSV file"
         )
     if suffixes:
-        ends = tuple(f"_{one}" for one in suffixes)
-        wanted = [file for file in images if stem_of(file).endswith(ends)]
+        wanted = [file for file in images if ends_in(stem_of(file), suffixes)]
         if not wanted:
             raise FormatError(
-                f"{folder} holds no image whose name ends in {' or '.join(ends)}; one of them is {images[0].name}"
+                f"{folder} holds no image whose name ends in {' or '.join(suffixes)}; one of its images is {images[0].name}"
             )
         images = wanted
     known = {(file.parent, stem_of(file)): file for file in files}
@@ -206,9 +211,14 @@ def _from_folder(folder: Path, suffixes: Sequence[str]) -> Dataset:
     for image in images:
         stem = stem_of(image)
         begin = stem.rsplit("_", 1)[0]
-        names = [f"{base}_{word}" for base in (stem, begin) for word in _LABEL_WORDS]
+        names = [f"{base}_{word}" for base in (stem, begin) for word in own or _LABEL_WORDS]
         labels = next((known[image.parent, n] for n in names if (image.parent, n) in known), None)
         scans.append(ScanFile(image=image, subject=subject_of(image), labels=labels))
+    if own and not any(scan.labels for scan in scans):
+        raise FormatError(
+            f"{folder} holds no label map named like an image with _{labels_word}, as of {images[0].name}: list images and labels "
+            "in a CSV file with the columns image,subject,labels"
+        )
     return Dataset(scans=tuple(scans))
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,7 @@ from regista.learning._checkpoint import CHECKPOINT, SETTINGS, WEIGHTS, read_set
 from regista.learning._config import ModelConfig
 from regista.learning._device import local_device
 from regista.learning._inference import TrainedNetwork, check_finite
-from regista.learning._passes import answer_in_passes
+from regista.learning._passes import Followed, follow_in_passes
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
 from regista.similarity import METRIC_KIND, load_metric_model, missing_folder, model_folders
 from regista.transforms import Affine, Composite, DisplacementField, Transform
@@ -53,6 +52,8 @@ class RegistrationModel:
         Of the file of its weights.
     device : str
         Where it predicts: 'cpu' (without PyTorch) or 'cuda'.
+    passes : int
+        In how many passes at most it registers, unless `predict` is told otherwise.
 
     Attributes
     ----------
@@ -67,6 +68,7 @@ class RegistrationModel:
     settings: dict[str, Any]
     weights_sha256: str
     device: str = "cpu"
+    passes: int = 1
 
     @cached_property
     def network(self) -> RegistrationNetwork:
@@ -90,12 +92,8 @@ class RegistrationModel:
             "purpose": self.settings.get("purpose", ""),
             "spacing_mm": list(self.config.inputs.spacing_mm),
             "device": self.device,
+            "passes": self.passes,
         }
-
-    @property
-    def passes(self) -> int:
-        """In how many passes at most it registers, unless `predict` is told otherwise."""
-        return int(self.settings.get("passes", 1))
 
     def check(self, fixed: Image, moving: Image) -> None:
         """Refuse images that the network cannot take.
@@ -146,14 +144,14 @@ class RegistrationModel:
             their word).
         passes : int, optional
             1: what the network says. More: at most so many passes, in each of which it sees the moving image as it is warped so
-            far and is asked both ways round; each is kept, by halves, as far as the images become more alike by it, for
-            three measures that training does not use (default: what the model's settings say, or 1).
+            far and is asked both ways round; each is followed, by halves, as far as the images become more alike by three
+            measures (default: the model's own number).
 
         Returns
         -------
         Composite
-            A `DisplacementField` on the grid of `fixed`, then the linear map; that map alone where, of several passes, none made the
-            images noticeably more alike.
+            A `DisplacementField` on the grid of `fixed`, then the linear map; that map alone where, of several passes, none made
+            the images noticeably more alike.
 
         Raises
         ------
@@ -162,25 +160,30 @@ class RegistrationModel:
         PlanError
             If the start is not linear, or `passes` is no whole number from 1 to 10.
         """
+        return self.answer(fixed, moving, initial, passes).transform
+
+    def answer(
+        self, fixed: Image, moving: Image, initial: Transform | None = None, passes: int | None = None
+    ) -> Prediction:
+        """Return what `predict` does, and in how many passes it was found."""
         self.check(fixed, moving)
-        passes = check_passes(self.passes if passes is None else passes)
+        passes = self.passes if passes is None else check_passes(passes)
         linear = _linear(initial, self.config.network.ndim)
+        affine = Affine(linear.matrix, fixed.space, moving.space)
         lattice = model_grid(fixed, self.config.inputs, multiple=self.config.network.sizes.factor)
         here = seen_by_network(fixed, lattice, self.config.inputs)
         there = seen_by_network(moving, lattice, self.config.inputs, linear)
-        affine = Affine(linear.matrix, fixed.space, moving.space)
-        vectors: NDArray[np.float32] | None
         if passes == 1:
-            vectors = self.displacement_vox(here, there)
+            found = Followed(self.displacement_vox(here, there), 1.0)
         else:
-            spacing = self.config.inputs.spacing_mm
-            vectors = answer_in_passes(
-                self._estimate, self._displacement(here.shape), here, there, spacing, passes
-            )
-        if vectors is None:
-            return Composite((affine,))
-        field = on_native_grid(vectors, lattice, fixed.grid)
-        return Composite((DisplacementField(field, fixed.grid, fixed.space, fixed.space), affine))
+            displacement = partial(self._trained.displacement, shape=here.shape)
+            spacing_mm = self.config.inputs.spacing_mm
+            found = follow_in_passes(self._estimate, displacement, here, there, spacing_mm, passes)
+        if found.displacement is None:
+            return Prediction(Composite((affine,)), 0.0)
+        field = on_native_grid(found.displacement, lattice, fixed.grid)
+        forward = DisplacementField(field, fixed.grid, fixed.space, fixed.space)
+        return Prediction(Composite((forward, affine)), found.passes)
 
     def displacement_vox(
         self, fixed: NDArray[np.float32], moving: NDArray[np.float32]
@@ -208,10 +211,7 @@ class RegistrationModel:
         found = self._by_torch(fixed, moving).mean
         return found if found.ndim == 4 else found[:, None]
 
-    def _displacement(self, shape: tuple[int, ...]) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        return lambda estimate: self._trained.displacement(estimate, shape)
-
-    def _by_torch(self, fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> _Said:
+    def _by_torch(self, fixed: NDArray[np.float32], moving: NDArray[np.float32]) -> _Motion:
         import torch
 
         torch.set_num_threads(get_threads())
@@ -224,10 +224,25 @@ class RegistrationModel:
                 np.ascontiguousarray(one[0].float().cpu().numpy()) for one in (motion.field, motion.mean)
             )
         check_finite(field)
-        return _Said(field, mean)
+        return _Motion(field, mean)
 
 
-class _Said(NamedTuple):
+class Prediction(NamedTuple):
+    """What a network makes of a pair.
+
+    Parameters
+    ----------
+    transform : Composite
+        A `DisplacementField`, then a linear map; or that map alone.
+    passes : float
+        How many passes of the network were followed: 0 of that map alone, 1.5 of one and a half.
+    """
+
+    transform: Composite
+    passes: float
+
+
+class _Motion(NamedTuple):
     """The displacement, voxels, and the field or velocity it comes from, on the network's own lattice."""
 
     field: NDArray[np.float32]
@@ -242,9 +257,10 @@ def check_passes(passes: int) -> int:
     PlanError
         If it is no whole number from 1 to `MOST_PASSES`.
     """
-    if isinstance(passes, bool) or not isinstance(passes, int) or not 1 <= passes <= MOST_PASSES:
+    whole = isinstance(passes, int | np.integer) and not isinstance(passes, bool)
+    if not whole or not 1 <= passes <= MOST_PASSES:
         raise PlanError(f"passes of a network are a whole number from 1 to {MOST_PASSES}, got {passes!r}")
-    return passes
+    return int(passes)
 
 
 def _linear(initial: Transform | None, ndim: int) -> Affine:
@@ -316,8 +332,12 @@ def load_model(name: str | Path, device: str = "auto") -> RegistrationModel:
             f"the model {folder.name!r} is a similarity metric and registers nothing by itself: name it in a plan, "
             f'similarity = {{deep = "{name}"}}'
         )
+    try:
+        passes = check_passes(settings.get("passes", 1))
+    except PlanError as error:
+        raise FormatError(f"{folder / SETTINGS}: {error}") from None
     weights, sha256 = read_weights(folder / WEIGHTS)
-    model = RegistrationModel(folder.name, folder, config, weights, settings, sha256, device)
+    model = RegistrationModel(folder.name, folder, config, weights, settings, sha256, device, passes)
     try:
         model._trained  # noqa: B018 (which fits, or does not)
     except ValueError as error:
