@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from regista.cli import app
 from regista.cli._models import _joined, linear_plan
+from regista.cli._train import stop_told
 from regista.core import Image, PlanError, RunRecord
 from regista.io import read, read_transform, write
 from regista.learning import load_model
@@ -240,6 +241,25 @@ def test_a_network_in_the_place_of_a_metric_is_told(trained, slices, tmp_path):
             assert part in refused.stderr
 
 
+def test_a_training_that_is_stopped_says_that_it_can_go_on(tmp_path, capsys):
+    for there in (False, True):
+        with pytest.raises(KeyboardInterrupt), stop_told(tmp_path / "checkpoint.pt", speaks=True):
+            raise KeyboardInterrupt
+        assert ("the same command goes on from there" in capsys.readouterr().err) == there
+        (tmp_path / "checkpoint.pt").touch()
+
+
+def test_scans_without_labels_are_told_where_others_have_them(slices, table, tmp_path):
+    rows = [{"image": slices / f"p{n}_t1.nii.gz", "labels": slices / f"p{n}_labels.nii.gz"} for n in range(4)]
+    rows[1]["labels"] = ""
+    listed = table(tmp_path / "scans.csv", rows)
+    told = call(
+        "train", "voxelmorph", listed, "-o", tmp_path / "m", "--steps", 1, "--half-resolution", "--threads", 1
+    )
+    assert told.exit_code == 0, told.output
+    assert "1 of 4 scans have no labels" in told.stderr
+
+
 @pytest.mark.parametrize("refined", [False, True])
 def test_register_by_a_model(trained, slices, tmp_path, refined):
     more = ("--refine", "2d", "--set", "stages.diffeomorphic.steps=[3,3,3,3,3]") if refined else ()
@@ -267,7 +287,7 @@ def test_an_answer_that_helps_nothing_is_not_kept_and_that_is_told(trained, slic
     assert done.exit_code == 0, done.output
     assert "found nothing that makes the images noticeably more alike" in done.stderr
     assert "--passes 1" in done.stderr
-    assert "0 of 3 passes followed" in done.stdout
+    assert ": not followed (in 3 passes at most)" in done.stdout
     record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
     assert (record["measures"]["model"]["passes"], record["measures"]["model"]["passes_followed"]) == (3, 0)
     there = read_transform(tmp_path / "out" / "fixed2moving.h5")

@@ -30,6 +30,10 @@ def test_a_folder_is_read_with_its_labels_and_subjects(slices):
     ]
 
 
+def test_a_folder_may_be_named_by_a_way_up(slices):
+    assert len(read_dataset(slices / ".." / slices.name).scans) == 5
+
+
 def test_a_table_of_pairs_keeps_both_scans_with_one_subject(slices, table):
     rows = [
         {"fixed": "p0_t1.nii.gz", "moving": "p1_t1.nii.gz", "subject": "a", "split": "train"},
@@ -268,7 +272,7 @@ def test_label_maps_of_a_bids_dataset_are_those_of_the_scan(bids):
         read_dataset(bids, labels="dseg")
     aseg = read_dataset(bids, labels="desc-aseg_dseg").scans[0].labels
     assert aseg.name == "sub-01_desc-aseg_dseg.nii.gz"
-    with pytest.raises(FormatError, match=r"no label map that ends in _aparc"):
+    with pytest.raises(FormatError, match=r"no label map that ends in _aparc .*there are .*dseg \(6\)"):
         read_dataset(bids, labels="aparc")
 
 
@@ -285,6 +289,8 @@ def test_a_derived_bids_dataset_gives_images_in_the_subjects_own_space_where_the
         FormatError, match=r"are one scan: choose one by --suffix, as in --suffix desc-brain_T1w"
     ):
         read_dataset(derived)
+    with pytest.raises(FormatError, match=r"derivatives/drawn has such"):
+        read_dataset(bids, ["desc-brain_T1w"])
     (chosen,) = read_dataset(derived, ["desc-brain_T1w"]).scans
     assert chosen.image.name == "sub-01_desc-brain_T1w.nii.gz"
 
@@ -297,6 +303,14 @@ def test_images_of_several_kinds_in_a_bids_dataset_are_chosen_from(bids):
     assert len(read_dataset(bids, ["T1w", "T2w"]).scans) == 6
     with pytest.raises(FormatError, match="ends in _FLAIR"):
         read_dataset(bids, ["T1w", "FLAIR"])
+
+
+def test_a_folder_laid_out_as_bids_without_its_description_is_told(bids):
+    (bids / "dataset_description.json").unlink()
+    with pytest.raises(
+        FormatError, match=r"laid out as a BIDS dataset, and has no dataset_description\.json"
+    ):
+        read_dataset(bids, ["T1w"], labels="aparc")
 
 
 def test_bids_datasets_that_give_no_scans_are_refused(bids, tmp_path):

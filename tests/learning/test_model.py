@@ -285,7 +285,9 @@ def test_passes_are_the_models_own_unless_told_otherwise(folder, make_grid, rng)
     (kept,) = model.predict(fixed, moving, initial=start).transforms
     np.testing.assert_allclose(kept.matrix, start.matrix)
     assert len(model.predict(fixed, moving, initial=start, passes=1).transforms) == 2
-    assert model.answer(fixed, moving, initial=start).passes == 0
+    record = model.answer(fixed, moving, initial=start).record
+    assert (record["passes"], record["passes_followed"]) == (3, 0)
+    assert record["likeness_before"] == record["likeness_after"]
     assert model.predict(fixed, moving, passes=np.int64(1)).transforms
     for passes in (0, 11, 1.5, True):
         with pytest.raises(PlanError, match="a whole number from 1 to 10"):

@@ -89,12 +89,15 @@ def test_an_answer_that_goes_too_far_is_followed_half_the_way(rng):
     by = np.array([2.0, 1.5, -1.0])
     found = run(shifting(2.0), fixed, shifted(fixed, by), 3)
     assert found.passes == 0.5
+    assert all(found.after[name] > found.before[name] + 0.1 for name in ("nmi", "lncc", "edges"))
     np.testing.assert_allclose(found.displacement[:, 20, 18, 16], by, atol=0.1)
 
 
 def test_an_answer_that_goes_astray_is_not_followed(rng):
     fixed = textured((40, 36, 32), rng)
-    assert run(shifting(-1.0), fixed, shifted(fixed, (2.0, 1.5, -1.0)), 3) == (None, 0.0)
+    found = run(shifting(-1.0), fixed, shifted(fixed, (2.0, 1.5, -1.0)), 3)
+    assert (found.displacement, found.passes) == (None, 0)
+    assert found.before == found.after
 
 
 def test_images_that_lie_well_stay_whatever_the_network_says_of_them(rng):

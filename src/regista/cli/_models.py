@@ -169,14 +169,13 @@ def run_model(
     assert moving is not None
     model = load_model(name, device)
     model.check(fixed, moving)  # before the linear stages
-    most = model.passes if passes is None else passes
     plan = None if initial is not None else linear_plan(model.settings)
     first = None if plan is None else run(plan, None)
     start = initial if first is None else first.transform
     began = time.perf_counter()
-    predicted, followed = model.answer(fixed, moving, initial=start, passes=most)
+    predicted, answered = model.answer(fixed, moving, initial=start, passes=passes)
     seconds = time.perf_counter() - began
-    told: dict[str, Any] = {"model": {**model.describe(), "passes": most, "passes_followed": followed}}
+    told: dict[str, Any] = {"model": answered}
     told |= {} if initial is None else {"initial_fixed2moving": linear_of(initial)}
     earlier = None if first is None else first.record
     if refine is None:
@@ -189,7 +188,7 @@ def run_model(
         record = replace(result.record, measures={**found, **told, "refined": True})
         record = record if earlier is None else _joined(earlier, record)
     more = model.warnings(fixed, moving)
-    if not followed:
+    if not answered["passes_followed"]:
         then = (
             "the linear map is kept as it is"
             if refine is None

@@ -153,10 +153,10 @@ def _course(record: Mapping[str, Any]) -> list[str]:
     network = f"network {model['name']} ({purpose}{model['network']}" + (
         f", weights {sha[:12]})" if sha else ")"
     )
-    followed, most = model.get("passes_followed", 1), model.get("passes", 1)
-    network += f", {followed:g} of {most} passes followed" if most > 1 else ""
-    bending = _of_the_bending(record) if after or followed else ""
-    if not after:
+    bending = _of_the_bending(record)
+    if "likeness_after" in model:
+        network += f": {_of_the_passes(model)}"
+    elif not after:
         network += f": {bending}" if bending else ""
     return [
         *(f"before the network: {line}" for line in before),
@@ -164,6 +164,20 @@ def _course(record: Mapping[str, Any]) -> list[str]:
         *(f"after it: {line}" for line in after),
         *([f"network and refinement: {bending}"] if after and bending else []),
     ]
+
+
+def _of_the_passes(model: Mapping[str, Any]) -> str:
+    """Return how far a network was followed, and how alike the images became on its grid."""
+    from regista.reporting import MEASURES
+
+    followed, most = model["passes_followed"], model["passes"]
+    if not followed:
+        return f"not followed (in {most} passes at most)"
+    told = (
+        f"{word} {model['likeness_before'][name]:.2f} → {model['likeness_after'][name]:.2f}"
+        for name, word in MEASURES.items()
+    )
+    return f"followed for {followed:g} of {most} passes, {', '.join(told)}"
 
 
 def _of_the_bending(record: Mapping[str, Any]) -> str:

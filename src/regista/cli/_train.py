@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -235,6 +237,12 @@ def voxelmorph(
     dataset = read_dataset(data, suffix or (), labels)
     keep_inputs(outputs, [path for scan in dataset.scans for path in (scan.image, scan.labels)])
     subjects = split_subjects(dataset, validation, test, seed)
+    bare = [scan for scan in dataset.scans if scan.labels is None]
+    if 0 < len(bare) < len(dataset.scans) and not labels_weight:
+        complain(
+            f"Warning: {len(bare)} of {len(dataset.scans)} scans have no labels (first {bare[0].image}): parts of the data that hold such "
+            "are measured without Dice, and weights are then chosen by the loss"
+        )
     unlabelled = [scan.image for scan in dataset.of(subjects["train"]).scans if scan.labels is None]
     if synthesis == "labels" and unlabelled:
         raise PlanError(
@@ -326,7 +334,7 @@ def voxelmorph(
             alignment=align,
             passes=passes,
         )
-        with progress_bar(show, rounds=True) as progress:
+        with stop_told(output / FILES[-1], speaks), progress_bar(show, rounds=True) as progress:
             result, tested = fit(
                 parts,
                 output,
@@ -340,6 +348,17 @@ def voxelmorph(
     if speaks:
         _tell(output, result, tested, quiet, as_json)
     return 0
+
+
+@contextmanager
+def stop_told(checkpoint: Path, speaks: bool) -> Iterator[None]:
+    """Say where a training that is stopped goes on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if speaks and checkpoint.exists():
+            complain(f"{checkpoint} holds the training so far: the same command goes on from there")
+        raise
 
 
 def _per_axis(option: str, values: list[Number], ndim: int) -> tuple[Number, ...]:

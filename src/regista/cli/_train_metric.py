@@ -73,7 +73,7 @@ def deep_metric(
     """
     from regista.cli._outputs import check_folder, keep_inputs
     from regista.cli._progress import progress_bar
-    from regista.cli._train import FILES, tell_trained
+    from regista.cli._train import FILES, stop_told, tell_trained
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import MetricConfig, MetricOrigin, PatchConfig, fit_metric, read_pairs, split_pairs
@@ -112,7 +112,7 @@ def deep_metric(
             _prepared([files[n] for n in parts[part]], config, not trust_alignment, show)
             for part in ("train", "validation")
         )
-        with progress_bar(show, rounds=True) as progress:
+        with stop_told(outputs[-1], speaks=True), progress_bar(show, rounds=True) as progress:
             result = fit_metric(
                 config,
                 train,

@@ -38,6 +38,11 @@ def is_bids(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file()
 
 
+def looks_bids(folder: Path) -> bool:
+    """Tell whether a folder is laid out like a BIDS dataset, described or not."""
+    return any(True for place in _PLACES for _ in folder.glob(place))
+
+
 def ends_in(stem: str, words: Sequence[str]) -> bool:
     """Tell whether a name ends in one of some words, as names of images do: after a ``_`` or ``-``, or whole.
 
@@ -101,7 +106,8 @@ def find_bids(
     for word in suffixes:
         if not any(ends_in(stem_of(one.path), [word]) for one in scans):
             raise FormatError(
-                f"{folder} holds no image in sub-…/anat that ends in _{word}; there are {_counted(scans)}"
+                f"{folder} holds no image in sub-…/anat that ends in _{word.lstrip('_-')}; there are {_counted(scans)}"
+                + _in_derivatives(folder, word)
             )
     if not suffixes and len({one.suffix for one in scans}) > 1:
         raise FormatError(
@@ -110,15 +116,15 @@ def find_bids(
     chosen = [one for one in scans if not suffixes or ends_in(stem_of(one.path), suffixes)]
     _refuse_versions(chosen, folder)
     _refuse_broken_links(chosen)
-    maps: list[BidsFile] = []
-    if labels:
-        places = [*_PLACES, *(f"derivatives/{deep}{one}" for deep in ("", "*/") for one in _PLACES)]
-        maps = [one for one in _files(folder, places) if ends_in(stem_of(one.path), [labels])]
+    places = [*_PLACES, *(f"derivatives/{deep}{one}" for deep in ("", "*/") for one in _PLACES)]
+    maps = [one for one in _files(folder, places) if ends_in(stem_of(one.path), [labels])] if labels else []
     found = [(one.path, f"sub-{one.entities['sub']}", _labels_of(one, maps, folder)) for one in chosen]
     if labels and not any(drawn for _, _, drawn in found):
+        there = _counted([one for one in _files(folder, places) if one.suffix in _NO_SCANS])
         raise FormatError(
-            f"{folder} holds no label map that ends in _{labels} and belongs to {chosen[0].path.relative_to(folder)} or another of its "
-            "images, beside them or in derivatives: list images and labels in a CSV file with the columns image,subject,labels"
+            f"{folder} holds no label map that ends in _{labels.lstrip('_-')} and belongs to {chosen[0].path.relative_to(folder)} or another "
+            f"of its images, beside them or in derivatives (there are {there or 'none of any name'}): list images and labels in a CSV file "
+            "with the columns image,subject,labels"
         )
     return found
 
@@ -126,6 +132,15 @@ def find_bids(
 def _files(folder: Path, places: Sequence[str]) -> list[BidsFile]:
     paths = {path for place in places for path in folder.glob(place) if suffix_of(path) in _FILES}
     return [one for one in map(parse_bids, sorted(paths)) if "sub" in one.entities]
+
+
+def _in_derivatives(folder: Path, word: str) -> str:
+    """Return where images that end in a word are, in a derived dataset below."""
+    for one in _files(folder, [f"derivatives/*/{place}" for place in _PLACES]):
+        if ends_in(stem_of(one.path), [word]):
+            derived = "/".join(one.path.relative_to(folder).parts[:2])
+            return f"; {derived} has such: name {folder / derived} as the dataset"
+    return ""
 
 
 def _of(scan: BidsFile) -> tuple[str, str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from regista.core import FormatError, PlanError
 from regista.io import stem_of, suffix_of
-from regista.learning._bids import ends_in, find_bids, is_bids
+from regista.learning._bids import DESCRIPTION, ends_in, find_bids, is_bids, looks_bids
 
 _IMAGES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".mgh", ".mgz", ".png")
 _LABEL_WORDS = ("labels", "label", "dseg", "seg")
@@ -184,7 +184,8 @@ def _from_folder(folder: Path, suffixes: Sequence[str], labels_word: str) -> Dat
     files = sorted(
         file
         for file in folder.rglob("*")
-        if suffix_of(file) in _IMAGES and not any(part.startswith(".") for part in file.parts)
+        if suffix_of(file) in _IMAGES
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
     own = [labels_word] if labels_word else []
     images = [
@@ -215,9 +216,10 @@ def _from_folder(folder: Path, suffixes: Sequence[str], labels_word: str) -> Dat
         labels = next((known[image.parent, n] for n in names if (image.parent, n) in known), None)
         scans.append(ScanFile(image=image, subject=subject_of(image), labels=labels))
     if own and not any(scan.labels for scan in scans):
+        hint = f" (it is laid out as a BIDS dataset, and has no {DESCRIPTION})" if looks_bids(folder) else ""
         raise FormatError(
-            f"{folder} holds no label map named like an image with _{labels_word}, as of {images[0].name}: list images and labels "
-            "in a CSV file with the columns image,subject,labels"
+            f"{folder} holds no label map named like an image with _{labels_word.lstrip('_-')}, as of {images[0].name}{hint}: list images "
+            "and labels in a CSV file with the columns image,subject,labels"
         )
     return Dataset(scans=tuple(scans))
 

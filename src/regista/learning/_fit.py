@@ -86,10 +86,11 @@ def prepare_parts(
         )
     needed = config.loss.dice_weight and not trains_on_shapes
     if needed and not dataset.of(subjects["train"]).labelled:
-        missing = next(scan for scan in dataset.of(subjects["train"]).scans if scan.labels is None)
+        bare = [scan for scan in dataset.of(subjects["train"]).scans if scan.labels is None]
         raise PlanError(
-            f"the loss has a Dice term (dice_weight {config.loss.dice_weight:g}) and {missing.image} has no labels: "
-            "list them in the column labels (of listed pairs fixed_labels and moving_labels; of a folder give --labels), or leave the term out (--labels-weight)"
+            f"the loss has a Dice term (dice_weight {config.loss.dice_weight:g}) and {bare[0].image} has no labels ({len(bare)} of the "
+            "scans to train on have none): list them in the column labels (of listed pairs fixed_labels and moving_labels; of a folder "
+            "give --labels), or leave the term out (--labels-weight)"
         )
     inside = dataset.of(subjects["train"])
     reference, grid = reference_grid(inside, config.inputs, config.network.sizes.factor)

@@ -17,7 +17,7 @@ from regista.learning._checkpoint import CHECKPOINT, SETTINGS, WEIGHTS, read_set
 from regista.learning._config import ModelConfig
 from regista.learning._device import local_device
 from regista.learning._inference import TrainedNetwork, check_finite
-from regista.learning._passes import Followed, follow_in_passes
+from regista.learning._passes import follow_in_passes
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
 from regista.similarity import METRIC_KIND, load_metric_model, missing_folder, model_folders
 from regista.transforms import Affine, Composite, DisplacementField, Transform
@@ -92,7 +92,6 @@ class RegistrationModel:
             "purpose": self.settings.get("purpose", ""),
             "spacing_mm": list(self.config.inputs.spacing_mm),
             "device": self.device,
-            "passes": self.passes,
         }
 
     def check(self, fixed: Image, moving: Image) -> None:
@@ -165,7 +164,7 @@ class RegistrationModel:
     def answer(
         self, fixed: Image, moving: Image, initial: Transform | None = None, passes: int | None = None
     ) -> Prediction:
-        """Return what `predict` does, and in how many passes it was found."""
+        """Return what `predict` does, and what a record says of it."""
         self.check(fixed, moving)
         passes = self.passes if passes is None else check_passes(passes)
         linear = _linear(initial, self.config.network.ndim)
@@ -173,17 +172,20 @@ class RegistrationModel:
         lattice = model_grid(fixed, self.config.inputs, multiple=self.config.network.sizes.factor)
         here = seen_by_network(fixed, lattice, self.config.inputs)
         there = seen_by_network(moving, lattice, self.config.inputs, linear)
+        record = {**self.describe(), "passes": passes, "passes_followed": 1.0}
+        vectors: NDArray[np.float32] | None
         if passes == 1:
-            found = Followed(self.displacement_vox(here, there), 1.0)
+            vectors = self.displacement_vox(here, there)
         else:
             displacement = partial(self._trained.displacement, shape=here.shape)
             spacing_mm = self.config.inputs.spacing_mm
-            found = follow_in_passes(self._estimate, displacement, here, there, spacing_mm, passes)
-        if found.displacement is None:
-            return Prediction(Composite((affine,)), 0.0)
-        field = on_native_grid(found.displacement, lattice, fixed.grid)
+            vectors, *told = follow_in_passes(self._estimate, displacement, here, there, spacing_mm, passes)
+            record |= dict(zip(("passes_followed", "likeness_before", "likeness_after"), told, strict=True))
+        if vectors is None:
+            return Prediction(Composite((affine,)), record)
+        field = on_native_grid(vectors, lattice, fixed.grid)
         forward = DisplacementField(field, fixed.grid, fixed.space, fixed.space)
-        return Prediction(Composite((forward, affine)), found.passes)
+        return Prediction(Composite((forward, affine)), record)
 
     def displacement_vox(
         self, fixed: NDArray[np.float32], moving: NDArray[np.float32]
@@ -234,12 +236,14 @@ class Prediction(NamedTuple):
     ----------
     transform : Composite
         A `DisplacementField`, then a linear map; or that map alone.
-    passes : float
-        How many passes of the network were followed: 0 of that map alone, 1.5 of one and a half.
+    record : dict
+        `RegistrationModel.describe`, with ``passes`` (how many were allowed), ``passes_followed`` (0: the linear map alone;
+        1.5: one and a half) and, of several, the likeness of the images before and after, on the network's grid: what a record holds
+        under ``measures["model"]``.
     """
 
     transform: Composite
-    passes: float
+    record: dict[str, Any]
 
 
 class _Motion(NamedTuple):
@@ -270,7 +274,7 @@ def _linear(initial: Transform | None, ndim: int) -> Affine:
         initial = initial.transforms[0]
     if not isinstance(initial, Affine):
         raise PlanError(
-            f"a model starts from a linear map, got a {type(initial).__name__}: give the result of a run with --preset affine, or in "
+            f"a model starts from a linear map, got one that bends ({type(initial).__name__}): give the result of a run with --preset affine, or in "
             "Python the linear one of the transforms"
         )
     if initial.ndim != ndim:

@@ -37,10 +37,14 @@ class Followed(NamedTuple):
         Voxels; None where no answer is worth following.
     passes : float
         How many passes were followed, the last perhaps by half.
+    before, after : dict of str to float
+        Likeness of the images by each measure: of the fixed and the moving one, and as they are warped in the end.
     """
 
     displacement: Floats | None
     passes: float
+    before: dict[str, float]
+    after: dict[str, float]
 
 
 def follow_in_passes(
@@ -79,9 +83,9 @@ def follow_in_passes(
     def warped(field: Floats) -> Floats:
         return np.asarray(warp(volume, np.eye(3, 4), field, shape=sides))
 
-    def measured(field: Floats) -> NDArray[np.float64]:
+    def measured(field: Floats) -> dict[str, float]:
         image = warped(field)
-        return log_odds(np.array([*likeness.measured(image, shown | (image > SHOWN)).values()]))
+        return likeness.measured(image, shown | (image > SHOWN))
 
     kept: Floats = np.zeros((3, *sides), np.float32)
     alike = at_first = measured(kept)
@@ -93,14 +97,21 @@ def follow_in_passes(
             step = displacement(np.float32(share) * answer).reshape(-1, *sides)
             tried = compose(before, np.concatenate([still, step]))
             moved_mm, now = _mean_length((tried - kept) * voxel_mm, shown), measured(tried)
-            if not (now - alike).min() > GAIN_PER_MM * moved_mm:  # neither where nothing moves
+            if not _least_gain(now, alike) > GAIN_PER_MM * moved_mm:  # neither where nothing moves
                 break
             kept, alike, followed = tried, now, number + share
         if followed < number + 1:
             break
-    if (alike - at_first).min() < GAIN_IN_ALL:
-        return Followed(None, 0.0)
-    return Followed(np.ascontiguousarray(kept[flat:]).reshape(-1, *fixed.shape), followed)
+    if _least_gain(alike, at_first) < GAIN_IN_ALL:
+        return Followed(None, 0.0, at_first, at_first)
+    found = np.ascontiguousarray(kept[flat:]).reshape(-1, *fixed.shape)
+    return Followed(found, followed, at_first, alike)
+
+
+def _least_gain(now: dict[str, float], before: dict[str, float]) -> float:
+    """Return what the log odds of that measure gain which gains least."""
+    now_odds, odds = (log_odds(np.array([*one.values()])) for one in (now, before))
+    return float((now_odds - odds).min())
 
 
 def _mean_length(vectors: Floats, where: NDArray[np.bool_]) -> float:

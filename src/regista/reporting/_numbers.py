@@ -219,8 +219,8 @@ def _method(record: RunRecord) -> list[tuple[str, str]]:
     network = (
         f"Network {model['name']}: {purpose}{model['network']}, voxels of {spacing} mm, on {model['device']}"
     )
-    if model.get("passes", 1) > 1:
-        network += f", {model.get('passes_followed', 1):g} of {model['passes']} passes followed"
+    if "likeness_after" in model:
+        network += f", followed for {model['passes_followed']:g} of {model['passes']} passes"
     steps = [(f"Linear stages: {_models(linear)}", _plan_text(linear))] if linear.get("stages") else []
     steps.append((network, ""))
     return [*steps, (f"Refinement: {_models(plan)}", _plan_text(plan))] if refined else steps
