@@ -156,10 +156,13 @@ def _image(folder: Path, record: RunRecord, role: str, given: Path | None) -> tu
             f"{others[0]} is not the {role} image that was registered in {folder}: its hash differs. Name the right file "
             f"with --{role}, or this one to show it all the same"
         )
-    raise FormatError(
-        f"the {role} image {tree.get('path') or f'{role}.nii.gz'}, which the record of {folder} names, is not there: name "
-        f"the file with --{role}"
+    named = tree.get("path")
+    told = (
+        f"{named}, which the record of {folder} names, is not there"
+        if named
+        else f"has no file in the record of {folder}"
     )
+    raise FormatError(f"the {role} image {told}: name the file with --{role}")
 
 
 def _mask(folder: Path, record: RunRecord) -> tuple[Image | None, str]:
