@@ -19,10 +19,10 @@ from regista.kernels.cpu.warp import warp
 Floats = NDArray[np.float32]
 SHARES = (0.5, 1.0)
 """Of an answer, tried one after the other."""
-GAIN_PER_MM = 0.10
+GAIN_PER_MM = 0.11
 """What the log odds of each measure gain at least for every mm by which voxels move on average: noise, and edges that one contrast
 alone has, give less."""
-GAIN_IN_ALL = 0.08
+GAIN_IN_ALL = 0.10
 """What they gain at least in all: below that the linear map stays as it is."""
 SHOWN = 0.02
 """Intensity, 0 to 1, above which an image shows something."""
