@@ -60,7 +60,7 @@ def all_is_followed(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(40, 36, 32), (64, 60)])
-def test_each_pass_goes_on_from_the_one_before(shape, rng):
+def test_each_pass_goes_on_from_the_one_before(shape, rng, all_is_followed):
     fixed, by = textured(shape, rng), np.array([3.0, -2.0, 1.0][: len(shape)])
     moving = shifted(fixed, by)
     left = []
