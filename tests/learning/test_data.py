@@ -267,6 +267,10 @@ def test_label_maps_of_a_bids_dataset_are_those_of_the_scan(bids):
         None,
         "sub-03_run-2_dseg.nii.gz",
     ]
+    made(bids, "derivatives/other/sub-03/anat/sub-03_desc-both_dseg.nii.gz")
+    with pytest.raises(FormatError, match=r"may belong to .*run-1_T1w.nii and .*run-2_T1w.nii"):
+        read_dataset(bids, labels="desc-both_dseg")
+    (bids / "derivatives/other/sub-03/anat/sub-03_desc-both_dseg.nii.gz").unlink()
     made(bids, "derivatives/drawn/sub-01/anat/sub-01_desc-aseg_dseg.nii.gz")
     with pytest.raises(FormatError, match=r"has 2 label maps .*say more of the name by --labels"):
         read_dataset(bids, labels="dseg")
@@ -285,14 +289,14 @@ def test_a_derived_bids_dataset_gives_images_in_the_subjects_own_space_where_the
     names = [scan.image.name for scan in read_dataset(derived).scans]
     assert names == ["sub-01_desc-preproc_T1w.nii.gz", "sub-02_space-MNI_desc-preproc_T1w.nii.gz"]
     made(derived, "sub-01/anat/sub-01_desc-brain_T1w.nii.gz")
-    with pytest.raises(
-        FormatError, match=r"are one scan: choose one by --suffix, as in --suffix desc-brain_T1w"
-    ):
+    with pytest.raises(FormatError, match=r"are one scan: say more of the name by --suffix"):
         read_dataset(derived)
     with pytest.raises(FormatError, match=r"derivatives/drawn has such"):
         read_dataset(bids, ["desc-brain_T1w"])
     (chosen,) = read_dataset(derived, ["desc-brain_T1w"]).scans
     assert chosen.image.name == "sub-01_desc-brain_T1w.nii.gz"
+    spaced = read_dataset(derived, ["space-MNI_desc-preproc_T1w"]).scans
+    assert [scan.subject for scan in spaced] == ["sub-01", "sub-02"]
 
 
 def test_images_of_several_kinds_in_a_bids_dataset_are_chosen_from(bids):
@@ -328,7 +332,8 @@ def test_bids_datasets_that_give_no_scans_are_refused(bids, tmp_path):
 
 def test_images_of_a_folder_are_chosen_by_the_end_of_their_names(slices):
     assert len(read_dataset(slices, ["t1"]).scans) == 5
-    assert all(scan.labels for scan in read_dataset(slices, labels="labels").scans)
+    for word in ("labels", "_labels"):
+        assert all(scan.labels for scan in read_dataset(slices, labels=word).scans)
     with pytest.raises(FormatError, match="no image whose name ends in t2"):
         read_dataset(slices, ["t2"])
     with pytest.raises(FormatError, match="no label map named like an image with _aparc"):

@@ -237,12 +237,6 @@ def voxelmorph(
     dataset = read_dataset(data, suffix or (), labels)
     keep_inputs(outputs, [path for scan in dataset.scans for path in (scan.image, scan.labels)])
     subjects = split_subjects(dataset, validation, test, seed)
-    bare = [scan for scan in dataset.scans if scan.labels is None]
-    if 0 < len(bare) < len(dataset.scans) and not labels_weight:
-        complain(
-            f"Warning: {len(bare)} of {len(dataset.scans)} scans have no labels (first {bare[0].image}): parts of the data that hold such "
-            "are measured without Dice, and weights are then chosen by the loss"
-        )
     unlabelled = [scan.image for scan in dataset.of(subjects["train"]).scans if scan.labels is None]
     if synthesis == "labels" and unlabelled:
         raise PlanError(
@@ -294,6 +288,11 @@ def voxelmorph(
     else:
         refuse_other_settings(output, config)
     speaks = first_process()
+    bare = [scan.image for scan in dataset.scans if scan.labels is None]
+    if speaks and 0 < len(bare) < len(dataset.scans):
+        complain(
+            f"Warning: {len(bare)} of {len(dataset.scans)} scans have no labels (first {bare[0]}): no Dice is measured where they take part"
+        )
     show = speaks and not (quiet or as_json)
     if show:
         tell_compiling()
@@ -326,7 +325,8 @@ def voxelmorph(
         if source is not None and parts.validation is not None and parts.validation.codes is None:
             parts = replace(parts, validation=None)  # without labels nothing tells good weights from bad
         origin = Provenance(
-            data=f"{len(dataset.scans)} scans of {len(dataset.subjects)} subjects {'in the folder' if data.is_dir() else 'listed in'} {data.resolve().name}",
+            data=f"{len(dataset.scans)} scans of {len(dataset.subjects)} subjects "
+            + (f"in the folder {data.resolve().name}" if data.is_dir() else f"listed in {data.name}"),
             licence=licence,
             purpose=" ".join(purpose.split()),
             command=" ".join(["regista", *sys.argv[1:]]),
@@ -334,7 +334,7 @@ def voxelmorph(
             alignment=align,
             passes=passes,
         )
-        with stop_told(output / FILES[-1], speaks), progress_bar(show, rounds=True) as progress:
+        with stop_told(output / FILES[-1], speaks, restart), progress_bar(show, rounds=True) as progress:
             result, tested = fit(
                 parts,
                 output,
@@ -351,13 +351,15 @@ def voxelmorph(
 
 
 @contextmanager
-def stop_told(checkpoint: Path, speaks: bool) -> Iterator[None]:
+def stop_told(checkpoint: Path, speaks: bool, restart: bool = False) -> Iterator[None]:
     """Say where a training that is stopped goes on from."""
     try:
         yield
     except KeyboardInterrupt:
         if speaks and checkpoint.exists():
-            complain(f"{checkpoint} holds the training so far: the same command goes on from there")
+            complain(
+                f"{checkpoint} holds the training so far: the same command{', without --restart,' if restart else ''} goes on from there"
+            )
         raise
 
 

@@ -27,6 +27,11 @@ def log_ratio(value: float, other: float) -> float:
 def log_odds(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the log odds of measures between 0 and 1, whose gains weigh alike near either end: from .94 little of a ratio is left.
 
+    Parameters
+    ----------
+    values : ndarray
+        Measures; beyond 0 and 1 they count as these.
+
     Examples
     --------
     >>> np.round(log_odds(np.array([0.1, 0.2, 0.8, 0.9])), 2).tolist()

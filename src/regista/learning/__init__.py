@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         measure_metric,
         train_metric,
     )
-    from regista.learning._model import RegistrationModel, list_models, load_model, verify_model
+    from regista.learning._model import Prediction, RegistrationModel, list_models, load_model, verify_model
     from regista.learning._networks import Motion, RegistrationNetwork
     from regista.learning._ops import dissimilarity, exponential, penalty, soft_dice, warp
     from regista.learning._prepare import PreparedScans, prepare_scans
@@ -54,7 +54,9 @@ _HOME = {
     **dict.fromkeys(("Dataset", "ScanFile", "read_dataset", "split_subjects"), "_data"),
     **dict.fromkeys(("Parts", "fit", "prepare_parts"), "_fit"),
     **dict.fromkeys(("KL", "Loss"), "_losses"),
-    **dict.fromkeys(("RegistrationModel", "list_models", "load_model", "verify_model"), "_model"),
+    **dict.fromkeys(
+        ("Prediction", "RegistrationModel", "list_models", "load_model", "verify_model"), "_model"
+    ),
     **dict.fromkeys(("Motion", "RegistrationNetwork"), "_networks"),
     **dict.fromkeys(("dissimilarity", "exponential", "penalty", "soft_dice", "warp"), "_ops"),
     **dict.fromkeys(("PreparedScans", "prepare_scans"), "_prepare"),
@@ -119,6 +121,7 @@ __all__ = [
     "Parts",
     "PatchConfig",
     "PatchSource",
+    "Prediction",
     "PreparedScans",
     "Provenance",
     "RegistrationModel",

@@ -90,14 +90,12 @@ def find_bids(
     Raises
     ------
     FormatError
-        If there are no images, they are of several kinds and none is chosen, a scan has several images or label maps, a file is a link
-        to none, or no scan has label maps that are asked for.
+        If there are no images, they are of several kinds and none is chosen, a scan has several images or label maps, a label map several
+        scans, a file is a link to none, or no scan has label maps that are asked for.
     """
     kinds = (*_NO_SCANS, *([labels] if labels else []))
     scans = [one for one in _files(folder, _PLACES) if not ends_in(stem_of(one.path), kinds)]
     scans = [one for one in scans if one.entities.get("part") not in _NO_PARTS]
-    native = {_of(one) for one in scans if "space" not in one.entities}
-    scans = [one for one in scans if "space" not in one.entities or _of(one) not in native]
     if not scans:
         raise FormatError(
             f"{folder} is a BIDS dataset without images in sub-…/anat or sub-…/ses-…/anat ({', '.join(_FILES)}): name another "
@@ -114,11 +112,14 @@ def find_bids(
             f"{folder} holds images of several kinds, {_counted(scans)}: choose by --suffix {scans[0].suffix}, once or for several"
         )
     chosen = [one for one in scans if not suffixes or ends_in(stem_of(one.path), suffixes)]
+    native = {_of(one) for one in chosen if "space" not in one.entities}
+    chosen = [one for one in chosen if "space" not in one.entities or _of(one) not in native]
     _refuse_versions(chosen, folder)
-    _refuse_broken_links(chosen)
     places = [*_PLACES, *(f"derivatives/{deep}{one}" for deep in ("", "*/") for one in _PLACES)]
     maps = [one for one in _files(folder, places) if ends_in(stem_of(one.path), [labels])] if labels else []
     found = [(one.path, f"sub-{one.entities['sub']}", _labels_of(one, maps, folder)) for one in chosen]
+    _refuse_shared_labels(found, folder)
+    _refuse_broken_links([path for image, _, drawn in found for path in (image, drawn) if path is not None])
     if labels and not any(drawn for _, _, drawn in found):
         there = _counted([one for one in _files(folder, places) if one.suffix in _NO_SCANS])
         raise FormatError(
@@ -155,16 +156,28 @@ def _refuse_versions(scans: Sequence[BidsFile], folder: Path) -> None:
         other = known.setdefault(scan, one.path)
         if other is not one.path:
             raise FormatError(
-                f"{other.relative_to(folder)} and {one.path.relative_to(folder)} are one scan: choose one by --suffix, as in "
-                f"--suffix desc-brain_{one.suffix}, or list images in a CSV file"
+                f"{other.relative_to(folder)} and {one.path.relative_to(folder)} are one scan: say more of the name by --suffix, or list "
+                "images in a CSV file"
             )
 
 
-def _refuse_broken_links(scans: Sequence[BidsFile]) -> None:
-    for one in scans:
-        if one.path.is_symlink() and not one.path.exists():
+def _refuse_shared_labels(found: Sequence[tuple[Path, str, Path | None]], folder: Path) -> None:
+    """Refuse a label map whose name fits several images: it was drawn on one of them."""
+    known: dict[Path, Path] = {}
+    for image, _, drawn in found:
+        if drawn is not None and known.setdefault(drawn, image) is not image:
+            names = " and ".join(str(one.relative_to(folder)) for one in (known[drawn], image))
             raise FormatError(
-                f"{one.path} is a link to a file that is not here: fetch it (of DataLad: datalad get)"
+                f"{drawn.relative_to(folder)} may belong to {names}: choose one by --suffix, or list images and labels in a CSV file with "
+                "the columns image,subject,labels"
+            )
+
+
+def _refuse_broken_links(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise FormatError(
+                f"{path} is a link to a file that is not here: fetch it (of DataLad: datalad get)"
             )
 
 

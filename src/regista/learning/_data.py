@@ -94,7 +94,7 @@ def read_dataset(path: Path, suffixes: Sequence[str] = (), labels: str = "") -> 
         [,moving_labels][,split]``; paths count from its folder. With ``labels[,subject][,split]`` alone, without images,
         for training by synthesis, the label maps take the images' place. Or a BIDS dataset, see `find_bids`. Or another folder of images: the subject is
         ``sub-…`` or what comes before the first underscore; labels are files named like the image with ``_labels``,
-        ``_seg`` or ``_dseg`` in place of the last part of its name or after it.
+        ``_label``, ``_seg`` or ``_dseg`` in place of the last part of its name or after it.
     suffixes : sequence of str
         Of a folder, take images whose names end so: ``T1w`` (default: all; a BIDS dataset then must have one kind).
     labels : str
@@ -187,7 +187,7 @@ def _from_folder(folder: Path, suffixes: Sequence[str], labels_word: str) -> Dat
         if suffix_of(file) in _IMAGES
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     )
-    own = [labels_word] if labels_word else []
+    own = [labels_word.lstrip("_-")] if labels_word else []
     images = [
         file for file in files if not _NO_SCAN.search(stem_of(file)) and not ends_in(stem_of(file), own)
     ]
@@ -201,24 +201,26 @@ def _from_folder(folder: Path, suffixes: Sequence[str], labels_word: str) -> Dat
             f"{folder} holds no images ({', '.join(_IMAGES)}): name another folder, or a CSV file"
         )
     if suffixes:
-        wanted = [file for file in images if ends_in(stem_of(file), suffixes)]
-        if not wanted:
-            raise FormatError(
-                f"{folder} holds no image whose name ends in {' or '.join(suffixes)}; one of its images is {images[0].name}"
-            )
-        images = wanted
+        for word in suffixes:
+            if not any(ends_in(stem_of(file), [word]) for file in images):
+                raise FormatError(
+                    f"{folder} holds no image whose name ends in {word}; one of its images is {images[0].name}"
+                )
+        images = [file for file in images if ends_in(stem_of(file), suffixes)]
     known = {(file.parent, stem_of(file)): file for file in files}
     scans = []
     for image in images:
         stem = stem_of(image)
         begin = stem.rsplit("_", 1)[0]
-        names = [f"{base}_{word}" for base in (stem, begin) for word in own or _LABEL_WORDS]
+        names = [
+            f"{base}{sign}{word}" for base in (stem, begin) for word in own or _LABEL_WORDS for sign in "_-"
+        ]
         labels = next((known[image.parent, n] for n in names if (image.parent, n) in known), None)
         scans.append(ScanFile(image=image, subject=subject_of(image), labels=labels))
     if own and not any(scan.labels for scan in scans):
         hint = f" (it is laid out as a BIDS dataset, and has no {DESCRIPTION})" if looks_bids(folder) else ""
         raise FormatError(
-            f"{folder} holds no label map named like an image with _{labels_word.lstrip('_-')}, as of {images[0].name}{hint}: list images "
+            f"{folder} holds no label map named like an image with _{own[0]}, as of {images[0].name}{hint}: list images "
             "and labels in a CSV file with the columns image,subject,labels"
         )
     return Dataset(scans=tuple(scans))

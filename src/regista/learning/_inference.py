@@ -180,7 +180,15 @@ class TrainedNetwork:
         return field
 
     def displacement(self, estimate: Floats, shape: tuple[int, ...]) -> Floats:
-        """Return the displacement, voxels ``(n, *shape)``, of an `estimate` for images of this size."""
+        """Return the displacement, voxels ``(n, *shape)``, of an estimate.
+
+        Parameters
+        ----------
+        estimate : (n, I, J, K) float32 ndarray
+            As `estimate` gives it, or a multiple or sum of such.
+        shape : tuple of int
+            Of the images.
+        """
         field = _flown(estimate, self.squarings) if self.diffeomorphic else estimate
         if self.half_resolution:
             field = _doubled(field)

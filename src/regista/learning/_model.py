@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from regista.learning._networks import RegistrationNetwork
 
 MOST_PASSES = 10
+"""As the options of the command line say, too."""
 _SIZE_RATIO = 2.0
 """Images this much smaller or larger than those of the training are none of its kind, though it takes them."""
 
@@ -164,7 +165,23 @@ class RegistrationModel:
     def answer(
         self, fixed: Image, moving: Image, initial: Transform | None = None, passes: int | None = None
     ) -> Prediction:
-        """Return what `predict` does, and what a record says of it."""
+        """Return what `predict` does, and what a record says of it.
+
+        Parameters
+        ----------
+        fixed, moving, initial, passes
+            As of `predict`.
+
+        Returns
+        -------
+        Prediction
+            The transform, and what belongs under ``measures["model"]`` of a record.
+
+        Raises
+        ------
+        GeometryError, FormatError, PlanError
+            As `predict`.
+        """
         self.check(fixed, moving)
         passes = self.passes if passes is None else check_passes(passes)
         linear = _linear(initial, self.config.network.ndim)
@@ -254,7 +271,12 @@ class _Motion(NamedTuple):
 
 
 def check_passes(passes: int) -> int:
-    """Refuse what is no number of passes.
+    """Return a number of passes; refuse what is none.
+
+    Parameters
+    ----------
+    passes : int
+        Of settings or a call.
 
     Raises
     ------
@@ -270,16 +292,17 @@ def check_passes(passes: int) -> int:
 def _linear(initial: Transform | None, ndim: int) -> Affine:
     if initial is None:
         return Affine.identity(ndim)
-    if isinstance(initial, Composite) and len(initial.transforms) == 1:
-        initial = initial.transforms[0]
-    if not isinstance(initial, Affine):
-        raise PlanError(
-            f"a model starts from a linear map, got one that bends ({type(initial).__name__}): give the result of a run with --preset affine, or in "
-            "Python the linear one of the transforms"
-        )
     if initial.ndim != ndim:
         raise GeometryError(f"the initial transform is {initial.ndim}-D, the model is for {ndim}-D images")
-    return initial
+    matrix = np.eye(ndim + 1)
+    for part in Composite((initial,)).flatten().transforms:
+        if not isinstance(part, Affine):
+            raise PlanError(
+                f"a model starts from a linear map, got one that bends ({type(part).__name__}): give the result of a run with --preset "
+                "affine, or in Python the linear one of the transforms"
+            )
+        matrix = part.matrix @ matrix
+    return Affine(matrix, initial.fixed_space, initial.moving_space)
 
 
 def on_native_grid(vectors_vox: NDArray[np.float32], lattice: Grid, native: Grid) -> NDArray[np.float32]:

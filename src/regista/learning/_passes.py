@@ -102,7 +102,7 @@ def follow_in_passes(
             kept, alike, followed = tried, now, number + share
         if followed < number + 1:
             break
-    if _least_gain(alike, at_first) < GAIN_IN_ALL:
+    if not _least_gain(alike, at_first) >= GAIN_IN_ALL:  # or NaN
         return Followed(None, 0.0, at_first, at_first)
     found = np.ascontiguousarray(kept[flat:]).reshape(-1, *fixed.shape)
     return Followed(found, followed, at_first, alike)

@@ -220,7 +220,8 @@ def _method(record: RunRecord) -> list[tuple[str, str]]:
         f"Network {model['name']}: {purpose}{model['network']}, voxels of {spacing} mm, on {model['device']}"
     )
     if "likeness_after" in model:
-        network += f", followed for {model['passes_followed']:g} of {model['passes']} passes"
+        followed, most = model["passes_followed"], model["passes"]
+        network += f", followed for {followed:g} of {most} passes" if followed else ", not followed"
     steps = [(f"Linear stages: {_models(linear)}", _plan_text(linear))] if linear.get("stages") else []
     steps.append((network, ""))
     return [*steps, (f"Refinement: {_models(plan)}", _plan_text(plan))] if refined else steps
