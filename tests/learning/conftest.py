@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import QUICK, TINY, call
 from scipy import ndimage
 
 from regista.core import Grid, Image
@@ -65,3 +67,16 @@ def write_csv(path: Path, rows) -> Path:
 def table():
     """Return the writer of tables."""
     return write_csv
+
+
+@pytest.fixture(scope="session")
+def trained(slices, tmp_path_factory):
+    """Return the folder of a model trained for a moment on the slices."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    done = call("train", "voxelmorph", slices / "scans.csv", "-o", folder, *TINY, *QUICK, "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["finished"]
+    assert told["steps"] == 6
+    assert told["validation"]["pairs"] == told["test"]["pairs"] == 6
+    return folder

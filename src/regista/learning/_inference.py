@@ -151,15 +151,7 @@ class TrainedNetwork:
     def estimate(self, fixed: Floats, moving: Floats) -> Floats:
         """Return the field, or the velocity, as the network gives it: on its own lattice, ``(n, I, J, K)``, I being 1 of a slice.
 
-        Parameters
-        ----------
-        fixed, moving : (*shape) float32 ndarray
-            Images on the network's grid.
-
-        Raises
-        ------
-        RegistrationError
-            If it is not finite.
+        It takes, and refuses, what `displacement_vox` does.
         """
         pair = [edge_strength(one) if self.edges else one for one in (moving, fixed)]
         sides = _sides(fixed.shape)
