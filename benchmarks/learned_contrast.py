@@ -111,7 +111,11 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--edges", action="store_true", help="the network sees edges, not intensities")
     parser.add_argument("--smoothness", type=float, default=0.2)
     parser.add_argument("--labels-weight", type=float, default=0.0)
+    parser.add_argument(
+        "--endpoint-weight", type=float, default=0.0, help="on the distance from known displacements"
+    )
     parser.add_argument("--deformation", type=float, default=2.0, help="typical length at most, voxels")
+    parser.add_argument("--widest", type=float, default=32.0, help="distance of its nodes at most, voxels")
     parser.add_argument("--across", type=float, default=0.7, help="share of pairs of two people")
     parser.add_argument(
         "--same-contrast", type=float, default=0.5, help="share of pairs whose images have one contrast"
@@ -149,6 +153,7 @@ def config_of(options: argparse.Namespace) -> ModelConfig:
             similarity=LNCC(radius=2),
             penalties=(Diffusion(weight=options.smoothness),),
             dice_weight=options.labels_weight,
+            endpoint_weight=options.endpoint_weight,
         ),
         training=TrainingConfig(
             steps=options.steps,
@@ -245,6 +250,7 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, Provenance, SynthesisS
         maps=tuple(parts.train.codes) if drawn else random_shapes(parts.config.inputs.shape, count=24),
         targets=True,
         deformation_vox=options.deformation,
+        deformation_spacing=(8.0, options.widest),
         same_contrast=options.same_contrast,
         reversed_contrast=options.reversed_contrast,
         across=options.across if drawn else 0.0,

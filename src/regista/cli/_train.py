@@ -106,6 +106,13 @@ def voxelmorph(
     labels_weight: Annotated[
         float, typer.Option(help="Weight of 1 − Dice of the labels (semi-supervised).")
     ] = 0.0,
+    endpoint_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Weight of the end-point error, voxels, of made-up pairs whose displacement is known (default: 0).",
+        ),
+    ] = None,
     synthesis: Annotated[
         str | None,
         typer.Option(help="Train on images made up from 'labels' or from random 'shapes': any contrast."),
@@ -217,6 +224,7 @@ def voxelmorph(
     made_up = {
         "--targets": targets or None,
         "--deformation": deformation,
+        "--endpoint-weight": endpoint_weight,
         "--same-contrast": same_contrast,
         "--reversed-contrast": reversed_contrast,
     }
@@ -267,6 +275,7 @@ def voxelmorph(
             "prior": 10.0 if prior is None else prior,
             "kl_weight": 0.01 if kl_weight is None else kl_weight,
             "labels_weight": labels_weight,
+            "endpoint_weight": endpoint_weight or 0.0,
             "bidirectional": bidirectional,
             "overlap_alone": synthesis is not None and not targets,
         },
@@ -415,6 +424,7 @@ def _loss(probabilistic: bool, **told: Any) -> Any:
         kl=KL(precision=told["prior"]) if probabilistic else None,
         kl_weight=told["kl_weight"],
         dice_weight=told["labels_weight"] or (1.0 if told["overlap_alone"] else 0.0),
+        endpoint_weight=told["endpoint_weight"],
         bidirectional=told["bidirectional"],
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,8 @@ class KL:
 class Loss:
     """The sum that training minimizes.
 
-    ``similarity_weight · D(F, M∘φ) + R(φ) + dice_weight · (1 − Dice)``; of probabilistic networks ``+ kl_weight · KL``.
+    ``similarity_weight · D(F, M∘φ) + R(φ) + dice_weight · (1 − Dice) + endpoint_weight · E(φ)``; of probabilistic networks
+    ``+ kl_weight · KL``.
     Bidirectional losses add D of the fixed image warped onto the moving one through the inverse.
 
     Parameters
@@ -75,6 +76,9 @@ class Loss:
         Factor on it.
     dice_weight : float
         Factor on ``1 − Dice`` of the labels (semi-supervised training); 0 leaves labels out.
+    endpoint_weight : float
+        Factor on the end-point error E of pairs made up from one label map, whose displacement is known: how far from it the network's
+        displacement is, voxels, averaged over what the fixed image's labels cover (everywhere without labels).
     bidirectional : bool
         Compare in both directions (diffeomorphic networks).
     coarser_weight : float
@@ -88,11 +92,12 @@ class Loss:
     kl: KL | None = None
     kl_weight: float = 0.01
     dice_weight: float = 0.0
+    endpoint_weight: float = 0.0
     bidirectional: bool = False
     coarser_weight: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("similarity_weight", "kl_weight", "dice_weight", "coarser_weight"):
+        for name in ("similarity_weight", "kl_weight", "dice_weight", "endpoint_weight", "coarser_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise PlanError(f"{name} is a number of at least 0, got {getattr(self, name)}")
         if self.bidirectional and not isinstance(self.similarity, (LNCC, SSD)):
@@ -107,6 +112,7 @@ class Loss:
         moving: Tensor,
         spacing: tuple[float, ...],
         labels: tuple[Tensor, Tensor, int] | None = None,
+        known: Sequence[Tensor | None] = (),
     ) -> dict[str, Tensor]:
         """Return every term, its weight included, and their sum as ``loss``.
 
@@ -120,10 +126,12 @@ class Loss:
             Voxel size, mm.
         labels : tuple, optional
             Codes of the fixed and of the moving image, and how many codes there are.
+        known : sequence of ((n, *shape) tensor or None), optional
+            Of each pair the displacement that is known, voxels, if any is.
         """
         from regista.learning._objective import terms_of  # needs PyTorch
 
-        return terms_of(self, motion, fixed, moving, spacing, labels)
+        return terms_of(self, motion, fixed, moving, spacing, labels, known)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -134,6 +142,7 @@ class Loss:
             "kl_precision": None if self.kl is None else self.kl.precision,
             "kl_weight": self.kl_weight,
             "dice_weight": self.dice_weight,
+            "endpoint_weight": self.endpoint_weight,
             "bidirectional": self.bidirectional,
             "coarser_weight": self.coarser_weight,
         }

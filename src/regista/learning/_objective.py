@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
@@ -9,6 +11,9 @@ from torch import Tensor
 from regista.learning._losses import KL, Loss
 from regista.learning._networks import Motion
 from regista.learning._ops import dissimilarity, penalty, soft_dice, warp
+
+_BLUNT_VOX = 0.1
+"""Below this an end-point error counts by its square."""
 
 
 def terms_of(
@@ -18,6 +23,7 @@ def terms_of(
     moving: Tensor,
     spacing: tuple[float, ...],
     labels: tuple[Tensor, Tensor, int] | None,
+    known: Sequence[Tensor | None] = (),
 ) -> dict[str, Tensor]:
     """Return every term of a loss, its weight included, and their sum as ``loss``: see `Loss`."""
     terms: dict[str, Tensor] = {}
@@ -35,10 +41,36 @@ def terms_of(
     if loss.dice_weight and labels is not None:
         here, there, count = labels
         terms["dice"] = loss.dice_weight * (1 - soft_dice(here, there, motion.field, count))
+    if loss.endpoint_weight and known:
+        where = None if labels is None else labels[0] > 0
+        terms["endpoint"] = loss.endpoint_weight * endpoint_error(motion.field, known, where)
     if motion.coarser:
         terms["coarser"] = _coarser(loss, motion, fixed, moving, spacing)
     total = sum(terms.values(), motion.field.sum() * 0)
     return {"loss": total, **terms}
+
+
+def endpoint_error(field: Tensor, known: Sequence[Tensor | None], where: Tensor | None) -> Tensor:
+    """Return how far, voxels, displacements are from those that are known, averaged over the pairs; a pair of which none is known gives 0.
+
+    Parameters
+    ----------
+    field : (B, n, *shape) tensor
+        Voxels.
+    known : sequence of ((n, *shape) tensor or None)
+        Of each pair.
+    where : (B, 1, *shape) bool tensor or None
+        Voxels that count.
+    """
+    total = field.new_zeros(())
+    for number, truth in enumerate(known):
+        if truth is None:
+            continue
+        square = ((field[number].float() - truth) ** 2).sum(dim=0)
+        far = torch.sqrt(square + _BLUNT_VOX**2) - _BLUNT_VOX
+        inside = torch.ones_like(far) if where is None else where[number, 0].to(far.dtype)
+        total = total + (far * inside).sum() / inside.sum().clamp(min=1)
+    return total / len(known)
 
 
 def divergence(kl: KL, mean: Tensor, log_variance: Tensor) -> Tensor:

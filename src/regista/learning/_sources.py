@@ -29,6 +29,8 @@ class Sample:
         Codes of their labels.
     fixed_target, moving_target : (*shape) float32 ndarray or None
         What the loss compares in place of the images that the network sees.
+    known_vox : (n, *shape) float32 ndarray or None
+        The displacement that brings the fixed onto the moving image, voxels, where it is known.
     """
 
     fixed: Volume
@@ -37,6 +39,7 @@ class Sample:
     moving_codes: Codes | None = None
     fixed_target: Volume | None = None
     moving_target: Volume | None = None
+    known_vox: Volume | None = None
 
 
 class Source(Protocol):
@@ -50,6 +53,11 @@ class Source(Protocol):
     @property
     def comparable(self) -> bool:
         """Whether the loss may compare the images by their intensities: not where those made up differ in contrast."""
+        ...
+
+    @property
+    def knows_displacement(self) -> bool:
+        """Whether pairs, or some, come with the displacement between them."""
         ...
 
     @property
@@ -101,6 +109,11 @@ class PairSource:
     def comparable(self) -> bool:
         """Whether the loss may compare the images by their intensities: scans always."""
         return True
+
+    @property
+    def knows_displacement(self) -> bool:
+        """Whether pairs come with the displacement between them: scans never."""
+        return False
 
     @property
     def fingerprint(self) -> str:

@@ -2,11 +2,13 @@
 
 A label map is deformed twice by random smooth flows; each copy gets a random intensity per label, noise, blur, a bias
 field and, at times, thick slices. Training compares the labels, or clean images of one contrast (M. Hoffmann et al., "SynthMorph: learning
-contrast-invariant registration without acquired images", IEEE TMI 41(3), 2022).
+contrast-invariant registration without acquired images", IEEE TMI 41(3), 2022); where both images come from one map, the displacement
+between them is known and may be compared as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import NamedTuple, cast
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regista.core import PlanError
-from regista.kernels.cpu.fields import exponential
+from regista.kernels.cpu.fields import compose, exponential
 from regista.kernels.cpu.filters import gaussian_filter
 from regista.kernels.cpu.warp import warp
 from regista.learning._prepare import Codes, Volume
@@ -52,8 +54,11 @@ def smooth_noise(shape: tuple[int, ...], spacing: float, rng: np.random.Generato
     return np.asarray(warp(coarse, np.column_stack([np.diag(scale), np.zeros(3)]), shape=full))
 
 
-def _random_flow(shape: tuple[int, ...], spacing: float, sd: float, rng: np.random.Generator) -> Volume:
-    """Return the displacement of a random flow, voxels, ``(3, I, J, K)``, each component of its velocity with this SD.
+def _random_flow(
+    shape: tuple[int, ...], spacing: float, sd: float, rng: np.random.Generator
+) -> Callable[[float], Volume]:
+    """Return a random flow, each component of its velocity with this SD, voxels: its displacement ``(3, I, J, K)`` by the time flowed,
+    1 being the whole and -1 the inverse.
 
     It is as smooth as its lattice is wide: integrated at every second voxel and interpolated, in an eighth of the time.
     """
@@ -62,9 +67,13 @@ def _random_flow(shape: tuple[int, ...], spacing: float, sd: float, rng: np.rand
     velocity = np.stack(
         [smooth_noise(coarse, spacing / 2, rng) if n > 1 else np.zeros(coarse, np.float32) for n in full]
     )
-    flow = exponential(velocity * np.float32(sd / 2), 5)
     scale = np.column_stack([np.diag([0.0 if n == 1 else 0.5 for n in full]), np.zeros(3)])
-    return np.stack([2 * np.asarray(warp(one, scale, shape=full)) for one in flow])
+
+    def reached(time: float) -> Volume:
+        flow = exponential(velocity * np.float32(time * sd / 2), 5)
+        return np.stack([2 * np.asarray(warp(one, scale, shape=full)) for one in flow])
+
+    return reached
 
 
 def random_shapes(
@@ -110,6 +119,20 @@ def random_shapes(
     return tuple(maps)
 
 
+class _Anatomy(NamedTuple):
+    """A label map before and after it was deformed, the flow that deforms it, and where that leads, voxels ``(3, I, J, K)``."""
+
+    drawn: Codes
+    codes: Codes
+    flow: Callable[[float], Volume]
+    field: Volume
+
+    def shown(self, values: NDArray[np.float32]) -> Volume:
+        """Return an image ``(I, J, K)`` with a value for each code, in between at borders, which thus lie where the flow puts them."""
+        full = _full(self.drawn.shape)
+        return np.asarray(warp(values[self.drawn].reshape(full), np.eye(3, 4), self.field, shape=full))
+
+
 class _Look(NamedTuple):
     """Intensity of each code, which codes count as outside, and whether it is dark there."""
 
@@ -127,7 +150,7 @@ class SynthesisSource:
     maps : tuple of (*shape) int32 ndarray
         Label codes, 0 the background, all of one size.
     deformation_vox : float
-        Typical length of the random displacement of each image, drawn anew up to this, voxels.
+        Typical length of the random displacement of each image, drawn anew up to this, short ones more often, voxels.
     deformation_spacing : tuple of 2 floats
         Range of the distance between nodes of the deformation's lattice, voxels.
     across : float
@@ -209,6 +232,11 @@ class SynthesisSource:
         return self.targets
 
     @property
+    def knows_displacement(self) -> bool:
+        """Whether pairs come with their displacement: those of one map."""
+        return self.across < 1
+
+    @property
     def fingerprint(self) -> str:
         """What tells these maps, and what is made of them, from others."""
         settings = [getattr(self, item.name) for item in fields(self) if item.name != "maps"]
@@ -219,6 +247,7 @@ class SynthesisSource:
         first = int(rng.integers(len(self.maps)))
         second = int(rng.integers(len(self.maps))) if rng.random() < self.across else first
         fixed, moving = (self._deformed(self.maps[n], rng) for n in (first, second))
+        known = self._known(fixed, moving) if first == second else None
         clean: tuple[Volume, Volume] | tuple[None, None] = (None, None)
         if self.targets:
             levels = self._levels(rng)
@@ -230,19 +259,27 @@ class SynthesisSource:
         here, there = self._look(levels, rng), self._look(others, rng)
         if kind < self.same_contrast:
             there = here
-        return Sample(self._image(fixed, here, rng), self._image(moving, there, rng), fixed, moving, *clean)
+        images = self._image(fixed, here, rng), self._image(moving, there, rng)
+        return Sample(*images, fixed.codes, moving.codes, *clean, known)
 
-    def _deformed(self, codes: Codes, rng: np.random.Generator) -> Codes:
+    def _known(self, fixed: _Anatomy, moving: _Anatomy) -> Volume:
+        """Return the displacement, voxels ``(n, *shape)``, that brings one deformed copy of a map onto the other."""
+        field = compose(moving.flow(-1), fixed.field)
+        return field if fixed.codes.ndim == 3 else np.ascontiguousarray(field[::2, :, 0])
+
+    def _deformed(self, codes: Codes, rng: np.random.Generator) -> _Anatomy:
         full = _full(codes.shape)
         spacing = float(rng.uniform(*self.deformation_spacing))
-        length = float(rng.uniform(0, self.deformation_vox))
-        field = _random_flow(codes.shape, spacing, length / np.sqrt(codes.ndim), rng)
+        length = float(self.deformation_vox * rng.random() ** 2)
+        flow = _random_flow(codes.shape, spacing, length / np.sqrt(codes.ndim), rng)
+        field = flow(1)
         at = []
         for axis, n in enumerate(full):
             line = np.arange(n, dtype=np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
             at.append(np.clip(np.rint(line + field[axis]), 0, n - 1).astype(np.int32))
         flat = (at[0] * full[1] + at[1]) * full[2] + at[2]
-        return np.asarray(codes.ravel()[flat], np.int32).reshape(codes.shape)
+        deformed = np.asarray(codes.ravel()[flat], np.int32).reshape(codes.shape)
+        return _Anatomy(codes, deformed, flow, field)
 
     def _levels(self, rng: np.random.Generator) -> Volume:
         """Return an intensity for each code."""
@@ -255,11 +292,12 @@ class SynthesisSource:
         groups = self._groups if self.tissues else np.arange(len(levels))
         return np.where(groups == groups[0], 0, levels).astype(np.float32)
 
-    def _clean(self, codes: Codes, levels: Volume) -> Volume:
+    def _clean(self, anatomy: _Anatomy, levels: Volume) -> Volume:
         """Return an image of these intensities, the background dark, its borders soft."""
-        image = self._dark(levels)[codes].reshape(_full(codes.shape))
+        image = anatomy.shown(self._dark(levels))
         sigma = [0.5 if n > 1 else 0.0 for n in image.shape]
-        return cast(Volume, gaussian_filter(image[None], sigma, border="nearest")[0].reshape(codes.shape))
+        soft = gaussian_filter(image[None], sigma, border="nearest")[0]
+        return cast(Volume, soft.reshape(anatomy.codes.shape))
 
     def _look(self, levels: Volume, rng: np.random.Generator) -> _Look:
         """Return how an image of these intensities looks outside."""
@@ -270,21 +308,22 @@ class SynthesisSource:
         levels[outside] = levels[0]
         return _Look(levels, outside, dark)
 
-    def _image(self, codes: Codes, look: _Look, rng: np.random.Generator) -> Volume:
+    def _image(self, anatomy: _Anatomy, look: _Look, rng: np.random.Generator) -> Volume:
         """Return an image that looks so, with the faults of scans."""
-        full = _full(codes.shape)
-        image = look.levels[codes].reshape(full)
+        shape = anatomy.codes.shape
+        full = _full(shape)
+        image = anatomy.shown(look.levels)
         noise = rng.standard_normal(full, np.float32)
         image += noise * np.float32(rng.uniform(0, self.noise))
         image = self._softened(image, rng)
-        field = smooth_noise(codes.shape, float(max(full)) / 3, rng)
+        field = smooth_noise(shape, float(max(full)) / 3, rng)
         image *= np.exp(field * np.float32(rng.uniform(0, self.bias)))
         if look.dark:
-            image *= ~look.outside[codes].reshape(full)
+            image *= anatomy.shown((~look.outside).astype(np.float32)) > 0
         low, high = np.percentile(image[::2, :: min(2, full[1]), ::2], (0.5, 99.5))
         image = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
         gamma = np.float32(np.exp(rng.uniform(-0.3, 0.3)))
-        return np.ascontiguousarray(image**gamma, np.float32).reshape(codes.shape)
+        return np.ascontiguousarray(image**gamma, np.float32).reshape(shape)
 
     def _softened(self, image: Volume, rng: np.random.Generator) -> Volume:
         """Blur, and give some images thick slices."""

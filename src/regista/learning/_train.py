@@ -96,8 +96,8 @@ def train(
     Raises
     ------
     FormatError, PlanError
-        If the checkpoint is damaged or of another training, labels are missing for a Dice loss, or images are not `comparable`
-        and the loss compares them.
+        If the checkpoint is damaged or of another training, labels are missing for a Dice loss, images are not `comparable`
+        and the loss compares them, or displacements are not known and the loss asks for them.
     RegistrationError
         If the loss becomes NaN or infinite.
 
@@ -114,6 +114,11 @@ def train(
         raise PlanError(
             f"the loss compares images by {config.loss.similarity.name}, and those made up are of two contrasts: make them with "
             "targets=True, or set similarity_weight to 0"
+        )
+    if config.loss.endpoint_weight and not source.knows_displacement:
+        raise PlanError(
+            "the loss has an end-point error (endpoint_weight > 0), and no displacement is known of these pairs: make images up from "
+            "label maps, not all across two of them, or set it to 0"
         )
     torch.set_num_threads(get_threads())
     device = local_device(device)
@@ -191,7 +196,11 @@ class _Training(TrainingLoop[list[Sample]]):
             motion = self.network(moving, fixed, noise, backwards=loss.bidirectional)
         if batch[0].fixed_target is not None:
             fixed, moving = self._stacked(batch, "fixed_target", "moving_target")
-        return loss(motion, fixed, moving, self.model.inputs.spacing_mm, labels)
+        known = [
+            None if (one := sample.known_vox) is None else torch.from_numpy(one).to(self.device)
+            for sample in batch
+        ]
+        return loss(motion, fixed, moving, self.model.inputs.spacing_mm, labels, known)
 
     def _stacked(self, batch: list[Sample], first: str, second: str) -> tuple[Tensor, Tensor]:
         one, other = (
