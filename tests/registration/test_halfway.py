@@ -27,10 +27,11 @@ from regista.registration import (
     plan_to_dict,
     register,
 )
-from regista.registration._halfway import Halfway, largest_gap_mm, mean_map, root_of
+from regista.registration._halfway import Halfway, inverse_of, largest_gap_mm, mean_map, root_of
 from regista.registration._inputs import embedded
+from regista.registration._linear import rigid_part
 from regista.similarity import LNCC, NCC
-from regista.transforms import Affine, Composite, DisplacementField, Translation
+from regista.transforms import Affine, Composite, DisplacementField, Translation, resample
 
 RIGID = LinearStage(model="rigid", similarity=NCC(), shrink=(2,), steps=(20,))
 SYN = DeformableStage(
@@ -187,6 +188,55 @@ def test_linear_maps_alone_are_averaged():
     assert there.record.measures["halfway"]["linear_gap_mm"] == pytest.approx(gap, abs=0.1)
     middle = mean_map(one.matrix, other.inverse().matrix, fixed.grid.center_mm)
     assert largest_gap_mm(there.transform.matrix, middle, fixed.grid) < 0.1
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_rigid_part_of_a_map_keeps_lengths_and_a_point(n, rng):
+    """A slice is a volume of one plane."""
+    turn, stretches = np.eye(4), np.ones(4)
+    turn[:n, :n] = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    turn[:n, 0] *= np.sign(np.linalg.det(turn))
+    stretches[:2] = 0.97, 1.02
+    matrix, middle = turn @ np.diag(stretches), rng.uniform(-80, 80, 3)
+    matrix[:3, 3] = rng.uniform(-9, 9, 3)
+    rigid, stretch = rigid_part(matrix, middle)
+    np.testing.assert_allclose(rigid[:3, :3], turn[:3, :3], atol=1e-12)
+    np.testing.assert_allclose(rigid @ [*middle, 1], matrix @ [*middle, 1], atol=1e-10)
+    assert stretch == pytest.approx(0.03)
+    back = rigid_part(inverse_of(matrix), (matrix @ [*middle, 1])[:3])[0]
+    np.testing.assert_allclose(back @ rigid, np.eye(4), atol=1e-12)
+    again, none = rigid_part(rigid, middle)
+    np.testing.assert_allclose(again, rigid, atol=1e-12)
+    assert none == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("halfway", [False, True])
+@pytest.mark.parametrize(("stretch", "left_out"), [(1.01, True), (0.99, True), (1.06, False), (0.94, False)])
+def test_an_affine_map_that_hardly_stretches_is_taken_for_rigid(halfway, stretch, left_out):
+    _, fixed, _ = scans(3)
+    center = fixed.grid.center_mm + np.array([3.0, -4.0, 2.0])
+    true = np.eye(4)
+    true[:3, :3] = Rotation.from_euler("xyz", (3, -2, 4), degrees=True).as_matrix() @ np.diag([stretch, 1, 1])
+    true[:3, 3] = center - true[:3, :3] @ center
+    moving = resample(fixed, fixed.grid, Affine(np.linalg.inv(true)))
+    stage = LinearStage(model="affine", similarity=NCC(), shrink=(2, 1), steps=(60, 30), least_stretch=0.03)
+    plan = Plan(stages=(stage,), halfway=halfway)
+    result = register(fixed, moving, plan)
+    told = result.record.measures["stretch"]
+    assert told["left_out"] == left_out
+    assert told["percent"] == pytest.approx(100 * abs(stretch - 1), abs=0.8)
+    changed = np.abs(np.linalg.svd(result.transform.matrix[:3, :3], compute_uv=False) - 1).max()
+    assert (changed < 1e-9) == left_out
+    # exchanging the images inverts the map
+    if halfway:
+        back = register(moving, fixed, plan).transform.matrix
+        np.testing.assert_allclose(back @ result.transform.matrix, np.eye(4), atol=2e-3)
+
+
+def test_a_least_stretch_is_a_small_share():
+    for wrong in (-0.01, 0.6):
+        with pytest.raises(PlanError, match=r"least_stretch is a share between 0 and 0\.5"):
+            LinearStage(model="affine", least_stretch=wrong)
 
 
 @pytest.mark.parametrize("kind", ["points", "labels", "surface"])

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 ANY_CONTRAST = ("mi", "nmi", "mind")
 """Similarities of trainings on scans of different contrasts."""
+LEAST_STRETCH = 0.01
+"""What an affine map before a network in passes stretches at least: between heads it is four times that, between scans of one head less."""
 _MEMORY = "predicted_memory_bytes"
+_OF_LINEAR = ("halfway", "stretch")
+"""Measures of linear stages that a refinement's own record lacks."""
 models = typer.Typer(help="List trained models, show one, or verify its files.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A model by name, or its folder.")]
@@ -113,12 +117,11 @@ def linear_plan(settings: Mapping[str, Any]) -> Plan | None:
     wanted, loss = settings.get("alignment", "affine"), settings["loss"]
     if wanted == "none":
         return None
-    if wanted == "multimodal":
-        return _multimodal()
     one_contrast = loss["similarity_weight"] and loss["similarity"]["name"] not in ANY_CONTRAST
-    if wanted == "rigid" or one_contrast:  # the rigid preset takes any contrast
-        return load_plan(wanted)
-    return _multimodal()
+    # the rigid preset takes any contrast
+    named = wanted == "rigid" or (one_contrast and wanted != "multimodal")
+    plan = load_plan(wanted) if named else _multimodal()
+    return _both_ways(plan) if settings.get("passes", 1) > 1 else plan
 
 
 def _multimodal() -> Plan:
@@ -127,6 +130,19 @@ def _multimodal() -> Plan:
 
     plan = load_plan("multimodal")
     return replace(plan, stages=tuple(stage for stage in plan.stages if isinstance(stage, LinearStage)))
+
+
+def _both_ways(plan: Plan) -> Plan:
+    """Return linear stages asked both ways round, as a network in several passes is, whose affine map is rigid where it nearly is."""
+    from regista.registration import LinearStage
+
+    stages = tuple(
+        replace(one, least_stretch=LEAST_STRETCH)
+        if isinstance(one, LinearStage) and one.model == "affine"
+        else one
+        for one in plan.stages
+    )
+    return replace(plan, halfway=True, stages=stages)
 
 
 def run_model(
@@ -185,7 +201,8 @@ def run_model(
         result = run(refine, predicted)
         # the run began at the prediction, which nobody gave
         found = {k: v for k, v in result.record.measures.items() if k != "initial_fixed2moving"}
-        record = replace(result.record, measures={**found, **told, "refined": True})
+        before = {} if earlier is None else {k: v for k, v in earlier.measures.items() if k in _OF_LINEAR}
+        record = replace(result.record, measures={**before, **found, **told, "refined": True})
         record = record if earlier is None else _joined(earlier, record)
     more = model.warnings(fixed, moving)
     if not answered["passes_followed"]:

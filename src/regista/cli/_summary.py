@@ -47,7 +47,8 @@ def summary_of(record: Mapping[str, Any], *, reasons: bool = True) -> list[str]:
         f"{record['peak_memory_bytes'] / 1e9:.2f} GB at most",
         f"status {record['status']}" + (f": {why(record)}" if reasons or record["status"] in USABLE else ""),
     ]
-    return [*lines, *_channels(record), *_course(record), *_verdict(record, reasons or not failed)]
+    what = [*_channels(record), *_stretch(record), *_course(record)]
+    return [*lines, *what, *_verdict(record, reasons or not failed)]
 
 
 def failures_of(record: Mapping[str, Any]) -> list[str] | None:
@@ -132,6 +133,14 @@ def _channels(record: Mapping[str, Any]) -> list[str]:
     return [
         f"{'channel' if len(compared) == 1 else 'channels'} {', '.join(map(str, compared))} compared, from 0"
     ]
+
+
+def _stretch(record: Mapping[str, Any]) -> list[str]:
+    """Return a line where a linear map was taken for rigid."""
+    told = record["measures"].get("stretch", {})
+    if not told.get("left_out"):
+        return []
+    return [f"the linear map is taken for rigid: it stretched by {told['percent']:.2g} % at most"]
 
 
 def plans_of(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -25,6 +25,7 @@ from regista.registration._levels import (
     check_overlap,
     check_sight,
     content,
+    content_box,
     levels,
     usable_voxels,
 )
@@ -122,6 +123,35 @@ def orthonormal(axes: Matrix) -> Matrix:
     """Return the nearest orthonormal axes: headers may carry shears."""
     left, _, right = np.linalg.svd(axes)
     return np.asarray(left @ right)
+
+
+def rigid_part(matrix: Matrix, about_mm: Matrix) -> tuple[Matrix, float]:
+    """Return the rigid map nearest a linear one, with a point where that one leads it; and the largest share by which that changes a length.
+
+    Parameters
+    ----------
+    matrix : (4, 4) float64 ndarray
+        Linear map, homogeneous; the rigid part of one that mirrors mirrors.
+    about_mm : (3,) float64 ndarray
+        The point.
+
+    Examples
+    --------
+    >>> rigid, stretch = rigid_part(np.diag([1.01, 1.0, 1.0, 1.0]), np.array([10.0, 0.0, 0.0]))
+    >>> rigid[0].round(3).tolist(), round(stretch, 3)
+    ([1.0, 0.0, 0.0, 0.1], 0.01)
+    """
+    rigid = np.eye(4)
+    rigid[:3, :3] = orthonormal(matrix[:3, :3])
+    rigid[:3, 3] = matrix[:3, :3] @ about_mm + matrix[:3, 3] - rigid[:3, :3] @ about_mm
+    stretch = np.abs(np.linalg.svd(matrix[:3, :3], compute_uv=False) - 1).max()
+    return rigid, float(stretch)
+
+
+def content_center_mm(scan: Scan) -> Matrix:
+    """Return the middle of the box of what a scan shows, mm."""
+    start, stop = content_box(scan)
+    return np.asarray(scan.grid.index2world((start + stop - 1) / 2).reshape(3))
 
 
 def exponential(matrix: Matrix) -> Matrix:

@@ -59,7 +59,7 @@ from regista.registration._inputs import (
     unused_warnings,
 )
 from regista.registration._levels import Level, Matrix, Scan
-from regista.registration._linear import run_linear
+from regista.registration._linear import content_center_mm, rigid_part, run_linear
 from regista.registration._outcome import Found, flow_of, maps_both_ways
 from regista.registration._pair_cost import loop_error_mm
 from regista.registration._plan import Plan
@@ -303,6 +303,7 @@ class _Run:
                     fixed, moving, stage, matrix, self._reporter(stage), self._guidance, self._before()
                 )
                 self.history += history
+                matrix = self._settled(matrix, stage, fixed, moving)
                 self._time(stage.model, began)
         found = self._dense_stages(fixed, moving, matrix, base, self._guidance)
         if base is not None and found is not None and all(level.status.ok for level in self.history):
@@ -310,6 +311,18 @@ class _Run:
             change = to_voxels(found.vectors_mm, fixed.grid) - given
             self.warnings += kept_warning(self.plan, given, change)
         return matrix, found
+
+    def _settled(self, matrix: Matrix, stage: LinearStage, fixed: Scan, moving: Scan) -> Matrix:
+        """Return a stage's map, or its rigid part where it stretches no more than counts."""
+        if not stage.least_stretch:
+            return matrix
+        # about what both show, so that exchanging the images inverts the map
+        here, there = content_center_mm(fixed), content_center_mm(moving)
+        back = inverse_of(matrix)
+        rigid, stretch = rigid_part(matrix, 0.5 * (here + back[:3, :3] @ there + back[:3, 3]))
+        left_out = stretch <= stage.least_stretch
+        self.measures["stretch"] = {"percent": round(100 * stretch, 3), "left_out": left_out}
+        return rigid if left_out else matrix
 
     def _halfway(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Found | None]:
         """Run linear stages both ways, and the dense one in the space halfway along their mean."""
@@ -332,7 +345,7 @@ class _Run:
             )
             back = inverse_of(away)
             gap = largest_gap_mm(there, back, fixed.grid)
-            matrix = mean_map(there, back, fixed.grid.center_mm)
+            matrix = self._settled(mean_map(there, back, fixed.grid.center_mm), stage, fixed, moving)
             self.history += history
             self.history += [one for one in back_history if one.status is Status.NON_FINITE]
             self._time(stage.model, began)

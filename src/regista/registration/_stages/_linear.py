@@ -30,6 +30,9 @@ class LinearStage:
         Gaussian smoothing (standard deviation) of both images at each level, voxels of the level. Between voxels
         interpolation averages noise away, which draws small motions of noisy images to half a voxel; smoothing
         keeps them from it.
+    least_stretch : float
+        A map that changes no length by more than this share is taken for rigid. Between contrasts of one head affine maps by
+        mutual information stretch by up to a percent or so, though the head is the same.
     """
 
     model: Literal["translation", "rigid", "similarity", "affine"]
@@ -38,6 +41,7 @@ class LinearStage:
     steps: tuple[int, ...] = (60, 30)
     tolerance_vox: float = 0.01
     smooth_vox: float = 0.0
+    least_stretch: float = 0.0
     __pydantic_config__: ClassVar[dict[str, object]] = CONFIG
 
     def __post_init__(self) -> None:
@@ -46,6 +50,10 @@ class LinearStage:
             raise PlanError(f"{self.model}: tolerance_vox is between 0 and 1, got {self.tolerance_vox}")
         if not 0 <= self.smooth_vox <= 10:
             raise PlanError(f"{self.model}: smooth_vox is between 0 and 10, got {self.smooth_vox}")
+        if not 0 <= self.least_stretch <= 0.5:
+            raise PlanError(
+                f"{self.model}: least_stretch is a share between 0 and 0.5 (0.01 for 1 %), got {self.least_stretch}"
+            )
 
     @property
     def volumes(self) -> int:
