@@ -145,7 +145,7 @@ class RegistrationModel:
         passes : int, optional
             1: what the network says. More: at most so many passes, in each of which it sees the moving image as it is warped so
             far and is asked both ways round; each is followed, by halves, as far as the images become more alike by three
-            measures (default: the model's own number).
+            measures, the first without its linear part where `initial` is given (default: the model's own number).
 
         Returns
         -------
@@ -196,7 +196,10 @@ class RegistrationModel:
         else:
             displacement = partial(self._trained.displacement, shape=here.shape)
             spacing_mm = self.config.inputs.spacing_mm
-            vectors, *told = follow_in_passes(self._estimate, displacement, here, there, spacing_mm, passes)
+            # a start of the registration's own is not mended by the network's first answer, only bent
+            vectors, *told = follow_in_passes(
+                self._estimate, displacement, here, there, spacing_mm, passes, bend_first=initial is not None
+            )
             record |= dict(zip(("passes_followed", "likeness_before", "likeness_after"), told, strict=True))
         if vectors is None:
             return Prediction(Composite((affine,)), record)
