@@ -9,7 +9,15 @@ import pytest
 
 from regista.core import FormatError, GeometryError, Grid, Image, PlanError
 from regista.io import read, write
-from regista.learning import InputConfig, read_dataset, split_subjects
+from regista.learning import (
+    InputConfig,
+    ModelConfig,
+    NetworkConfig,
+    prepare_parts,
+    read_dataset,
+    split_subjects,
+)
+from regista.learning._bids import without_images
 from regista.learning._prepare import model_grid, prepare_scans, read_scan, seen_by_network
 from regista.transforms import Affine, Translation
 
@@ -341,3 +349,22 @@ def test_images_of_a_folder_are_chosen_by_the_end_of_their_names(slices):
     for chosen in ({"suffixes": ["t1"]}, {"labels": "labels"}):
         with pytest.raises(FormatError, match="chooses files of a folder"):
             read_dataset(slices / "scans.csv", **chosen)
+
+
+def test_people_without_a_chosen_image_are_known(bids):
+    made(bids, "sub-04/anat/sub-04_T2w.nii.gz", "sub-05/func/sub-05_task-rest_bold.nii.gz")
+    chosen = read_dataset(bids, ["T1w"]).subjects
+    assert without_images(bids, chosen) == ["sub-04", "sub-05"]
+    assert without_images(bids, [*chosen, "sub-04", "sub-05"]) == []
+    assert without_images(bids / "sub-01", []) == []  # no dataset
+
+
+def test_the_number_of_scans_to_prepare_is_known_from_the_first_on(slices):
+    dataset = read_dataset(slices / "scans.csv")
+    subjects = {"train": ["p0", "p1", "p2"], "validation": ["p3"], "test": ["p4"]}
+    told = []
+    config = ModelConfig(network=NetworkConfig(ndim=2), inputs=InputConfig(spacing_mm=(1.5, 1.5)))
+    parts = prepare_parts(dataset, subjects, config, report=lambda done, total: told.append((done, total)))
+    # who validates, or tests, all alone does so beside three to train on
+    assert told == [(done, 11) for done in range(1, 12)]
+    assert len(parts.validation.images) == len(parts.test.images) == 4

@@ -130,6 +130,22 @@ def find_bids(
     return found
 
 
+def without_images(folder: Path, subjects: Sequence[str]) -> list[str]:
+    """Return people of a dataset, ``sub-…``, of whom none of the chosen images is.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder; one that is no BIDS dataset has none.
+    subjects : sequence of str
+        Whose images were chosen.
+    """
+    if not is_bids(folder):
+        return []
+    there = {path.name for path in folder.glob("sub-*") if path.is_dir()}
+    return sorted(there - set(subjects))
+
+
 def _files(folder: Path, places: Sequence[str]) -> list[BidsFile]:
     paths = {path for place in places for path in folder.glob(place) if suffix_of(path) in _FILES}
     return [one for one in map(parse_bids, sorted(paths)) if "sub" in one.entities]

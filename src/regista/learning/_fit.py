@@ -95,16 +95,17 @@ def prepare_parts(
     inside = dataset.of(subjects["train"])
     reference, grid = reference_grid(inside, config.inputs, config.network.sizes.factor)
     config = config.with_shape(grid.shape)
-    total, done = len(dataset.scans), 0
+    wanted_by: dict[str, tuple[Dataset, bool]] = {}
+    for part, names in subjects.items():
+        alone = dataset.pairs is None and len(names) == 1 and part != "train"
+        wanted_by[part] = dataset.of([*names, *subjects["train"][:_COMPANY]] if alone else names), alone
+    total, done = sum(len(wanted.scans) for wanted, _ in wanted_by.values()), 0
     prepared: dict[str, PreparedScans | None] = {}
     for part, names in subjects.items():
-        chosen = dataset.of(names)
-        if not chosen.scans:
+        wanted, alone = wanted_by[part]
+        if not wanted.scans:
             prepared[part] = None
             continue
-        alone = dataset.pairs is None and len(names) == 1 and part != "train"
-        wanted = dataset.of([*names, *subjects["train"][:_COMPANY]]) if alone else chosen
-        total += len(wanted.scans) - len(chosen.scans)
         found = prepare_scans(
             wanted, config.inputs, reference, align, partial(_report_part, report, done, total)
         )
