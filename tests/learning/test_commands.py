@@ -247,6 +247,26 @@ def test_synthesis_may_compare_clean_images_of_one_contrast(slices, table, tmp_p
     assert {stage.similarity.name for stage in stages} == {"mi"}
 
 
+def test_made_up_pairs_may_be_trained_by_their_known_displacement(slices, tmp_path):
+    words = (
+        "--network",
+        "voxelmorph-1",
+        "--synthesis",
+        "labels",
+        "--validation",
+        1,
+        "--endpoint-weight",
+        0.7,
+    )
+    done = call("train", "voxelmorph", slices / "scans.csv", "-o", tmp_path / "known", *words, *QUICK)
+    assert done.exit_code == 0, done.output
+    settings = json.loads((tmp_path / "known" / "model.json").read_text(encoding="utf-8"))
+    assert settings["loss"]["endpoint_weight"] == 0.7
+    header, *rows = (tmp_path / "known" / "log.csv").read_text(encoding="utf-8").splitlines()
+    column = header.split(",").index("endpoint")
+    assert all(float(row.split(",")[column]) > 0 for row in rows)
+
+
 def test_training_by_synthesis_needs_label_maps_alone(slices, table, tmp_path):
     rows = [{"labels": f"p{n}_labels.nii.gz"} for n in range(4)]
     path = table(slices / "maps_alone.csv", rows)
@@ -303,6 +323,11 @@ def test_training_by_synthesis_needs_label_maps_alone(slices, table, tmp_path):
             "--deformation is for made-up",
         ),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--targets",), "--targets is for made-up images"),
+        (
+            [{"image": f"p{n}_t1.nii.gz"} for n in range(4)],
+            ("--endpoint-weight", 1),
+            "--endpoint-weight is for made-up images",
+        ),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--labels-weight", 1), "has no labels"),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--similarity", "sad"), "--similarity is one of"),
         ([{"image": f"p{n}_t1.nii.gz"} for n in range(4)], ("--network", "unet"), "the networks are"),

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from regista.core import PlanError
-from regista.kernels.cpu.fields import jacobian_determinant
+from regista.kernels.cpu.fields import compose, jacobian_determinant
+from regista.kernels.cpu.warp import warp
 from regista.learning import (
     InputConfig,
+    Loss,
     ModelConfig,
     NetworkConfig,
     SynthesisSource,
+    TrainingConfig,
     random_shapes,
     train,
 )
-from regista.learning._synthesis import _full, _random_flow
+from regista.learning._networks import Motion
+from regista.learning._objective import endpoint_error
+from regista.learning._synthesis import _Anatomy, _full, _Look, _random_flow
 
 
 @pytest.mark.parametrize("shape", [(24, 31, 17), (40, 33)], ids=str)
@@ -68,7 +75,10 @@ def test_codes_of_one_tissue_are_equally_bright():
     source = SynthesisSource(maps=maps, tissues=(0, 41, 2, 41, 3), **plain)
     for number in range(3):
         sample = source.sample(np.random.default_rng(number))
-        shades = {n: set(sample.fixed[sample.fixed_codes == n].tolist()) for n in range(1, 5)}
+        inside = {
+            n: ndimage.binary_erosion(sample.fixed_codes == n, iterations=3) for n in range(1, 5)
+        }  # borders are mixed
+        shades = {n: set(sample.fixed[where].tolist()) for n, where in inside.items()}
         assert shades[1] == shades[3]
         assert len({tuple(shade) for shade in shades.values()}) == 3
     with pytest.raises(PlanError, match="tissues are given for 2 codes, the label maps have 5"):
@@ -139,17 +149,204 @@ def test_a_share_of_the_pairs_has_one_contrast():
 def test_random_flows_are_as_long_as_asked_for_and_do_not_fold(shape):
     lengths = []
     for seed in range(6):
-        flow = _random_flow(shape, 10.0, 1.5, np.random.default_rng(seed))
+        flow = _random_flow(shape, 10.0, 1.5, np.random.default_rng(seed))(1)
         assert flow.shape == (3, *_full(shape))
         assert jacobian_determinant(flow).min() > 0
         lengths.append([float(one.std()) for one, n in zip(flow, _full(shape), strict=True) if n > 1])
     assert 1.0 < np.mean(lengths) < 1.9
-    # the flow of the opposite velocity leads back
-    there, back = (_random_flow(shape, 10.0, sd, np.random.default_rng(0)) for sd in (1.5, -1.5))
+    # the other way in time leads back
+    there, back = (_random_flow(shape, 10.0, 1.5, np.random.default_rng(0))(time) for time in (1, -1))
     places = np.indices(_full(shape)) + there
     again = there + np.stack([ndimage.map_coordinates(one, places, order=1, mode="nearest") for one in back])
     inside = (slice(None), *(slice(5, -5) if n > 1 else slice(None) for n in _full(shape)))
     assert np.abs(again[inside]).max() < 0.2
+
+
+def _moved(image, displacement):
+    full = _full(image.shape)
+    vectors = np.zeros((3, *full), np.float32)
+    vectors[:: 4 - image.ndim] = displacement.reshape(-1, *full)
+    return np.asarray(warp(image.reshape(full), np.eye(3, 4), vectors, shape=full)).reshape(image.shape)
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((64, 72, 56), (8.0, 32.0)), ((96, 96), (8.0, 8.0))], ids=str)
+def test_the_known_displacement_leads_to_the_same_place_of_the_map(shape, spacing):
+    """What lies at x in the fixed copy, and at x + ψ(x) in the moving one, is one place of the map."""
+    maps = random_shapes(shape, count=1, labels=6, size=12)
+    source = SynthesisSource(maps=maps, deformation_vox=6.0, deformation_spacing=spacing)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        fixed, moving = (source._deformed(maps[0], rng) for _ in range(2))
+        known = source._known(fixed, moving)
+        sure = np.isfinite(known).all(axis=0)
+        assert 0.5 < sure.mean() < 1
+        flat = np.zeros((3, *_full(shape)), np.float32)
+        flat[:: 4 - len(shape)] = np.nan_to_num(known).reshape(-1, *_full(shape))
+        left = np.linalg.norm(compose(moving.field, flat) - fixed.field, axis=0).reshape(shape)[sure]
+        assert np.linalg.norm(fixed.field, axis=0).mean() > 0.3
+        assert (
+            left.mean() < 0.1
+        )  # by parts of a voxel, as flows are interpolated; .5 and more in the wrong order
+        assert left.max() < 1.0
+
+
+@pytest.mark.parametrize("shape", [(56, 48, 40), (64, 72)], ids=str)
+def test_the_known_displacement_brings_the_moving_image_onto_the_fixed_one(shape):
+    source = SynthesisSource(
+        maps=random_shapes(shape, count=1, labels=12, size=12), deformation_vox=4, targets=True
+    )
+    inside = tuple(slice(5, -5) for _ in shape)
+    left = np.zeros(5)
+    assert source.knows_displacement
+    for seed in range(6):
+        pair = source.sample(np.random.default_rng(seed))
+        assert pair.known_vox is not None
+        assert pair.known_vox.shape == (len(shape), *shape)
+        for number, share in enumerate((-1.0, 0.0, 0.9, 1.0, 1.1)):
+            moved = _moved(pair.moving_target, share * np.nan_to_num(pair.known_vox))
+            left[number] += np.abs(moved - pair.fixed_target)[inside].mean()
+    assert left[3] < min(0.4 * left[1], 0.25 * left[0], left[2], left[4])
+
+
+def test_borders_lie_where_the_flow_puts_them_by_parts_of_a_voxel():
+    drawn = np.zeros((16, 24, 20), np.int32)
+    drawn[:, 8:16] = 1
+    for shift in (0.0, 0.2, 0.5, 0.9):
+        field = np.zeros((3, *drawn.shape), np.float32)
+        field[1] = shift
+        shown = _Anatomy(drawn, drawn, lambda time, field=field: field * time, field).shown(
+            np.array([0, 1], np.float32)
+        )
+        profile = shown[8, :, 10]
+        middle = (np.arange(24) * profile).sum() / profile.sum()
+        assert profile.sum() == pytest.approx(8, abs=1e-5)
+        assert middle == pytest.approx(11.5 - shift, abs=1e-5)
+
+
+@pytest.mark.parametrize("dark", [0.0, 1.0])
+def test_images_that_a_network_sees_have_borders_between_voxels(dark):
+    """Of a slab moved by parts of a voxel the middle moves by as much, on a dark background too, and noise stays within it there."""
+    drawn = np.zeros((14, 24, 14), np.int32)
+    drawn[:, 8:16] = 1
+    plain = {"thick": 0.0, "bias": 0.0, "blur": 1.0, "dark_background": dark}
+    source = SynthesisSource(maps=(drawn,), noise=0.0, **plain)
+    look = _Look(np.array([0.0, 1.0], np.float32), np.array([True, False]), bool(dark))
+    for shift in (0.0, 0.05, 0.3, 0.5, 0.95):
+        field = np.zeros((3, *drawn.shape), np.float32)
+        field[1] = shift
+        anatomy = _Anatomy(drawn, drawn, lambda time, field=field: field * time, field)
+        profile = source._image(anatomy, look, np.random.default_rng(1))[7, :, 7]
+        middle = (np.arange(24) * profile).sum() / profile.sum()
+        assert middle == pytest.approx(11.5 - shift, abs=0.01)
+    noisy = SynthesisSource(maps=(drawn,), noise=0.5, **(plain | {"blur": 0.0}))
+    image = noisy._image(anatomy, look, np.random.default_rng(2))
+    assert (image[:, :6].std() < 1e-6) == bool(dark)
+
+
+def test_most_made_up_images_are_deformed_a_little():
+    shape = (24, 24)
+    source = SynthesisSource(maps=random_shapes(shape, count=1, labels=3, size=8), deformation_vox=4.0)
+    rng = np.random.default_rng(0)
+    lengths = [
+        float(np.sqrt((source._deformed(source.maps[0], rng).field ** 2).sum(0).mean())) for _ in range(120)
+    ]
+    assert 0.3 < np.mean(np.array(lengths) < 1.0) < 0.7
+    assert max(lengths) > 2.5
+
+
+def test_displacements_are_given_where_they_are_asked_for_and_can_be():
+    maps = random_shapes((24, 24), count=1, labels=3, size=8)
+    one = SynthesisSource(maps=maps, across=1.0)  # of a single map, both images are of one
+    assert one.knows_displacement
+    assert one.sample(np.random.default_rng(0)).known_vox is not None
+    silent = SynthesisSource(maps=maps, displacements=False)
+    assert not silent.knows_displacement
+    assert silent.sample(np.random.default_rng(0)).known_vox is None
+    for across in (-0.1, 1.1, float("nan")):
+        with pytest.raises(PlanError, match="between 0 and 1"):
+            SynthesisSource(maps=maps, across=across)
+
+
+def test_a_loss_weighs_the_end_point_error_within_the_fixed_labels():
+    truth = torch.zeros(1, 2, 8, 8)
+    truth[:, 0], truth[:, 1] = 2.0, -1.0
+    here, there = torch.zeros(2, 1, 1, 8, 8, dtype=torch.int32)
+    here[..., :3], there[..., 5:] = 1, 1
+    field = truth.clone()
+    field[..., :3] += torch.tensor([3.0, 4.0])[:, None, None]  # 5 voxels away within the fixed labels alone
+    images = torch.rand(2, 1, 1, 8, 8)
+    for weight in (1.0, 2.0):
+        loss = Loss(similarity_weight=0.0, penalties=(), endpoint_weight=weight)
+        told = [
+            float(
+                loss(Motion(field=one, mean=one), *images, (1, 1), (here, there, 2), [truth[0]])["endpoint"]
+            )
+            for one in (truth, field)
+        ]
+        assert told == pytest.approx([0.0, 5.0 * weight], rel=0.02, abs=1e-6)
+    unsure = truth[0].clone()
+    unsure[:, :, 1:3] = torch.nan
+    field[..., 1:3] = 99.0
+    assert float(endpoint_error(field, [unsure], here > 0)) == pytest.approx(5.0, rel=0.02)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(PlanError, match="endpoint_weight is a finite number of at least 0"):
+            Loss(endpoint_weight=wrong)
+
+
+def test_pairs_of_two_maps_have_no_known_displacement():
+    maps = random_shapes((24, 24), count=4, labels=3, size=8)
+    source = SynthesisSource(maps=maps, across=0.8)
+    samples = [source.sample(np.random.default_rng(n)) for n in range(40)]
+    known = sum(one.known_vox is not None for one in samples)
+    assert 6 < known < 28  # of one map in (1 − .8) + .8 / 4 of the pairs
+    assert source.knows_displacement
+    assert not SynthesisSource(maps=maps, across=1.0).knows_displacement
+
+
+def test_the_end_point_error_is_the_mean_distance_in_what_labels_cover():
+    truth = torch.zeros(2, 6, 5)
+    truth[0] = 3.0
+    field = torch.stack([truth + torch.tensor([0.0, 4.0])[:, None, None], truth, truth])
+    where = torch.zeros(3, 1, 6, 5, dtype=torch.bool)
+    where[:, :, :2] = True
+    field[0, :, 2:] = 99.0  # where no label is
+    # of three pairs one is 4 voxels away, one has no known displacement, one is right
+    found = float(endpoint_error(field, [truth, None, truth], where))
+    assert found == pytest.approx(4 / 3, rel=0.03)
+    assert float(endpoint_error(field, [None, None, None], where)) == 0
+    far = float(endpoint_error(field, [truth, None, None], None))
+    assert far > 30
+    field.requires_grad_(True)
+    endpoint_error(field, [truth, None, truth], where).backward()
+    assert torch.isfinite(field.grad).all()
+    assert (field.grad[0, 1, :2] > 0).all()
+    assert not field.grad[0, :, 2:].any()
+
+
+def test_a_network_learns_from_known_displacements_alone_and_scans_are_refused_for_it(tmp_path):
+    loss = Loss(similarity_weight=0.0, penalties=(), endpoint_weight=1.0)
+    setup = TrainingConfig(steps=80, learning_rate=2e-3, validate_every=20, augmentation=None)
+    network = NetworkConfig(ndim=2, diffeomorphic=True)
+    config = ModelConfig(network=network, inputs=InputConfig(spacing_mm=(1, 1)), loss=loss, training=setup)
+    config = config.with_shape((32, 32))
+    assert ModelConfig.from_dict(config.to_dict()) == config
+    maps = random_shapes((32, 32), count=2, labels=5, size=8)
+
+    class OnePair(SynthesisSource):
+        def sample(self, rng):
+            return super().sample(np.random.default_rng(2))
+
+    train(config, OnePair(maps=maps, deformation_vox=4.0), tmp_path)
+    first, last = (_log(tmp_path)[n]["endpoint"] for n in (0, -1))
+    assert last < 0.5 * first
+    with pytest.raises(PlanError, match="no displacement is known of these pairs"):
+        train(config, SynthesisSource(maps=maps, across=1.0), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def _log(folder):
+    with (folder / "log.csv").open(encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
 def test_maps_of_two_sizes_are_refused():

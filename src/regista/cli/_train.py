@@ -206,6 +206,7 @@ def voxelmorph(
     from regista.core import threads as use_threads
     from regista.io import read
     from regista.learning import Provenance, fit, prepare_parts, read_dataset, split_subjects
+    from regista.learning._bids import without_images
     from regista.learning._checkpoint import refuse_other_settings
     from regista.learning._device import local_device
     from regista.learning._loop import first_process
@@ -302,6 +303,12 @@ def voxelmorph(
         complain(
             f"Warning: {len(bare)} of {len(dataset.scans)} scans have no labels (first {bare[0]}): no Dice is measured where they take part"
         )
+    missing = without_images(data, dataset.subjects)
+    if speaks and missing:
+        complain(
+            f"Warning: {len(missing)} of {len(missing) + len(dataset.subjects)} people in {data} have no such image in anat (first {missing[0]}): "
+            "training goes without them"
+        )
     show = speaks and not (quiet or as_json)
     if show:
         tell_compiling()
@@ -329,6 +336,7 @@ def voxelmorph(
                 same_contrast=same_contrast,
                 reversed_contrast=reversed_contrast,
                 targets=targets,
+                displacements=bool(endpoint_weight),
             )
         )
         if source is not None and parts.validation is not None and parts.validation.codes is None:

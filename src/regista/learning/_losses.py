@@ -99,7 +99,7 @@ class Loss:
     def __post_init__(self) -> None:
         for name in ("similarity_weight", "kl_weight", "dice_weight", "endpoint_weight", "coarser_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise PlanError(f"{name} is a number of at least 0, got {getattr(self, name)}")
+                raise PlanError(f"{name} is a finite number of at least 0, got {getattr(self, name)}")
         if self.bidirectional and not isinstance(self.similarity, (LNCC, SSD)):
             raise PlanError(
                 f"a bidirectional loss compares by lncc or ssd, got {self.similarity.name}: leave it in one direction"

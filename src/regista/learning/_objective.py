@@ -58,7 +58,7 @@ def endpoint_error(field: Tensor, known: Sequence[Tensor | None], where: Tensor 
     field : (B, n, *shape) tensor
         Voxels.
     known : sequence of ((n, *shape) tensor or None)
-        Of each pair.
+        Of each pair; NaN where it is not known.
     where : (B, 1, *shape) bool tensor or None
         Voxels that count.
     """
@@ -66,9 +66,10 @@ def endpoint_error(field: Tensor, known: Sequence[Tensor | None], where: Tensor 
     for number, truth in enumerate(known):
         if truth is None:
             continue
-        square = ((field[number].float() - truth) ** 2).sum(dim=0)
+        sure = torch.isfinite(truth).all(dim=0)
+        square = ((field[number].float() - torch.where(sure, truth, 0)) ** 2).sum(dim=0)
         far = torch.sqrt(square + _BLUNT_VOX**2) - _BLUNT_VOX
-        inside = torch.ones_like(far) if where is None else where[number, 0].to(far.dtype)
+        inside = (sure if where is None else sure & where[number, 0]).to(far.dtype)
         total = total + (far * inside).sum() / inside.sum().clamp(min=1)
     return total / len(known)
 

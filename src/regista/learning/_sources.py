@@ -30,7 +30,7 @@ class Sample:
     fixed_target, moving_target : (*shape) float32 ndarray or None
         What the loss compares in place of the images that the network sees.
     known_vox : (n, *shape) float32 ndarray or None
-        The displacement that brings the fixed onto the moving image, voxels, where it is known.
+        The displacement that brings the fixed onto the moving image, voxels; NaN where it is not known.
     """
 
     fixed: Volume

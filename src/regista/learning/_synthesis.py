@@ -23,6 +23,8 @@ from regista.kernels.cpu.warp import warp
 from regista.learning._prepare import Codes, Volume
 from regista.learning._sources import Sample, digest
 
+_RECIPE = 2
+"""Counts what changed in how pairs are made from the same settings: a training goes on with its own pairs alone."""
 _DARKEST, _BRIGHTEST = np.float32(0.05), np.float32(1.0)
 """Intensities of tissues."""
 
@@ -57,10 +59,9 @@ def smooth_noise(shape: tuple[int, ...], spacing: float, rng: np.random.Generato
 def _random_flow(
     shape: tuple[int, ...], spacing: float, sd: float, rng: np.random.Generator
 ) -> Callable[[float], Volume]:
-    """Return a random flow, each component of its velocity with this SD, voxels: its displacement ``(3, I, J, K)`` by the time flowed,
-    1 being the whole and -1 the inverse.
+    """Return a random flow: its displacement ``(3, I, J, K)``, voxels, by the time flowed, 1 the whole and -1 the inverse.
 
-    It is as smooth as its lattice is wide: integrated at every second voxel and interpolated, in an eighth of the time.
+    Each component of its velocity has this SD. It is as smooth as its lattice is wide: integrated at every second voxel and interpolated, in an eighth of the time.
     """
     full = _full(shape)
     coarse = tuple(1 if n == 1 else n // 2 + 1 for n in full)
@@ -74,6 +75,17 @@ def _random_flow(
         return np.stack([2 * np.asarray(warp(one, scale, shape=full)) for one in flow])
 
     return reached
+
+
+def _leads_out(field: Volume) -> NDArray[np.bool_]:
+    """Tell where a displacement leads beyond the lattice."""
+    out = np.zeros(field.shape[1:], bool)
+    for axis, n in enumerate(field.shape[1:]):
+        place = field[axis] + np.arange(n, dtype=np.float32).reshape(
+            [-1 if a == axis else 1 for a in range(3)]
+        )
+        out |= (place < 0) | (place > n - 1)
+    return out
 
 
 def random_shapes(
@@ -176,11 +188,13 @@ class SynthesisSource:
     targets : bool
         Give the loss a clean pair of one contrast, drawn anew each time, to compare by its similarity; the labels are then needed
         for its Dice term alone.
+    displacements : bool
+        Give the displacement between images of one map, for a loss with an end-point error.
 
     Raises
     ------
     PlanError
-        If there is no map, they differ in size, `tissues` leaves a code out, `fluid` names one that there is not, or the shares of pairs of one and of
+        If there is no map, they differ in size, a share is none, `tissues` leaves a code out, `fluid` names one that there is not, or the shares of pairs of one and of
         reversed contrast are more than all.
     """
 
@@ -198,6 +212,7 @@ class SynthesisSource:
     same_contrast: float = 0.0
     reversed_contrast: float = 0.0
     targets: bool = False
+    displacements: bool = True
 
     def __post_init__(self) -> None:
         if not self.maps:
@@ -213,6 +228,8 @@ class SynthesisSource:
             raise PlanError(
                 f"shares of pairs of one contrast and of reversed ones are at least 0 and together at most 1, got {shares}"
             )
+        if not 0 <= self.across <= 1:
+            raise PlanError(f"the share of pairs of two maps (across) is between 0 and 1, got {self.across}")
         if not set(self.fluid) <= set(range(1, self.code_count)):
             raise PlanError(f"codes of fluid are between 1 and {self.code_count - 1}, got {list(self.fluid)}")
 
@@ -233,22 +250,22 @@ class SynthesisSource:
 
     @property
     def knows_displacement(self) -> bool:
-        """Whether pairs come with their displacement: those of one map."""
-        return self.across < 1
+        """Whether pairs come with their displacement: those of one map, if asked for."""
+        return self.displacements and (self.across < 1 or len(self.maps) == 1)
 
     @property
     def fingerprint(self) -> str:
         """What tells these maps, and what is made of them, from others."""
         settings = [getattr(self, item.name) for item in fields(self) if item.name != "maps"]
-        return digest(len(self.maps), self.maps[0].shape, self.code_count, settings)
+        return digest(_RECIPE, len(self.maps), self.maps[0].shape, self.code_count, settings)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """Return a pair with its labels."""
         first = int(rng.integers(len(self.maps)))
         second = int(rng.integers(len(self.maps))) if rng.random() < self.across else first
         fixed, moving = (self._deformed(self.maps[n], rng) for n in (first, second))
-        known = self._known(fixed, moving) if first == second else None
-        clean: tuple[Volume, Volume] | tuple[None, None] = (None, None)
+        known = self._known(fixed, moving) if first == second and self.displacements else None
+        clean: tuple[Volume | None, Volume | None] = (None, None)
         if self.targets:
             levels = self._levels(rng)
             clean = self._clean(fixed, levels), self._clean(moving, levels)
@@ -260,11 +277,16 @@ class SynthesisSource:
         if kind < self.same_contrast:
             there = here
         images = self._image(fixed, here, rng), self._image(moving, there, rng)
-        return Sample(*images, fixed.codes, moving.codes, *clean, known)
+        return Sample(*images, fixed.codes, moving.codes, *clean, known_vox=known)
 
     def _known(self, fixed: _Anatomy, moving: _Anatomy) -> Volume:
-        """Return the displacement, voxels ``(n, *shape)``, that brings one deformed copy of a map onto the other."""
+        """Return the displacement, voxels ``(n, *shape)``, that brings one deformed copy of a map onto the other.
+
+        NaN where it leads out of the lattice, beyond which nothing is known.
+        """
         field = compose(moving.flow(-1), fixed.field)
+        outside = _leads_out(fixed.field) | _leads_out(field)
+        field[:, outside] = np.nan
         return field if fixed.codes.ndim == 3 else np.ascontiguousarray(field[::2, :, 0])
 
     def _deformed(self, codes: Codes, rng: np.random.Generator) -> _Anatomy:
@@ -314,12 +336,12 @@ class SynthesisSource:
         full = _full(shape)
         image = anatomy.shown(look.levels)
         noise = rng.standard_normal(full, np.float32)
+        if look.dark:  # where a skull was stripped away there is no noise either
+            noise *= anatomy.shown((~look.outside).astype(np.float32))
         image += noise * np.float32(rng.uniform(0, self.noise))
         image = self._softened(image, rng)
         field = smooth_noise(shape, float(max(full)) / 3, rng)
         image *= np.exp(field * np.float32(rng.uniform(0, self.bias)))
-        if look.dark:
-            image *= anatomy.shown((~look.outside).astype(np.float32)) > 0
         low, high = np.percentile(image[::2, :: min(2, full[1]), ::2], (0.5, 99.5))
         image = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
         gamma = np.float32(np.exp(rng.uniform(-0.3, 0.3)))
