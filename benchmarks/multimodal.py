@@ -27,7 +27,7 @@ from harness.tables import markdown, write_rows, write_summary
 from harness.trained import ants_method
 from harness.verdict_cases import ordinary
 from regista.core import Image, LabelImage, set_threads
-from regista.demo import make_known_map
+from regista.demo import KnownMap, make_known_map
 from regista.io import read, write
 from regista.registration import load_plan, register
 from regista.transforms import resample
@@ -35,6 +35,13 @@ from regista.transforms import resample
 CASES = ("patient07_t2", "patient07_flair", "patient19_t2")
 PEERS = ("ants_syn", "greedy_nmi")
 PRESETS = ("brain-multimodal", "multimodal")
+
+
+def known_map(data: Path, case: str, displacement_mm: float) -> KnownMap:
+    """Return the affine and diffeomorphism that carries a case's contrast."""
+    fixed = read(str(data / "brain_multicontrast" / f"{case.split('_')[0]}_t1.nii.gz"))
+    mask = LabelImage((fixed.as_float32() > 0).astype(np.uint8), fixed.grid)
+    return make_known_map(mask, displacement_mm=displacement_mm, seed=int(case.split("_")[0][-2:]))
 
 
 def make_case(data: Path, case: str, displacement_mm: float = 10.0) -> tuple[Pair, np.ndarray, np.ndarray]:
@@ -46,7 +53,7 @@ def make_case(data: Path, case: str, displacement_mm: float = 10.0) -> tuple[Pai
     fixed = read(str(fixed_file))
     contrast = read(str(data / "brain_multicontrast" / f"{case}.nii.gz"))
     mask = LabelImage((fixed.as_float32() > 0).astype(np.uint8), fixed.grid)
-    known = make_known_map(mask, displacement_mm=displacement_mm, seed=int(patient[-2:]))
+    known = known_map(data, case, displacement_mm)
     grid = contrast.grid.with_spacing((1.1, 0.9, 1.2))
     moved = resample(Image(contrast.data, contrast.grid), grid, known.moving2fixed)
     moving_file = folder / "moved.nii.gz"
