@@ -294,6 +294,30 @@ def test_passes_are_the_models_own_unless_told_otherwise(folder, make_grid, rng)
             model.predict(fixed, moving, passes=passes)
 
 
+@pytest.mark.parametrize("bend_first", [False, True])
+def test_a_first_answer_that_is_linear_is_followed_unless_it_is_only_to_bend(
+    folder, rng, monkeypatch, bend_first
+):
+    """The network says that the head is a shift away, all of which is linear."""
+    texture = ndimage.gaussian_filter(rng.standard_normal((40, 36, 32)), 1.5)
+    grid = Grid((40, 36, 32), np.diag([1.5, 1.5, 1.5, 1.0]))
+    fixed = Image((texture - texture.min()).astype(np.float32), grid)
+    moving = resample(fixed, grid, Translation.by([-3.0, 0.0, 0.0]))
+    model = load_model(folder)
+
+    def estimate(self, one, other):
+        sides = model._trained.estimate(one, other).shape
+        away = np.zeros(sides, np.float32)
+        away[0] = 1.0 if np.abs(one - first).max() < 1e-6 else -1.0  # of its half-resolution lattice
+        return away
+
+    lattice = model_grid(fixed, model.config.inputs, multiple=model.config.network.sizes.factor)
+    first = seen_by_network(fixed, lattice, model.config.inputs)
+    monkeypatch.setattr(RegistrationModel, "_estimate", estimate)
+    record = model.answer(fixed, moving, initial=Affine.identity(3), passes=2, bend_first=bend_first).record
+    assert (record["passes_followed"] > 0) == (not bend_first)
+
+
 @pytest.mark.parametrize("passes", ["three", None, [3], 2.5, True, 0, 11])
 def test_settings_with_passes_that_make_no_sense_are_refused(folder, passes):
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))

@@ -154,8 +154,8 @@ def test_the_gain_is_asked_for_each_mm(rng, spacing, follows):
     ("gains", "kept"),
     [
         ([(0.12, 0.12, 0.12), (0.1, 0.1, 0.1)], 0.64),
-        ([(0.12, 0.12, 0.12), (0.5, 0.5, 0.04)], 0.16),  # one measure gains less than .11 × .48 mm
-        ([(0.5, 0.5, 0.01)], None),  # less than .11 × .16 mm
+        ([(0.12, 0.12, 0.12), (0.5, 0.5, 0.04)], 0.16),  # one measure gains less than .09 × .48 mm
+        ([(0.5, 0.5, 0.01)], None),  # less than .09 × .16 mm
         ([(0.06, 0.1, 0.1), (0.06, 0.1, 0.1)], 0.64),
         ([(0.03, 0.1, 0.1), (0.0, 0.1, 0.1)], None),  # worth its way, too little in all
         ([(np.nan, 0.1, 0.1)], None),

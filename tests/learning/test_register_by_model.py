@@ -14,8 +14,9 @@ import pytest
 from commands import call
 
 from regista.cli._models import _joined, linear_plan
-from regista.core import RunRecord
+from regista.core import Image, RunRecord
 from regista.io import read, read_transform, write
+from regista.learning import RegistrationModel
 from regista.transforms import Translation
 
 
@@ -169,6 +170,69 @@ def test_a_model_aligns_as_its_training_did(alignment, similarity, weight, stage
     plan = linear_plan({"alignment": alignment, "loss": loss})
     found = None if plan is None else [(stage.model, stage.similarity.name) for stage in plan.stages]
     assert found == stages
+
+
+@pytest.mark.parametrize("alignment", ["none", "rigid", "affine", "multimodal"])
+def test_before_a_network_in_passes_linear_stages_are_asked_both_ways_round(alignment):
+    settings = {"alignment": alignment, "loss": {"similarity": {"name": "lncc"}, "similarity_weight": 1.0}}
+    once, several = (linear_plan(settings | {"passes": passes}) for passes in (1, 3))
+    assert (several is None) == (alignment == "none")
+    if several is not None:
+        assert (once.halfway, several.halfway) == (False, True)
+        assert [one.model for one in several.stages] == [one.model for one in once.stages]
+        least = {one.model: one.least_stretch for one in several.stages}
+        assert least.get("affine", 0.01) == 0.01
+        assert least["rigid"] == 0
+        assert not any(one.least_stretch for one in once.stages)
+
+
+def test_a_linear_map_taken_for_rigid_is_told(trained, slices, tmp_path):
+    """A scan and the same a little darker: what stretches them is nothing."""
+    first = read(slices / "p0_t1.nii.gz")
+    write(tmp_path / "darker.nii.gz", Image((0.8 * first.as_float32()).astype(np.float32), first.grid))
+    folder = tmp_path / "affine"
+    shutil.copytree(trained, folder)
+    settings = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    changed = settings | {"alignment": "affine", "passes": 2}
+    (folder / "model.json").write_text(json.dumps(changed), encoding="utf-8")
+    words = (slices / "p0_t1.nii.gz", tmp_path / "darker.nii.gz", "-o", tmp_path / "o", "--model", folder)
+    for more in ((), ("--refine", "2d")):
+        done = call("register", *words, *more)
+        assert done.exit_code in (0, 1), done.output
+        assert "the linear map is taken for rigid" in done.stdout
+        record = json.loads((tmp_path / "o" / "record.json").read_text(encoding="utf-8"))
+        assert record["measures"]["stretch"]["left_out"]
+        assert record["measures"]["stretch"]["percent"] < 1
+        assert record["measures"]["halfway"]["linear_gap_mm"] < 3
+
+
+@pytest.mark.parametrize(
+    ("of_model", "told", "both"), [(1, None, False), (1, 2, True), (3, 1, True), (2, None, True)]
+)
+def test_how_linear_stages_are_asked_goes_by_the_passes_there_may_be(
+    trained, slices, tmp_path, monkeypatch, of_model, told, both
+):
+    folder = tmp_path / "affine"
+    shutil.copytree(trained, folder)
+    settings = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    changed = settings | {"alignment": "affine", "passes": of_model}
+    (folder / "model.json").write_text(json.dumps(changed), encoding="utf-8")
+    bends = []
+    whole = RegistrationModel.answer
+
+    def answer(self, *words, bend_first=False, **more):
+        bends.append(bend_first)
+        return whole(self, *words, bend_first=bend_first, **more)
+
+    monkeypatch.setattr(RegistrationModel, "answer", answer)
+    pair = (slices / "p0_t1.nii.gz", slices / "p1_t1.nii.gz", "-o", tmp_path / "o", "--model", folder)
+    more = () if told is None else ("--passes", told)
+    assert call("register", *pair, *more).exit_code in (0, 1)
+    record = json.loads((tmp_path / "o" / "record.json").read_text(encoding="utf-8"))
+    assert record["plan"]["halfway"] == both
+    write(tmp_path / "start.tfm", Translation.by([0.5, 0.0]))
+    assert call("register", *pair, *more, "--initial", tmp_path / "start.tfm").exit_code in (0, 1)
+    assert bends == [True, False]  # a start that was given may need more than bending
 
 
 def record_of(status, **more):

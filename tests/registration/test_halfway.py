@@ -202,8 +202,9 @@ def test_the_rigid_part_of_a_map_keeps_lengths_and_a_point(n, rng):
     rigid, stretch = rigid_part(matrix, middle)
     np.testing.assert_allclose(rigid[:3, :3], turn[:3, :3], atol=1e-12)
     np.testing.assert_allclose(rigid @ [*middle, 1], matrix @ [*middle, 1], atol=1e-10)
-    assert stretch == pytest.approx(0.03)
-    back = rigid_part(inverse_of(matrix), (matrix @ [*middle, 1])[:3])[0]
+    assert stretch == pytest.approx(1 / 0.97 - 1)
+    back, same = rigid_part(inverse_of(matrix), (matrix @ [*middle, 1])[:3])
+    assert same == pytest.approx(stretch)
     np.testing.assert_allclose(back @ rigid, np.eye(4), atol=1e-12)
     again, none = rigid_part(rigid, middle)
     np.testing.assert_allclose(again, rigid, atol=1e-12)
@@ -237,6 +238,25 @@ def test_a_least_stretch_is_a_small_share():
     for wrong in (-0.01, 0.6):
         with pytest.raises(PlanError, match=r"least_stretch is a share between 0 and 0\.5"):
             LinearStage(model="affine", least_stretch=wrong)
+    with pytest.raises(PlanError, match="models that stretch"):
+        LinearStage(model="rigid", least_stretch=0.01)
+
+
+def test_what_is_taken_for_rigid_stays_where_a_mask_is():
+    """Far from the middle of the scan the whole map and its rigid part part company."""
+    _, fixed, _ = scans(3)
+    shown = np.zeros(fixed.grid.shape, np.uint8)
+    shown[: fixed.grid.shape[0] // 3, 3:-3, 3:-3] = 1
+    mask = Image(shown, fixed.grid)
+    stage = LinearStage(model="affine", similarity=NCC(), shrink=(2, 1), steps=(40, 20))
+    points = fixed.grid.index2world(np.argwhere(shown))
+    plain, settled = (
+        register(fixed, fixed, Plan(stages=(one,)), fixed_mask=mask, initial=Affine(np.diag([1.02, 1, 1, 1])))
+        for one in (replace(stage, steps=(1, 1)), replace(stage, steps=(1, 1), least_stretch=0.3))
+    )
+    assert settled.record.measures["stretch"]["left_out"]
+    moved = settled.transform.map_points(points) - plain.transform.map_points(points)
+    assert np.abs(moved.mean(axis=0)).max() < 0.05
 
 
 @pytest.mark.parametrize("kind", ["points", "labels", "surface"])

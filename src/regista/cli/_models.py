@@ -185,11 +185,13 @@ def run_model(
     assert moving is not None
     model = load_model(name, device)
     model.check(fixed, moving)  # before the linear stages
-    plan = None if initial is not None else linear_plan(model.settings)
+    most = max(passes or 1, model.passes)
+    plan = None if initial is not None else linear_plan(model.settings | {"passes": most})
     first = None if plan is None else run(plan, None)
     start = initial if first is None else first.transform
     began = time.perf_counter()
-    predicted, answered = model.answer(fixed, moving, initial=start, passes=passes)
+    affine = plan is not None and "affine" in {stage.model for stage in plan.stages}
+    predicted, answered = model.answer(fixed, moving, initial=start, passes=passes, bend_first=affine)
     seconds = time.perf_counter() - began
     told: dict[str, Any] = {"model": answered}
     told |= {} if initial is None else {"initial_fixed2moving": linear_of(initial)}

@@ -131,7 +131,13 @@ class RegistrationModel:
         return told
 
     def predict(
-        self, fixed: Image, moving: Image, initial: Transform | None = None, passes: int | None = None
+        self,
+        fixed: Image,
+        moving: Image,
+        initial: Transform | None = None,
+        passes: int | None = None,
+        *,
+        bend_first: bool = False,
     ) -> Transform:
         """Register a pair in one forward pass, or in several.
 
@@ -145,7 +151,10 @@ class RegistrationModel:
         passes : int, optional
             1: what the network says. More: at most so many passes, in each of which it sees the moving image as it is warped so
             far and is asked both ways round; each is followed, by halves, as far as the images become more alike by three
-            measures, the first without its linear part where `initial` is given (default: the model's own number).
+            measures (default: the model's own number).
+        bend_first : bool
+            Leave the linear part of the first of several answers out: for an `initial` map that an affine registration of these images
+            found, which knows that part better. After a coarser one the network is to mend it.
 
         Returns
         -------
@@ -160,16 +169,22 @@ class RegistrationModel:
         PlanError
             If the start is not linear, or `passes` is no whole number from 1 to 10.
         """
-        return self.answer(fixed, moving, initial, passes).transform
+        return self.answer(fixed, moving, initial, passes, bend_first=bend_first).transform
 
     def answer(
-        self, fixed: Image, moving: Image, initial: Transform | None = None, passes: int | None = None
+        self,
+        fixed: Image,
+        moving: Image,
+        initial: Transform | None = None,
+        passes: int | None = None,
+        *,
+        bend_first: bool = False,
     ) -> Prediction:
         """Return what `predict` does, and what a record says of it.
 
         Parameters
         ----------
-        fixed, moving, initial, passes
+        fixed, moving, initial, passes, bend_first
             As of `predict`.
 
         Returns
@@ -196,10 +211,8 @@ class RegistrationModel:
         else:
             displacement = partial(self._trained.displacement, shape=here.shape)
             spacing_mm = self.config.inputs.spacing_mm
-            # a start of the registration's own is not mended by the network's first answer, only bent
-            vectors, *told = follow_in_passes(
-                self._estimate, displacement, here, there, spacing_mm, passes, bend_first=initial is not None
-            )
+            asked = (self._estimate, displacement, here, there, spacing_mm, passes)
+            vectors, *told = follow_in_passes(*asked, bend_first=bend_first)
             record |= dict(zip(("passes_followed", "likeness_before", "likeness_after"), told, strict=True))
         if vectors is None:
             return Prediction(Composite((affine,)), record)

@@ -126,7 +126,7 @@ def orthonormal(axes: Matrix) -> Matrix:
 
 
 def rigid_part(matrix: Matrix, about_mm: Matrix) -> tuple[Matrix, float]:
-    """Return the rigid map nearest a linear one, with a point where that one leads it; and the largest share by which that changes a length.
+    """Return the rigid map nearest a linear one, with a point where that one leads it; and the largest share by which that, or its inverse, lengthens.
 
     Parameters
     ----------
@@ -144,12 +144,16 @@ def rigid_part(matrix: Matrix, about_mm: Matrix) -> tuple[Matrix, float]:
     rigid = np.eye(4)
     rigid[:3, :3] = orthonormal(matrix[:3, :3])
     rigid[:3, 3] = matrix[:3, :3] @ about_mm + matrix[:3, 3] - rigid[:3, :3] @ about_mm
-    stretch = np.abs(np.linalg.svd(matrix[:3, :3], compute_uv=False) - 1).max()
-    return rigid, float(stretch)
+    stretches = np.linalg.svd(matrix[:3, :3], compute_uv=False)
+    return rigid, float(np.exp(np.abs(np.log(stretches)).max()) - 1)
 
 
 def content_center_mm(scan: Scan) -> Matrix:
-    """Return the middle of the box of what a scan shows, mm."""
+    """Return the middle of the box of what a scan shows, or of what its mask covers, mm."""
+    if scan.weight is not None and scan.weight.any():
+        scan = replace(scan, data=(scan.weight > 0).astype(np.float32), others=())
+        if scan.data.flat[0]:  # the box is of what differs from the first voxel
+            return np.asarray(scan.grid.center_mm)
     start, stop = content_box(scan)
     return np.asarray(scan.grid.index2world((start + stop - 1) / 2).reshape(3))
 

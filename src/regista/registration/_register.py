@@ -314,12 +314,16 @@ class _Run:
 
     def _settled(self, matrix: Matrix, stage: LinearStage, fixed: Scan, moving: Scan) -> Matrix:
         """Return a stage's map, or its rigid part where it stretches no more than counts."""
+        self.measures.pop("stretch", None)  # of a stage before
         if not stage.least_stretch:
             return matrix
-        # about what both show, so that exchanging the images inverts the map
-        here, there = content_center_mm(fixed), content_center_mm(moving)
+        # about what both show, or their masks cover, so that exchanging the images inverts the map
         back = inverse_of(matrix)
-        rigid, stretch = rigid_part(matrix, 0.5 * (here + back[:3, :3] @ there + back[:3, 3]))
+        there = back[:3, :3] @ content_center_mm(moving) + back[:3, 3]
+        centers = ((fixed, content_center_mm(fixed)), (moving, there))
+        masked = [place for scan, place in centers if scan.weight is not None]
+        middle = np.mean(masked or [place for _, place in centers], axis=0)
+        rigid, stretch = rigid_part(matrix, middle)
         left_out = stretch <= stage.least_stretch
         self.measures["stretch"] = {"percent": round(100 * stretch, 3), "left_out": left_out}
         return rigid if left_out else matrix

@@ -50,6 +50,10 @@ class LinearStage:
             raise PlanError(f"{self.model}: tolerance_vox is between 0 and 1, got {self.tolerance_vox}")
         if not 0 <= self.smooth_vox <= 10:
             raise PlanError(f"{self.model}: smooth_vox is between 0 and 10, got {self.smooth_vox}")
+        if self.least_stretch and self.model not in ("similarity", "affine"):
+            raise PlanError(
+                f"{self.model}: least_stretch is of models that stretch, similarity and affine: leave it out"
+            )
         if not 0 <= self.least_stretch <= 0.5:
             raise PlanError(
                 f"{self.model}: least_stretch is a share between 0 and 0.5 (0.01 for 1 %), got {self.least_stretch}"
