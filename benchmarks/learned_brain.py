@@ -182,7 +182,9 @@ def learned(
 
     def predicted(fixed: Image, moving: Image) -> tuple[Transform, dict[str, float]]:
         affine, before = timed(lambda: register(fixed, moving, linear).transform)
-        field, seconds = timed(lambda: model.predict(fixed, moving, initial=affine, passes=passes))
+        field, seconds = timed(
+            lambda: model.predict(fixed, moving, initial=affine, passes=passes, bend_first=True)
+        )
         return field, {"seconds": before + seconds, "network_seconds": seconds}
 
     def refined(preset: str) -> Timed:

@@ -291,6 +291,7 @@ def prepared(options: argparse.Namespace) -> tuple[Parts, Provenance, SynthesisS
         dark_background=1.0,  # of stripped scans
         tissues=tuple(RIGHT.get(value, value) for value in values) if drawn else (),
         fluid=(values.index(FLUID_AROUND),) if drawn else (),
+        displacements=bool(options.endpoint_weight),
     )
     origin = Provenance(
         data="no images: made up from "

@@ -23,6 +23,18 @@ from publish import BEGIN, END, tables_of
 SETS = {"brain": learned_brain, "cardiac": learned_cardiac}
 
 
+def contrast(name: str) -> list[str]:
+    """Return the tables of a network for any contrast, and how far it is followed where `learned_passes.py` tells."""
+    parts = [tables_of((RESULTS / f"learned_contrast_{name}.md").read_text("utf-8"), "")]
+    followed = RESULTS / f"learned_passes_{name}.md"
+    if followed.is_file():
+        body = followed.read_text("utf-8").split("\n", 1)[1].strip()
+        parts.append(
+            f"### How far it is followed\n\n`python benchmarks/learned_passes.py --name {name} --threads 1`\n\n{body}"
+        )
+    return parts
+
+
 def sweep(images: str, setting: str, page: Path) -> str:
     """Return the tables of a sweep, its plot copied beside the page."""
     name = f"learned_sweep_{images}_{setting}"
@@ -41,7 +53,7 @@ def publish(images: str, names: list[str], sweeps: list[str], page: Path) -> Non
     if images == "contrast":
         put(
             page,
-            [tables_of((RESULTS / f"learned_contrast_{name}.md").read_text("utf-8"), "") for name in names],
+            [part for name in names for part in contrast(name)],
         )
         return
     script = SETS[images]
