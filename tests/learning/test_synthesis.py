@@ -241,6 +241,9 @@ def test_images_that_a_network_sees_have_borders_between_voxels(dark):
     noisy = SynthesisSource(maps=(drawn,), noise=0.5, **(plain | {"blur": 0.0}))
     image = noisy._image(anatomy, look, np.random.default_rng(2))
     assert (image[:, :6].std() < 1e-6) == bool(dark)
+    # blur comes after: a scan that was cut out is soft outside too
+    soft = SynthesisSource(maps=(drawn,), noise=0.5, **(plain | {"blur": 6.0}))
+    assert soft._image(anatomy, look, np.random.default_rng(3))[:, 6].std() > 1e-4
 
 
 def test_most_made_up_images_are_deformed_a_little():
