@@ -214,8 +214,8 @@ def run_model(
             else "the refinement starts from the linear map"
         )
         more.append(
-            f"{model.name} found nothing that makes the images noticeably more alike: {then} (--passes 1 takes the network's "
-            "answer whole)"
+            f"{model.name} found nothing that makes the images noticeably more alike, as of two scans of one person: {then} (--passes 1 "
+            "would take its answer unchecked)"
         )
     record = replace(record, warnings=(*record.warnings, *more))
     timings = {**record.timings, "network": seconds}

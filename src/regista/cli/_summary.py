@@ -140,7 +140,7 @@ def _stretch(record: Mapping[str, Any]) -> list[str]:
     told = record["measures"].get("stretch", {})
     if not told.get("left_out"):
         return []
-    return [f"the linear map is taken for rigid: it stretched by {told['percent']:.2g} % at most"]
+    return [f"the linear map is taken for rigid: it would stretch by {told['percent']:.2g} % at most"]
 
 
 def plans_of(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -216,7 +216,12 @@ def _similarity(record: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]
         sign, what, names = 1, "cost", [*names, "guides"]
     first, last = (sign * level["values"][n] + 0.0 for n in (0, -1))
     text = f"{what} ({' + '.join(names).upper()}) {first:.4f} → {last:.4f}, {'lower' if sign > 0 else 'higher'} is better"
-    return [f"{level['stage']}, finest level: {text}"]
+    way = (
+        " (one way round)"
+        if plan.get("halfway") and level["stage"] in ("rigid", "similarity", "affine")
+        else ""
+    )
+    return [f"{level['stage']}{way}, finest level: {text}"]
 
 
 def _metrics(similarity: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[str]:

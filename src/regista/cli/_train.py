@@ -306,8 +306,8 @@ def voxelmorph(
     missing = without_images(data, dataset.subjects)
     if speaks and missing:
         complain(
-            f"Warning: {len(missing)} of {len(missing) + len(dataset.subjects)} people in {data} have no such image in anat (first {missing[0]}): "
-            "training goes without them"
+            f"Warning: of {len(missing)} of {len(missing) + len(dataset.subjects)} people in {data} there is no {suffix[0] if suffix else 'image'} in anat "
+            f"({', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}): training goes without"
         )
     show = speaks and not (quiet or as_json)
     if show:

@@ -317,16 +317,18 @@ class _Run:
         self.measures.pop("stretch", None)  # of a stage before
         if not stage.least_stretch:
             return matrix
-        # about what both show, or their masks cover, so that exchanging the images inverts the map
+        rigid, stretch = rigid_part(matrix, self._shown_by_both(matrix, fixed, moving))
+        left_out = stretch <= stage.least_stretch
+        self.measures["stretch"] = {"percent": round(100 * stretch, 3), "left_out": left_out}
+        return rigid if left_out else matrix
+
+    def _shown_by_both(self, matrix: Matrix, fixed: Scan, moving: Scan) -> Matrix:
+        """Return the middle, mm, of what both images show, or their masks cover: either way round the same place."""
         back = inverse_of(matrix)
         there = back[:3, :3] @ content_center_mm(moving) + back[:3, 3]
         centers = ((fixed, content_center_mm(fixed)), (moving, there))
         masked = [place for scan, place in centers if scan.weight is not None]
-        middle = np.mean(masked or [place for _, place in centers], axis=0)
-        rigid, stretch = rigid_part(matrix, middle)
-        left_out = stretch <= stage.least_stretch
-        self.measures["stretch"] = {"percent": round(100 * stretch, 3), "left_out": left_out}
-        return rigid if left_out else matrix
+        return np.asarray(np.mean(masked or [place for _, place in centers], axis=0))
 
     def _halfway(self, fixed: Scan, moving: Scan) -> tuple[Matrix, Found | None]:
         """Run linear stages both ways, and the dense one in the space halfway along their mean."""
@@ -348,8 +350,12 @@ class _Run:
                 moving, fixed, stage, inverse_of(matrix), lambda *_: None, back_guidance, self._before()
             )
             back = inverse_of(away)
+            mean = mean_map(there, back, fixed.grid.center_mm)
+            matrix = self._settled(mean, stage, fixed, moving)
+            if matrix is not mean:  # what is left out is no matter
+                middle = self._shown_by_both(mean, fixed, moving)
+                there, back = (rigid_part(one, middle)[0] for one in (there, back))
             gap = largest_gap_mm(there, back, fixed.grid)
-            matrix = self._settled(mean_map(there, back, fixed.grid.center_mm), stage, fixed, moving)
             self.history += history
             self.history += [one for one in back_history if one.status is Status.NON_FINITE]
             self._time(stage.model, began)

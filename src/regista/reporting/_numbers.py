@@ -222,7 +222,13 @@ def _method(record: RunRecord) -> list[tuple[str, str]]:
     if "likeness_after" in model:
         followed, most = model["passes_followed"], model["passes"]
         network += f", followed for {followed:g} of {most} passes" if followed else ", not followed"
-    steps = [(f"Linear stages: {_models(linear)}", _plan_text(linear))] if linear.get("stages") else []
+    stretch = measures.get("stretch", {})
+    rigid = (
+        f"; taken for rigid: they stretch by {stretch['percent']:.2g} % at most"
+        if stretch.get("left_out")
+        else ""
+    )
+    steps = [(f"Linear stages: {_models(linear)}{rigid}", _plan_text(linear))] if linear.get("stages") else []
     steps.append((network, ""))
     return [*steps, (f"Refinement: {_models(plan)}", _plan_text(plan))] if refined else steps
 
