@@ -237,16 +237,16 @@ def test_an_affine_map_that_hardly_stretches_is_taken_for_rigid(halfway, stretch
 
 @pytest.mark.parametrize("least", [0.0, 0.01])
 def test_maps_that_shrink_either_way_differ_by_what_is_left_out(monkeypatch, least):
-    """Each image is found to be larger than the other by 6 %; their mean stretches nothing."""
+    """Each image is found to be larger than the other; their mean stretches nothing."""
     _, fixed, _ = scans(3)
-    shrinking = np.diag([0.94, 0.94, 0.94, 1.0])
-    shrinking[:3, 3] = 0.06 * fixed.grid.center_mm
+    shrinking = np.diag([0.7, 0.7, 0.7, 1.0])
+    shrinking[:3, 3] = 0.3 * fixed.grid.center_mm
     monkeypatch.setattr(_register, "run_linear", lambda *_: (shrinking, []))
     stage = LinearStage(model="affine", similarity=NCC(), least_stretch=least)
     record = register(fixed, fixed, Plan(stages=(stage,), halfway=True)).record
     warned = any("differ by up to" in one for one in record.warnings)
     assert warned == (not least)
-    assert (record.measures["halfway"]["linear_gap_mm"] < 0.5) == bool(least)
+    assert (record.measures["halfway"]["linear_gap_mm"] < 3) == bool(least)
 
 
 def test_a_least_stretch_is_a_small_share():

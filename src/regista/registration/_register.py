@@ -84,6 +84,9 @@ from regista.transforms import (
     resample,
 )
 
+_RIGID_GAP, _AFFINE_GAP = 2.0, 10.0
+"""Voxels by which the linear maps of either direction may differ at the grid's corners before a warning says so."""
+
 
 def register(
     fixed: Image,
@@ -359,7 +362,11 @@ class _Run:
             self.history += history
             self.history += [one for one in back_history if one.status is Status.NON_FINITE]
             self._time(stage.model, began)
-        if gap > 2 * fixed.finest_mm:
+        rigid = all(
+            one.model in ("translation", "rigid") for one in self.plan.stages if isinstance(one, LinearStage)
+        )
+        # affine maps between two people differ by 5 or 6 mm at the corners of a grid, and their mean is as good
+        if gap > (_RIGID_GAP if rigid else _AFFINE_GAP) * fixed.finest_mm:
             self.warnings.append(
                 f"the linear maps from either image to the other differ by up to {gap:.2g} mm, and their mean is taken: look "
                 "whether it is right; masks, or a start given (--initial), may help"
