@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 import regista.learning._passes as passes_module
-from regista.learning._passes import follow_in_passes
+from regista.learning._passes import follow, way
 
 SPACING = (2.0, 1.5, 2.5)
 
@@ -46,6 +46,10 @@ def turning(shape, degrees):
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     turned = [(c - 1) * index[0] - s * index[1], s * index[0] + (c - 1) * index[1], 0 * index[2]]
     return np.stack(turned).astype(np.float32)
+
+
+def follow_in_passes(estimate, displacement, fixed, *more, **settings):
+    return follow(way(estimate, displacement, fixed, *more, **settings), fixed.shape)
 
 
 def run(estimate, fixed, moving, passes):

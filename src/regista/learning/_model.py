@@ -17,7 +17,7 @@ from regista.learning._checkpoint import CHECKPOINT, SETTINGS, WEIGHTS, read_set
 from regista.learning._config import ModelConfig
 from regista.learning._device import local_device
 from regista.learning._inference import TrainedNetwork, check_finite
-from regista.learning._passes import follow_in_passes
+from regista.learning._passes import follow, way
 from regista.learning._prepare import check_scan, model_grid, seen_by_network
 from regista.similarity import METRIC_KIND, load_metric_model, missing_folder, model_folders
 from regista.transforms import Affine, Composite, DisplacementField, Transform
@@ -211,8 +211,8 @@ class RegistrationModel:
         else:
             displacement = partial(self._trained.displacement, shape=here.shape)
             spacing_mm = self.config.inputs.spacing_mm
-            asked = (self._estimate, displacement, here, there, spacing_mm, passes)
-            vectors, *told = follow_in_passes(*asked, bend_first=bend_first)
+            places = way(self._estimate, displacement, here, there, spacing_mm, passes, bend_first)
+            vectors, *told = follow(places, here.shape)
             record |= dict(zip(("passes_followed", "likeness_before", "likeness_after"), told, strict=True))
         if vectors is None:
             return Prediction(Composite((affine,)), record)

@@ -134,28 +134,21 @@ def way(
             here = there
 
 
-def follow_in_passes(
-    estimate: Callable[[Floats, Floats], Floats],
-    displacement: Callable[[Floats], Floats],
-    fixed: Floats,
-    moving: Floats,
-    spacing_mm: tuple[float, ...],
-    passes: int,
-    bend_first: bool = False,
-) -> Followed:
-    """Ask a network in several passes and follow its answers as far as the images become more alike.
+def follow(places: Iterator[Place], shape: tuple[int, ...]) -> Followed:
+    """Follow a network's answers as far as the images become more alike.
 
     Parameters
     ----------
-    estimate, displacement, fixed, moving, spacing_mm, passes, bend_first
-        As of `way`, which is left where a half does not make the images alike enough for its length.
+    places : iterator of Place
+        From `way`; no more are asked for than are looked at, and so no more answers.
+    shape : tuple of int
+        Of the images.
     """
-    places = way(estimate, displacement, fixed, moving, spacing_mm, passes, bend_first)
     first = next(places)
     kept = last_worth_following(chain([first], places))
     if kept is first:
         return Followed(None, 0.0, first.likeness, first.likeness)
-    found = np.ascontiguousarray(kept.displacement[3 - fixed.ndim :]).reshape(-1, *fixed.shape)
+    found = np.ascontiguousarray(kept.displacement[3 - len(shape) :]).reshape(-1, *shape)
     return Followed(found, kept.passes, first.likeness, kept.likeness)
 
 
